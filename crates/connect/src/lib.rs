@@ -1,0 +1,1 @@
+//! The connectors: one module per protocol, the registry, the shared transport

@@ -1,0 +1,145 @@
+//! What the lake promises to those who write rounds into it.
+//!
+//! A round is staged beside the catalog and becomes visible in one transaction: rows of every table, positions,
+//! receipts, states. Until then nothing of it can be seen, and a crash leaves nothing but files that a sweep removes.
+
+use std::collections::BTreeMap;
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::name::SourceName;
+use crate::position::Position;
+use crate::round::{RoundId, RoundRecord};
+use crate::source::QuarantineItem;
+use crate::state::State;
+
+/// The store that rounds are committed to.
+#[async_trait]
+pub trait Catalog: Send + Sync {
+    /// The committed position of every source that has one.
+    async fn positions(&self) -> Result<BTreeMap<SourceName, Position>>;
+
+    /// Begins a round: gives it a number and a place to stage rows. Touches no row that a reader can see.
+    async fn begin(&self) -> Result<Box<dyn Staging>>;
+
+    /// Stores the live state of sources, outside any round, for `status`.
+    async fn record_states(&self, states: &[SourceStatus]) -> Result<()>;
+}
+
+/// One round being staged. Dropped without `commit`, it leaves nothing visible.
+#[async_trait]
+pub trait Staging: Send {
+    /// The round's number.
+    fn round(&self) -> RoundId;
+
+    /// Opens a table for the rows of one source. Several may be open at once, used from different tasks.
+    fn table(&mut self, spec: TableSpec) -> Result<Box<dyn TableStaging>>;
+
+    /// Publishes every finished table, the record, its positions and `states` in one transaction. Positions are the
+    /// `position_after` of receipts that are [`Ok`](crate::round::ReceiptVerdict::Ok) or `Unchanged`, unless the
+    /// record is `Rejected`: then tables and positions are left out and only the record is stored.
+    ///
+    /// # Errors
+    /// Nothing is visible after an error. `StorageFull`, `Storage` and `Conflict` are transient: reading the round
+    /// again from the old positions loses nothing.
+    async fn commit(self: Box<Self>, record: RoundRecord, states: &[SourceStatus]) -> Result<Commit>;
+
+    /// Gives the round up and removes what it staged.
+    async fn abort(self: Box<Self>);
+}
+
+/// The rows of one source in one round. Dropped without `finish`, its rows are not part of the round.
+#[async_trait]
+pub trait TableStaging: Send {
+    /// Adds rows. Schemas may differ from batch to batch and from the table's: columns are added or widened where
+    /// nothing is lost, and a value that does not fit its column goes to a column of its own type.
+    async fn write(&mut self, batch: RecordBatch) -> Result<()>;
+
+    /// Adds a row to `portolan.quarantine`.
+    async fn quarantine(&mut self, item: QuarantineItem) -> Result<()>;
+
+    /// Ends the table and makes it part of the round.
+    async fn finish(self: Box<Self>) -> Result<StagedTable>;
+}
+
+/// How rows of a round meet the rows already there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WriteMode {
+    /// Rows are added; each round's rows stay.
+    #[default]
+    Append,
+    /// The table holds the rows of the last round alone; earlier ones are reached by time travel.
+    Replace,
+}
+
+/// What a table is told before rows come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableSpec {
+    /// The source, which names the table.
+    pub source: SourceName,
+    /// How rows meet those already there.
+    pub mode: WriteMode,
+    /// Columns that identify an item. Where not empty, an item whose key has been committed before (and is still
+    /// remembered) is left out, and the keys are stored in the transaction that publishes the rows.
+    pub key: Vec<String>,
+    /// How many of the latest keys are remembered at least; older ones may be forgotten.
+    pub key_memory: u64,
+    /// The instant that becomes the rows' `_time`.
+    pub time: Timestamp,
+}
+
+/// What a finished table holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StagedTable {
+    /// Rows, after deduplication.
+    pub rows: u64,
+    /// Rows left out because their key had been committed before.
+    pub duplicates: u64,
+    /// Rows for the quarantine.
+    pub quarantined: u64,
+    /// Canonical digest of the rows, lower-case hex.
+    pub rows_sha256: String,
+}
+
+/// A round that is visible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The round's number.
+    pub round: RoundId,
+    /// The DuckLake snapshot that published it.
+    pub snapshot: i64,
+}
+
+/// The live state of one source, as `status` shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceStatus {
+    /// The source.
+    pub source: SourceName,
+    /// Protocol and address, for people.
+    pub address: String,
+    /// Where it stands.
+    pub state: State,
+    /// Since when.
+    pub since: Timestamp,
+    /// The stable name of the kind of the last failure, while not healthy.
+    pub cause_kind: Option<String>,
+    /// The last failure in words, while not healthy.
+    pub cause: Option<String>,
+    /// What to do next, where known.
+    pub hint: Option<String>,
+    /// The last committed round that holds rows of it or proved them unchanged.
+    pub last_round: Option<RoundId>,
+    /// When that round's read of it began.
+    pub last_success: Option<Timestamp>,
+    /// Rows committed since the lake exists.
+    pub rows_total: u64,
+    /// Failed reads since the lake exists.
+    pub errors_total: u64,
+    /// Failed reads in a row.
+    pub failures: u32,
+}

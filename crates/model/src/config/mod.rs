@@ -1,0 +1,176 @@
+//! `portolan.toml` as values.
+//!
+//! [`read`] turns text into a [`Configuration`] or into every [`Diagnostic`] it can find, each with its place in the
+//! text. The keys that all protocols share are here; a protocol's own keys stay an [`OptionTable`] that its connector
+//! reads. Nothing here touches a file: reading the text and resolving secrets belong to the binary.
+
+mod diagnostic;
+mod options;
+mod read;
+mod schema;
+mod value;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::WriteMode;
+use crate::name::{RoundName, SourceName};
+use crate::source::Connector;
+
+pub use diagnostic::{Diagnostic, line_and_column};
+pub use options::OptionTable;
+pub use read::read;
+pub use schema::json_schema;
+pub use value::{ByteSize, DurationText, SecretReference};
+
+/// The connectors a configuration may name.
+pub trait ConnectorSet {
+    /// Every connector, in the order of the documentation.
+    fn all(&self) -> Vec<&dyn Connector>;
+
+    /// The connector of a protocol.
+    fn get(&self, protocol: &str) -> Option<&dyn Connector> {
+        self.all().into_iter().find(|connector| connector.protocol() == protocol)
+    }
+}
+
+/// A whole configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// Where rounds are committed.
+    pub lake: LakeSpec,
+    /// Sources in the order of the file.
+    pub sources: Vec<SourceSpec>,
+    /// Rounds in the order of the file; the last one is the implicit round of the sources that none names, if any.
+    pub rounds: Vec<RoundSpec>,
+}
+
+/// Where rounds are committed, and how the store is kept in shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LakeSpec {
+    /// Folder of the lake, relative to the configuration file.
+    pub path: PathBuf,
+    /// A table's rows of one round are kept inside the catalog up to this many, and in a Parquet file of their own
+    /// above.
+    pub inline_rows: u32,
+    /// Rows kept inside the catalog are flushed to Parquet once a table has this many.
+    pub flush_rows: u32,
+    /// Rows kept inside the catalog are flushed to Parquet once the oldest is this old.
+    pub flush_after: DurationText,
+    /// Adjacent Parquet files of a table are merged while smaller than this.
+    pub merge_below: ByteSize,
+    /// Snapshots older than this can no longer be read with `--at`; the rows stay.
+    pub keep_snapshots: DurationText,
+}
+
+impl Default for LakeSpec {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("./lake"),
+            inline_rows: 1_000,
+            flush_rows: 50_000,
+            flush_after: DurationText(Duration::from_secs(600)),
+            merge_below: ByteSize(64 << 20),
+            keep_snapshots: DurationText(Duration::from_secs(7 * 86_400)),
+        }
+    }
+}
+
+/// One source, checked; what only its protocol knows is in `options`.
+#[derive(Clone, Debug)]
+pub struct SourceSpec {
+    /// Its name, which is also its table's.
+    pub name: SourceName,
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The connector's protocol.
+    pub protocol: String,
+    /// How the connection is secured.
+    pub tls: TlsSpec,
+    /// Whether a round that holds it may be committed without it.
+    pub required: bool,
+    /// How rows meet those already in the table; `None` lets the connector's documented default apply.
+    pub mode: Option<WriteMode>,
+    /// Columns that identify an item, for deduplication.
+    pub key: Vec<String>,
+    /// How many of the latest keys are remembered.
+    pub key_memory: u64,
+    /// Types that columns are given instead of the inferred ones: column → DuckLake type name.
+    pub columns: BTreeMap<String, String>,
+    /// The longest a connection and its handshakes may take.
+    pub connect_timeout: Duration,
+    /// The longest the server may stay silent during a read.
+    pub idle_timeout: Duration,
+    /// The protocol's own keys.
+    pub options: OptionTable,
+    /// Where the source stands in the text.
+    pub span: Option<Range<usize>>,
+}
+
+impl SourceSpec {
+    /// `host:port`, with brackets round an IPv6 address.
+    pub fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// How a connection is secured: TLS 1.3 with certificate checks, unless an exception is written with its reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsSpec {
+    /// PEM file of the authorities to trust instead of the system's, relative to the configuration file.
+    pub ca: Option<PathBuf>,
+    /// PEM file of the client certificate chain.
+    pub certificate: Option<PathBuf>,
+    /// PEM file of the client certificate's private key.
+    pub key: Option<PathBuf>,
+    /// The name the server's certificate must carry, where it is not the host.
+    pub server_name: Option<String>,
+    /// The reason for speaking without TLS. Present: plaintext. Absent: TLS.
+    pub allow_plaintext: Option<String>,
+    /// The reason for accepting TLS 1.2 besides 1.3.
+    pub allow_tls12: Option<String>,
+}
+
+impl TlsSpec {
+    /// Whether the connection is encrypted.
+    pub fn is_enabled(&self) -> bool {
+        self.allow_plaintext.is_none()
+    }
+}
+
+/// A group of sources that are read together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RoundSpec {
+    /// Its name.
+    pub name: RoundName,
+    /// Its sources, in the order of the file.
+    pub sources: Vec<SourceName>,
+    /// The time from one start to the next.
+    pub every: Duration,
+    /// The longest a round may take; a source that has not ended by then has failed.
+    pub deadline: Duration,
+    /// What is promised of the reads' common moment.
+    pub consistency: Consistency,
+}
+
+/// What a round promises of its reads' common moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Consistency {
+    /// Read at once, with the skew measured and stored; nothing else is promised.
+    #[default]
+    None,
+}

@@ -1,0 +1,207 @@
+//! One read of a group of sources, and what is kept of it.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind};
+use crate::name::{RoundName, SourceName};
+use crate::position::Position;
+
+/// The number of a round: positive, rising with each committed round, with gaps where rounds were given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RoundId(pub i64);
+
+impl fmt::Display for RoundId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// What became of a round as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoundVerdict {
+    /// Every source of the round yielded.
+    Complete,
+    /// At least one source that is not required is missing; the others are committed.
+    Partial,
+    /// A required source failed: no rows of any source are committed, only this record.
+    Rejected,
+}
+
+impl RoundVerdict {
+    /// The stable name, as stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Partial => "partial",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// What became of one source in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReceiptVerdict {
+    /// It yielded its rows.
+    Ok,
+    /// It proved that nothing changed since its last committed read.
+    Unchanged,
+    /// It failed; the receipt says why.
+    Failed,
+    /// It was not asked: it is down and is probed beside the rounds.
+    Skipped,
+}
+
+impl ReceiptVerdict {
+    /// The stable name, as stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unchanged => "unchanged",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// What is kept of one source in one round. Times are microseconds after the start of the round, monotonic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Receipt {
+    /// The source.
+    pub source: SourceName,
+    /// What became of it.
+    pub verdict: ReceiptVerdict,
+    /// When it was ready to be read (connected, authenticated).
+    pub prepared_us: Option<i64>,
+    /// When its request went out.
+    pub released_us: Option<i64>,
+    /// When its answer began.
+    pub first_byte_us: Option<i64>,
+    /// When its answer ended.
+    pub last_byte_us: Option<i64>,
+    /// Bytes received, as the protocol counts its payload.
+    pub bytes: u64,
+    /// Rows committed, after deduplication.
+    pub rows: u64,
+    /// Rows that had been committed before and were left out.
+    pub duplicates: u64,
+    /// Values and rows that went to quarantine.
+    pub quarantined: u64,
+    /// SHA-256 over the raw bytes as they arrived, lower-case hex, where the protocol shows them.
+    pub payload_sha256: Option<String>,
+    /// Canonical digest of the rows stored (see `docs/lake.md`), lower-case hex; set by the lake.
+    pub rows_sha256: Option<String>,
+    /// A strong validator the server gave.
+    pub validator: Option<String>,
+    /// Where it continued from.
+    pub position_before: Option<Position>,
+    /// Where it continues.
+    pub position_after: Option<Position>,
+    /// The kind of failure.
+    pub error_kind: Option<ErrorKind>,
+    /// The failure in words, with its causes.
+    pub error: Option<String>,
+}
+
+impl Receipt {
+    /// A receipt of `source` with nothing noted yet.
+    pub fn new(source: SourceName, verdict: ReceiptVerdict) -> Self {
+        Self {
+            source,
+            verdict,
+            prepared_us: None,
+            released_us: None,
+            first_byte_us: None,
+            last_byte_us: None,
+            bytes: 0,
+            rows: 0,
+            duplicates: 0,
+            quarantined: 0,
+            payload_sha256: None,
+            rows_sha256: None,
+            validator: None,
+            position_before: None,
+            position_after: None,
+            error_kind: None,
+            error: None,
+        }
+    }
+
+    /// Notes a failure.
+    #[must_use]
+    pub fn failed(mut self, error: &Error) -> Self {
+        self.verdict = ReceiptVerdict::Failed;
+        self.error_kind = Some(error.kind());
+        self.error = Some(error.chain());
+        self
+    }
+}
+
+/// What is kept of a round as a whole; becomes one row of `portolan.rounds` and one row of `portolan.receipts` for
+/// each source, in the transaction that publishes the rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RoundRecord {
+    /// The group that was read.
+    pub name: RoundName,
+    /// What became of it.
+    pub verdict: RoundVerdict,
+    /// The wall-clock instant of the start.
+    pub started_at: Timestamp,
+    /// From start to the last source's end, in microseconds, monotonic.
+    pub duration_us: i64,
+    /// max(released) − min(released) over its sources, in microseconds.
+    pub release_spread_us: Option<i64>,
+    /// max(first byte) − min(released): no two reads took effect further apart than this.
+    pub skew_bound_us: Option<i64>,
+    /// One receipt a source.
+    pub receipts: Vec<Receipt>,
+}
+
+impl RoundRecord {
+    /// The source that took longest and when its answer ended, in microseconds.
+    pub fn slowest(&self) -> Option<(&SourceName, i64)> {
+        self.receipts.iter().filter_map(|r| Some((&r.source, r.last_byte_us?))).max_by_key(|(_, end_us)| *end_us)
+    }
+
+    /// Sets release spread and skew bound from the receipts.
+    pub fn measure(&mut self) {
+        let released = || self.receipts.iter().filter_map(|receipt| receipt.released_us);
+        let first_bytes = self.receipts.iter().filter_map(|receipt| receipt.first_byte_us);
+        let first_release = released().min();
+        self.release_spread_us = first_release.and_then(|first| Some(released().max()? - first));
+        self.skew_bound_us = first_release.and_then(|first| Some(first_bytes.max()? - first));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spread_and_bound_follow_their_definitions() {
+        let mut receipts = Vec::new();
+        for (name, released, first_byte) in [("a", 10, 500), ("b", 14, 90), ("c", 12, 300)] {
+            let mut receipt = Receipt::new(SourceName::new(name).unwrap(), ReceiptVerdict::Ok);
+            receipt.released_us = Some(released);
+            receipt.first_byte_us = Some(first_byte);
+            receipt.last_byte_us = Some(first_byte + 1);
+            receipts.push(receipt);
+        }
+        receipts.push(Receipt::new(SourceName::new("d").unwrap(), ReceiptVerdict::Skipped));
+        let mut record = RoundRecord {
+            name: RoundName::new("r").unwrap(),
+            verdict: RoundVerdict::Partial,
+            started_at: Timestamp::UNIX_EPOCH,
+            duration_us: 501,
+            release_spread_us: None,
+            skew_bound_us: None,
+            receipts,
+        };
+        record.measure();
+        assert_eq!(record.release_spread_us, Some(4));
+        assert_eq!(record.skew_bound_us, Some(490));
+        assert_eq!(record.slowest().map(|(name, end)| (name.as_str(), end)), Some(("a", 501)));
+    }
+}

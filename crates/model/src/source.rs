@@ -1,0 +1,207 @@
+//! What a connector promises.
+//!
+//! A [`Connector`] speaks one protocol and opens [`Source`]s. A source yields Arrow record batches, a new
+//! [`Position`], and marks of when things happened, into an [`Output`]. Poll and stream are the same contract with
+//! different [`Capabilities`]; one conformance suite, chosen by capability, runs over every connector.
+//!
+//! # The life of a source
+//!
+//! ```text
+//! open ─► prepare ─► read ─► (rows are committed) ─► acknowledge ─► prepare ─► …
+//!            ▲         │
+//!            └─────────┴── an error, or the future is dropped (deadline, stop): prepare again, from the same position
+//! ```
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::clock::Clock;
+use crate::config::{Diagnostic, SecretReference, SourceSpec};
+use crate::error::Result;
+use crate::position::Position;
+
+/// One protocol. Adding a protocol is one module that implements this and one row in the registry.
+pub trait Connector: Send + Sync {
+    /// The protocol's name as written in `protocol = "…"`.
+    fn protocol(&self) -> &'static str;
+
+    /// One line that says what it reads.
+    fn summary(&self) -> &'static str;
+
+    /// The port used where the configuration names none.
+    fn default_port(&self) -> Option<u16>;
+
+    /// What its sources can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// The JSON Schema of the options that only this protocol has. The keys listed there are the keys accepted.
+    fn option_schema(&self) -> schemars::Schema;
+
+    /// Checks the options without touching the network; every problem found, each with its place in the file.
+    fn check(&self, spec: &SourceSpec) -> Vec<Diagnostic>;
+
+    /// Opens a source. Touches no network: a port that is down is found by [`Source::prepare`].
+    ///
+    /// # Errors
+    /// `Configuration` if a secret cannot be read or an option cannot be used.
+    fn open(&self, spec: &SourceSpec, environment: &Environment) -> Result<Box<dyn Source>>;
+}
+
+/// What a connector may use of the world beside the network.
+#[derive(Clone)]
+pub struct Environment {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where secrets come from.
+    pub secrets: Arc<dyn Secrets>,
+}
+
+/// Turns a reference to a secret into the secret.
+pub trait Secrets: Send + Sync {
+    /// Reads the secret.
+    ///
+    /// # Errors
+    /// `Configuration`, naming the variable or file that is missing, never the value.
+    fn resolve(&self, reference: &SecretReference) -> Result<Secret>;
+}
+
+/// A secret in memory. Neither `Debug` nor `Display` shows it.
+#[derive(Clone)]
+pub struct Secret(Arc<str>);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The secret itself, for the one place that sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Secret(…)")
+    }
+}
+
+/// What a connector's sources can do; the conformance suite and the documentation's delivery table follow from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Can continue from a position, so that a row is read once (needs a cursor in the configuration).
+    pub resume: bool,
+    /// Tells the server that rows are safe ([`Source::acknowledge`] does something).
+    pub acknowledge: bool,
+    /// What was read can be read again after a failure, from the same position.
+    pub reread: bool,
+    /// Shows the raw bytes as they arrive, so that a payload digest is kept.
+    pub payload: bool,
+    /// Rows arrive by themselves; a read ends when the round asks for it rather than when the data ends.
+    pub push: bool,
+    /// Can run over TLS.
+    pub tls: bool,
+}
+
+/// One stream of data behind a port.
+///
+/// Futures are cancel-safe in this sense: a dropped `prepare` or `read` loses at most the connection; the next
+/// `prepare` starts clean and a `read` from the same position yields the same rows again (if `capabilities.reread`).
+#[async_trait]
+pub trait Source: Send {
+    /// What this source can do with its present configuration (never more than its connector can).
+    fn capabilities(&self) -> Capabilities;
+
+    /// Connects, authenticates and readies everything that can be ready before the read starts. Cheap when already
+    /// ready: a kept connection is reused.
+    async fn prepare(&mut self) -> Result<()>;
+
+    /// Reads from `from` (from the start where `None`) to the end of what the server has, into `output`.
+    ///
+    /// Marks [`Phase::Released`] at the instant the request goes out and [`Phase::FirstByte`] when the answer begins.
+    /// Called without a successful `prepare` before it, it prepares by itself.
+    async fn read(&mut self, from: Option<&Position>, output: &mut dyn Output) -> Result<ReadEnd>;
+
+    /// The rows up to `position` are committed: tells the server, where the protocol has a way to. Redelivery after a
+    /// crash between commit and acknowledgement is deduplicated by item key (see [`crate::catalog::TableSpec::key`]).
+    async fn acknowledge(&mut self, position: &Position) -> Result<()>;
+
+    /// What the server says about itself and this source, for `check --connect` and `doctor`.
+    async fn probe(&mut self) -> Result<Probe>;
+
+    /// Gives the connection up politely. Never fails: what cannot be said is dropped.
+    async fn close(&mut self);
+}
+
+/// How a read ended.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReadEnd {
+    /// Where to continue; `None` if this source has no position (it is read whole each time).
+    pub position: Option<Position>,
+    /// The server has more than a limit per round allowed: the next round should follow at once.
+    pub more: bool,
+    /// The server proved that nothing has changed since the last committed read (strong ETag, HTTP 304). No rows came.
+    pub unchanged: bool,
+    /// A strong validator of what was read, where the server gives one (a strong ETag).
+    pub validator: Option<String>,
+}
+
+/// Evidence about a port, gathered by [`Source::probe`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Probe {
+    /// What the server calls itself, such as `10.11.6-MariaDB` or `nginx/1.22`.
+    pub server: Option<String>,
+    /// Negotiated TLS version and cipher suite, or `None` on a plain connection.
+    pub tls: Option<String>,
+    /// Further findings as `name: value`, in reading order.
+    pub facts: Vec<(String, String)>,
+}
+
+/// The instants of one read that receipts keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// What triggers execution on the server has been handed to the operating system.
+    Released,
+    /// The first byte of the answer has arrived.
+    FirstByte,
+    /// A byte of the answer has arrived that may be the last one; marked again as more arrive.
+    LastByte,
+}
+
+/// Where a source puts what it reads. Each method waits while the receiver is full: back-pressure reaches the socket.
+#[async_trait]
+pub trait Output: Send {
+    /// Notes the instant of `phase`. `Released` and `FirstByte` count once, `LastByte` each time.
+    fn mark(&mut self, phase: Phase);
+
+    /// Raw bytes of the answer as they arrived, before anything parses them: counted and digested.
+    fn payload(&mut self, bytes: &[u8]);
+
+    /// Counts bytes of a protocol that shows no payload.
+    fn count_bytes(&mut self, bytes: u64);
+
+    /// Rows, in source order. Batches of one read may differ in schema: the lake widens without loss.
+    async fn batch(&mut self, batch: RecordBatch) -> Result<()>;
+
+    /// A value or row that cannot be stored as configured: kept whole, with the reason.
+    async fn quarantine(&mut self, item: QuarantineItem) -> Result<()>;
+}
+
+/// What goes to `portolan.quarantine`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuarantineItem {
+    /// Stable short reason, such as `zero_date` or `row_not_json`.
+    pub reason: &'static str,
+    /// The column concerned, if one.
+    pub column: Option<String>,
+    /// What identifies the row: its key or cursor column, or its number in the body.
+    pub row: Value,
+    /// The value or row as it came, as text (bytes that are not UTF-8 as `\xNN`), cut at 64 KiB.
+    pub content: String,
+    /// What is wrong with it, for people.
+    pub detail: String,
+}

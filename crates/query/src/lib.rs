@@ -1,0 +1,1 @@
+//! SQL over the lake and over live rows: the only crate that sees DataFusion

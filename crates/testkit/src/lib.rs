@@ -1,0 +1,1 @@
+//! Real servers, a fault proxy, ledgers and conformance suites for the tests
