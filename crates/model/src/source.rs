@@ -18,6 +18,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use serde_json::Value;
 
+use crate::catalog::WriteMode;
 use crate::clock::Clock;
 use crate::config::{Diagnostic, SecretReference, SourceSpec};
 use crate::error::Result;
@@ -42,6 +43,16 @@ pub trait Connector: Send + Sync {
 
     /// Checks the options without touching the network; every problem found, each with its place in the file.
     fn check(&self, spec: &SourceSpec) -> Vec<Diagnostic>;
+
+    /// How rows meet those already there, where the configuration does not say.
+    fn default_mode(&self, _spec: &SourceSpec) -> WriteMode {
+        WriteMode::Append
+    }
+
+    /// The columns by which the lake recognises an item it has stored before; empty: no deduplication.
+    fn item_key(&self, spec: &SourceSpec) -> Vec<String> {
+        spec.key.clone()
+    }
 
     /// Opens a source. Touches no network: a port that is down is found by [`Source::prepare`].
     ///

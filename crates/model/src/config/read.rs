@@ -1,11 +1,506 @@
 //! Text to configuration, or to every diagnostic that can be found.
+//!
+//! Each table is first compared with the keys it may have (all unknown keys are reported, with the nearest known one),
+//! then read value by value through serde, then the whole is checked: names, references, exceptions.
 
-use super::{Configuration, ConnectorSet, Diagnostic};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IntoDeserializer};
+use toml_edit::{Document, Item, Table, Value};
+
+use super::{
+    Configuration, ConnectorSet, Consistency, Diagnostic, DurationText, LakeSpec, OptionTable, RoundSpec, SourceSpec,
+    TlsSpec,
+};
+use crate::catalog::WriteMode;
+use crate::name::{RoundName, SourceName, name_problem};
+
+/// The longest text read, in bytes.
+pub(crate) const TEXT_LENGTH_MAX: usize = 4 << 20;
+/// The most sources in one configuration.
+pub(crate) const SOURCES_MAX: usize = 4_096;
+/// The name of the round that holds every source no `[[round]]` names.
+pub(crate) const IMPLICIT_ROUND: &str = "default";
+
+/// The `[server]` table.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ServerTable {
+    /// Host name or address of the server whose ports are read; a source may name its own.
+    pub(crate) host: Option<String>,
+}
+
+/// The keys of a `[[source]]` that all protocols share.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SourceTable {
+    /// Name of the source and of its table in the lake: a-z, 0-9 and _, starting with a letter.
+    pub(crate) name: String,
+    /// Host name or address, where it is not that of `[server]`.
+    pub(crate) host: Option<String>,
+    /// TCP port; by default the protocol's own.
+    pub(crate) port: Option<u16>,
+    /// Protocol spoken on the port.
+    pub(crate) protocol: String,
+    /// How the connection is secured; absent means TLS 1.3 with certificate checks.
+    pub(crate) tls: Option<TlsSpec>,
+    /// Whether a round is rejected when this source fails. By default true in a `[[round]]`, false outside one.
+    pub(crate) required: Option<bool>,
+    /// How rows meet those already in the table.
+    pub(crate) mode: Option<WriteMode>,
+    /// Columns that identify an item; an item that has been committed is not stored again.
+    #[serde(default)]
+    pub(crate) key: Vec<String>,
+    /// How many of the latest keys are remembered for that.
+    pub(crate) key_memory: Option<u64>,
+    /// Types for columns, instead of the inferred ones.
+    #[serde(default)]
+    pub(crate) columns: BTreeMap<String, String>,
+    /// The longest that connecting and its handshakes may take.
+    pub(crate) connect_timeout: Option<DurationText>,
+    /// The longest the server may stay silent during a read.
+    pub(crate) idle_timeout: Option<DurationText>,
+}
+
+/// A `[[round]]` table.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RoundTable {
+    /// Name of the round.
+    pub(crate) name: String,
+    /// The sources read together.
+    pub(crate) sources: Vec<String>,
+    /// The time from one start to the next.
+    pub(crate) every: Option<DurationText>,
+    /// The longest a round may take.
+    pub(crate) deadline: Option<DurationText>,
+    /// What is promised of the reads' common moment.
+    #[serde(default)]
+    pub(crate) consistency: Consistency,
+}
+
+const EVERY_DEFAULT: Duration = Duration::from_secs(10);
+const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+const KEY_MEMORY_DEFAULT: u64 = 100_000;
 
 /// Reads a configuration. Touches no file and no network.
 ///
 /// # Errors
 /// Every problem found, in the order of the text.
-pub fn read(_text: &str, _connectors: &dyn ConnectorSet) -> Result<Configuration, Vec<Diagnostic>> {
-    Err(vec![Diagnostic::new("not written yet", None)])
+pub fn read(text: &str, connectors: &dyn ConnectorSet) -> Result<Configuration, Vec<Diagnostic>> {
+    if text.len() > TEXT_LENGTH_MAX {
+        let message = format!("the configuration has {} bytes, more than the {TEXT_LENGTH_MAX} allowed", text.len());
+        return Err(vec![Diagnostic::new(message, None)]);
+    }
+    let document = Document::parse(text).map_err(|error| {
+        vec![
+            Diagnostic::new(error.message().trim().replace('\n', ", "), error.span()).with_label("not valid TOML here"),
+        ]
+    })?;
+    let mut reader = Reader { connectors, diagnostics: Vec::new() };
+    let configuration = reader.document(document.as_table());
+    let mut diagnostics = reader.diagnostics;
+    match configuration {
+        Some(configuration) if diagnostics.is_empty() => Ok(configuration),
+        _ => {
+            diagnostics.sort_by_key(|diagnostic| diagnostic.span.as_ref().map_or(0, |span| span.start));
+            Err(diagnostics)
+        }
+    }
+}
+
+struct Reader<'a> {
+    connectors: &'a dyn ConnectorSet,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Reader<'_> {
+    fn report(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.push(diagnostic);
+    }
+
+    fn document(&mut self, root: &Table) -> Option<Configuration> {
+        const SECTIONS: [&str; 4] = ["server", "lake", "source", "round"];
+        for (key, item) in root {
+            if !SECTIONS.contains(&key) {
+                let span = root.key(key).and_then(toml_edit::Key::span).or_else(|| item.span());
+                self.report(unknown_key("section", key, &SECTIONS, span));
+            }
+        }
+        let server: ServerTable = self.section(root, "server").unwrap_or_default();
+        let lake: LakeSpec = self.section(root, "lake").unwrap_or_default();
+        self.lake(&lake, root);
+        let source_tables = self.tables(root, "source");
+        if source_tables.is_empty() {
+            self.report(
+                Diagnostic::new("no [[source]] in the configuration", None)
+                    .with_help("describe at least one port, such as:\n[[source]]\nname = \"metrics\"\nport = 3000\nprotocol = \"http\""),
+            );
+        }
+        if source_tables.len() > SOURCES_MAX {
+            let message = format!("{} sources, more than the {SOURCES_MAX} allowed", source_tables.len());
+            self.report(Diagnostic::new(message, None));
+            return None;
+        }
+        let mut sources: Vec<SourceSpec> = Vec::new();
+        let mut names: BTreeMap<String, Option<Range<usize>>> = BTreeMap::new();
+        let mut required_keys = BTreeMap::new();
+        for table in &source_tables {
+            let written = name_of(table);
+            if let Some((name, span)) = &written
+                && self.is_new("source", name, span.clone(), &names)
+            {
+                names.insert(name.clone(), span.clone());
+            }
+            if let Some((spec, required)) = self.source(table, &server) {
+                required_keys.insert(spec.name.clone(), required);
+                sources.push(spec);
+            }
+        }
+        let rounds = self.rounds(root, &names, &sources);
+        for source in &mut sources {
+            let explicit = rounds.iter().any(|r| r.name.as_str() != IMPLICIT_ROUND && r.sources.contains(&source.name));
+            source.required = required_keys.get(&source.name).copied().flatten().unwrap_or(explicit);
+        }
+        Some(Configuration { lake, sources, rounds })
+    }
+
+    fn lake(&mut self, lake: &LakeSpec, root: &Table) {
+        let span = |key: &str| root.get("lake").and_then(|lake| lake.get(key)).and_then(Item::span);
+        for (key, value) in [("inline_rows", lake.inline_rows), ("flush_rows", lake.flush_rows)] {
+            if value > 1_000_000 {
+                self.report(
+                    Diagnostic::new(format!("lake.{key} = {value} is more than 1000000"), span(key))
+                        .with_help("rows inside the catalog are for small rounds; files hold the rest"),
+                );
+            }
+        }
+        if lake.path.as_os_str().is_empty() {
+            self.report(Diagnostic::new("lake.path is empty", span("path")));
+        }
+    }
+
+    fn source(&mut self, table: &Table, server: &ServerTable) -> Option<(SourceSpec, Option<bool>)> {
+        let span = table.span();
+        let common_keys = property_names(&schemars::schema_for!(SourceTable));
+        let protocol = table.get("protocol").and_then(Item::as_str).unwrap_or_default();
+        let connector = self.connectors.get(protocol);
+        let option_keys = connector.map(|connector| property_names(&connector.option_schema())).unwrap_or_default();
+        let mut common = Table::new();
+        let mut options = Table::new();
+        for (key, item) in table {
+            let key_span = table.key(key).and_then(toml_edit::Key::span);
+            let entry_key = table.key(key).cloned().unwrap_or_else(|| toml_edit::Key::new(key));
+            if common_keys.iter().any(|known| known == key) {
+                common.insert_formatted(&entry_key, item.clone());
+            } else if option_keys.iter().any(|known| known == key) {
+                options.insert_formatted(&entry_key, item.clone());
+            } else if connector.is_some() {
+                let known: Vec<&str> = common_keys.iter().chain(&option_keys).map(String::as_str).collect();
+                let entity = format!("key of a {protocol} source");
+                self.report(unknown_key(&entity, key, &known, key_span.or_else(|| item.span())));
+            }
+        }
+        if let Some(tls) = common.get("tls")
+            && !tls.is_table_like()
+        {
+            self.report(Diagnostic::new("`tls` is a table", tls.span()).with_help(
+                "leave it out for TLS 1.3; to speak without TLS, write the reason: tls = { allow_plaintext = \"why\" }",
+            ));
+            common.remove("tls");
+        }
+        if let Some(protocol_item) = table.get("protocol")
+            && connector.is_none()
+            && protocol_item.as_str().is_some()
+        {
+            let known: Vec<&str> = self.connectors.all().iter().map(|connector| connector.protocol()).collect();
+            self.report(unknown_value("protocol", protocol, &known, protocol_item.span()));
+        }
+        let common: SourceTable = self.values(common, span.clone(), "a [[source]]")?;
+        let connector = connector?;
+        let place = |key: &str| table.get(key).and_then(Item::span).or_else(|| span.clone());
+        if let Some(problem) = name_problem(&common.name) {
+            self.report(Diagnostic::new(format!("{:?} is not a source name: {problem}", common.name), place("name")));
+        }
+        let port = common.port.or_else(|| connector.default_port());
+        if port.is_none() || port == Some(0) {
+            self.report(
+                Diagnostic::new(format!("source `{}` has no port", common.name), place("port"))
+                    .with_help("write port = 1 … 65535"),
+            );
+        }
+        let host = common.host.clone().or_else(|| server.host.clone());
+        if host.as_deref().is_none_or(|host| host.is_empty() || host.contains(['/', ' '])) {
+            let message = match &host {
+                None => format!("source `{}` has no host", common.name),
+                Some(host) => format!("{host:?} is not a host name or address"),
+            };
+            let help = "write host = \"…\" under [server], for all sources, or in the source";
+            self.report(Diagnostic::new(message, place("host")).with_help(help));
+        }
+        let tls = common.tls.unwrap_or_default();
+        self.tls(&tls, table, &common.name);
+        for (key, value) in [("connect_timeout", common.connect_timeout), ("idle_timeout", common.idle_timeout)] {
+            if value.is_some_and(|value| value.0.is_zero()) {
+                self.report(Diagnostic::new(format!("{key} must be more than nothing"), place(key)));
+            }
+        }
+        let spec = SourceSpec {
+            name: SourceName::new(&common.name).ok()?,
+            host: host?,
+            port: port?,
+            protocol: common.protocol,
+            tls,
+            required: false,
+            mode: common.mode,
+            key: common.key,
+            key_memory: common.key_memory.unwrap_or(KEY_MEMORY_DEFAULT),
+            columns: common.columns,
+            connect_timeout: common.connect_timeout.map_or(CONNECT_TIMEOUT_DEFAULT, |value| value.0),
+            idle_timeout: common.idle_timeout.map_or(IDLE_TIMEOUT_DEFAULT, |value| value.0),
+            options: OptionTable::new(options, span.clone()),
+            span,
+        };
+        let found = connector.check(&spec);
+        self.diagnostics.extend(found);
+        Some((spec, common.required))
+    }
+
+    fn tls(&mut self, tls: &TlsSpec, table: &Table, source: &str) {
+        let item = table.get("tls");
+        let place = |key: &str| item.and_then(|tls| tls.get(key)).and_then(Item::span);
+        for (key, reason) in [("allow_plaintext", &tls.allow_plaintext), ("allow_tls12", &tls.allow_tls12)] {
+            if reason.as_deref().is_some_and(|reason| reason.trim().len() < 3) {
+                self.report(
+                    Diagnostic::new(format!("source `{source}`: {key} needs its reason"), place(key))
+                        .with_help(format!("say why, for those who review it: {key} = \"trusted rack network\"")),
+                );
+            }
+        }
+        if tls.allow_plaintext.is_some() {
+            let others = [
+                ("ca", tls.ca.is_some()),
+                ("certificate", tls.certificate.is_some()),
+                ("key", tls.key.is_some()),
+                ("server_name", tls.server_name.is_some()),
+                ("allow_tls12", tls.allow_tls12.is_some()),
+            ];
+            if let Some((key, _)) = others.into_iter().find(|(_, present)| *present) {
+                self.report(
+                    Diagnostic::new(
+                        format!("source `{source}`: `{key}` has no effect beside allow_plaintext"),
+                        place(key),
+                    )
+                    .with_help("remove one of the two"),
+                );
+            }
+        }
+        if tls.certificate.is_some() != tls.key.is_some() {
+            let (present, absent) = if tls.key.is_some() { ("key", "certificate") } else { ("certificate", "key") };
+            self.report(
+                Diagnostic::new(format!("source `{source}`: tls.{present} without tls.{absent}"), place(present))
+                    .with_help("a client certificate needs both PEM files"),
+            );
+        }
+    }
+
+    fn rounds(
+        &mut self,
+        root: &Table,
+        source_names: &BTreeMap<String, Option<Range<usize>>>,
+        sources: &[SourceSpec],
+    ) -> Vec<RoundSpec> {
+        let mut rounds: Vec<RoundSpec> = Vec::new();
+        let mut names = BTreeMap::new();
+        let mut taken: BTreeMap<String, String> = BTreeMap::new();
+        for table in self.tables(root, "round") {
+            let span = table.span();
+            self.unknown_keys::<RoundTable>(&table, "round");
+            let Some(round) = self.values::<RoundTable>(table.clone(), span.clone(), "a [[round]]") else { continue };
+            let place = |key: &str| table.get(key).and_then(Item::span).or_else(|| span.clone());
+            if self.is_new("round", &round.name, place("name"), &names) {
+                names.insert(round.name.clone(), place("name"));
+            }
+            if round.name == IMPLICIT_ROUND {
+                let message = format!("`{IMPLICIT_ROUND}` is the name of the round of sources that no [[round]] names");
+                self.report(Diagnostic::new(message, place("name")).with_help("choose another name"));
+            } else if let Some(problem) = name_problem(&round.name) {
+                let message = format!("{:?} is not a round name: {problem}", round.name);
+                self.report(Diagnostic::new(message, place("name")));
+            }
+            if round.sources.is_empty() {
+                self.report(Diagnostic::new(format!("round `{}` has no sources", round.name), place("sources")));
+            }
+            let entries = table.get("sources").and_then(Item::as_array);
+            for (index, source) in round.sources.iter().enumerate() {
+                let entry = entries.and_then(|entries| entries.get(index)).and_then(Value::span);
+                if !source_names.contains_key(source) {
+                    let known: Vec<&str> = source_names.keys().map(String::as_str).collect();
+                    self.report(unknown_value("source", source, &known, entry));
+                } else if let Some(other) = taken.insert(source.clone(), round.name.clone()) {
+                    let message = format!("source `{source}` is already in round `{other}`");
+                    let help = "a source is read by one round; describe the port twice to read it at two rhythms";
+                    self.report(Diagnostic::new(message, entry).with_help(help));
+                }
+            }
+            for (key, value) in [("every", round.every), ("deadline", round.deadline)] {
+                if value.is_some_and(|value| value.0 < Duration::from_millis(1)) {
+                    self.report(Diagnostic::new(format!("{key} must be at least 1ms"), place(key)));
+                }
+            }
+            let Ok(name) = RoundName::new(&round.name) else { continue };
+            rounds.push(RoundSpec {
+                name,
+                sources: round.sources.iter().filter_map(|source| SourceName::new(source).ok()).collect(),
+                every: round.every.map_or(EVERY_DEFAULT, |value| value.0),
+                deadline: round.deadline.map_or(DEADLINE_DEFAULT, |value| value.0),
+                consistency: round.consistency,
+            });
+        }
+        let rest: Vec<SourceName> = sources
+            .iter()
+            .map(|source| source.name.clone())
+            .filter(|name| !taken.contains_key(name.as_str()))
+            .collect();
+        if !rest.is_empty()
+            && let Ok(name) = RoundName::new(IMPLICIT_ROUND)
+        {
+            let (every, deadline) = (EVERY_DEFAULT, DEADLINE_DEFAULT);
+            rounds.push(RoundSpec { name, sources: rest, every, deadline, consistency: Consistency::None });
+        }
+        rounds
+    }
+
+    /// Reads one optional `[section]`; a problem is reported and gives `None`.
+    fn section<T: DeserializeOwned + JsonSchema>(&mut self, root: &Table, key: &str) -> Option<T> {
+        let item = root.get(key)?;
+        let Some(table) = item.as_table_like() else {
+            self.report(
+                Diagnostic::new(format!("`{key}` is a table"), item.span()).with_help(format!("write [{key}]")),
+            );
+            return None;
+        };
+        let table = as_table(table);
+        self.unknown_keys::<T>(&table, key);
+        self.values(table, item.span(), &format!("[{key}]"))
+    }
+
+    /// The tables of `[[key]]`.
+    fn tables(&mut self, root: &Table, key: &str) -> Vec<Table> {
+        match root.get(key) {
+            None => Vec::new(),
+            Some(Item::ArrayOfTables(tables)) => tables.iter().cloned().collect(),
+            Some(Item::Value(Value::Array(array))) if array.iter().all(Value::is_inline_table) => {
+                array.iter().filter_map(Value::as_inline_table).map(|table| as_table(table)).collect()
+            }
+            Some(item) => {
+                let message = format!("`{key}` is a list of tables");
+                self.report(Diagnostic::new(message, item.span()).with_help(format!("write [[{key}]], once for each")));
+                Vec::new()
+            }
+        }
+    }
+
+    fn unknown_keys<T: JsonSchema>(&mut self, table: &Table, section: &str) {
+        let names = property_names(&schemars::SchemaGenerator::default().into_root_schema_for::<T>());
+        let known: Vec<&str> = names.iter().map(String::as_str).collect();
+        for (key, item) in table {
+            if !known.contains(&key) {
+                let span = table.key(key).and_then(toml_edit::Key::span).or_else(|| item.span());
+                self.report(unknown_key(&format!("key of [{section}]"), key, &known, span));
+            }
+        }
+    }
+
+    /// Reads the values of a table whose unknown keys have been reported already.
+    fn values<T: DeserializeOwned>(&mut self, table: Table, span: Option<Range<usize>>, what: &str) -> Option<T> {
+        match T::deserialize(Value::from(table.into_inline_table()).into_deserializer()) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let error: toml_edit::de::Error = error;
+                let message = error.message().trim();
+                if message.starts_with("unknown field") && error.span().is_some() && self.has_unknown_at(error.span()) {
+                    return None;
+                }
+                let message = match message.strip_prefix("missing field ") {
+                    Some(field) => format!("{what} needs {field}"),
+                    None => message.to_owned(),
+                };
+                self.report(Diagnostic::new(message, error.span().or(span)));
+                None
+            }
+        }
+    }
+
+    fn has_unknown_at(&self, span: Option<Range<usize>>) -> bool {
+        self.diagnostics.iter().any(|diagnostic| diagnostic.span == span)
+    }
+
+    fn is_new(
+        &mut self,
+        entity: &str,
+        name: &str,
+        span: Option<Range<usize>>,
+        names: &BTreeMap<String, Option<Range<usize>>>,
+    ) -> bool {
+        let Some(first) = names.get(name) else { return true };
+        let mut diagnostic = Diagnostic::new(format!("a second {entity} named `{name}`"), span)
+            .with_label("this name is taken")
+            .with_help(format!("every {entity} has a name of its own"));
+        if let Some(first) = first {
+            diagnostic = diagnostic.with_related(first.clone(), "the first one");
+        }
+        self.report(diagnostic);
+        false
+    }
+}
+
+fn as_table(table: &dyn toml_edit::TableLike) -> Table {
+    let mut copy = Table::new();
+    for (key, item) in table.iter() {
+        let key = table.key(key).cloned().unwrap_or_else(|| toml_edit::Key::new(key));
+        copy.insert_formatted(&key, item.clone());
+    }
+    copy
+}
+
+fn name_of(table: &Table) -> Option<(String, Option<Range<usize>>)> {
+    let item = table.get("name")?;
+    Some((item.as_str()?.to_owned(), item.span()))
+}
+
+/// The property names of an object schema, in the schema's order.
+pub(crate) fn property_names(schema: &schemars::Schema) -> Vec<String> {
+    schema
+        .get("properties")
+        .and_then(|properties| properties.as_object())
+        .map(|properties| properties.keys().cloned().collect())
+        .unwrap_or_default()
+}
+
+fn unknown_key(entity: &str, key: &str, known: &[&str], span: Option<Range<usize>>) -> Diagnostic {
+    Diagnostic::new(format!("unknown {entity}: `{key}`"), span).with_help(suggestion(key, known))
+}
+
+fn unknown_value(entity: &str, value: &str, known: &[&str], span: Option<Range<usize>>) -> Diagnostic {
+    Diagnostic::new(format!("unknown {entity} `{value}`"), span).with_help(suggestion(value, known))
+}
+
+fn suggestion(text: &str, known: &[&str]) -> String {
+    let nearest = known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(text, candidate), *candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(text.len()) / 3)
+        .min();
+    match nearest {
+        Some((_, candidate)) => format!("did you mean `{candidate}`?"),
+        None if known.is_empty() => "there is none to refer to".to_owned(),
+        None => format!("known: {}", known.join(", ")),
+    }
 }
