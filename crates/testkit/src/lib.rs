@@ -1,1 +1,19 @@
-//! Real servers, a fault proxy, ledgers and conformance suites for the tests
+//! Real servers, a fault proxy, ledgers and conformance suites for the tests.
+//!
+//! Nothing here pretends: servers are the ones that users run, started in a folder of their own on free loopback
+//! ports; a server that is not installed is a failure that says how to install it, never a test that is skipped.
+//!
+//! - [`servers`]: MariaDB and nginx
+//! - [`api`]: an HTTP API whose content grows, with every habit of paging, caching and failing that APIs have
+//! - [`proxy`]: a TCP proxy that fails on demand
+//! - [`ledger`]: what was written outside, and its comparison with what the lake holds
+//! - [`duckdb`]: the lake as an outside reader sees it
+//! - [`tls`]: an authority of our own, with server and client certificates
+//! - [`process`], [`folders`]: processes that end with the test, and where tools are kept
+
+#![forbid(unsafe_code)]
+
+pub mod folders;
+pub mod process;
+pub mod servers;
+pub mod tls;

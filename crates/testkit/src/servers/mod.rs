@@ -1,0 +1,51 @@
+//! Real servers from the distribution's packages, each in a temporary folder on free loopback ports, ready when
+//! `start` returns and gone when the handle is dropped.
+
+mod mariadb;
+mod nginx;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::Result;
+
+pub use mariadb::{COLLECTOR_PASSWORD, MariaDb, MariaDbOptions, Session};
+pub use nginx::{Nginx, NginxOptions};
+
+/// How long a server may take to be ready. Generous: the machine may be building beside.
+const READY_PATIENCE: Duration = Duration::from_secs(60);
+/// How often a start is tried again with other ports, should somebody take them first.
+const START_ATTEMPTS: u32 = 5;
+
+/// Tries `start` with fresh ports until it succeeds.
+fn with_retries<T>(mut start: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut attempt = 1;
+    loop {
+        match start() {
+            Ok(started) => return Ok(started),
+            Err(error) if attempt >= START_ATTEMPTS => return Err(error),
+            Err(_) => attempt += 1,
+        }
+    }
+}
+
+/// Whether what listens on `port` answers `request` with something that holds `expected`.
+fn answers(port: u16, request: &[u8], expected: &[u8]) -> bool {
+    let patience = Duration::from_millis(500);
+    let Ok(mut stream) = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), patience) else {
+        return false;
+    };
+    if stream.set_read_timeout(Some(patience)).is_err() || stream.write_all(request).is_err() {
+        return false;
+    }
+    let mut answer = Vec::new();
+    let mut buffer = [0; 1024];
+    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+        answer.extend_from_slice(&buffer[..count]);
+        if answer.windows(expected.len()).any(|window| window == expected) {
+            return true;
+        }
+    }
+    false
+}
