@@ -14,7 +14,7 @@ pub struct Diagnostic {
     /// What to do about it.
     pub help: Option<String>,
     /// A second place that belongs to the problem, with what stands beside it.
-    pub related: Option<(Range<usize>, String)>,
+    pub related: Option<Box<(Range<usize>, String)>>,
 }
 
 impl Diagnostic {
@@ -40,7 +40,7 @@ impl Diagnostic {
     /// Adds a second place.
     #[must_use]
     pub fn with_related(mut self, span: Range<usize>, label: impl Into<String>) -> Self {
-        self.related = Some((span, label.into()));
+        self.related = Some(Box::new((span, label.into())));
         self
     }
 }
