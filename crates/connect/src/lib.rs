@@ -1,1 +1,14 @@
-//! The connectors: one module per protocol, the registry, the shared transport
+//! The connectors: one module per protocol under [`source`], the [`registry`] with one row each, the [`transport`]
+//! they share (name resolution, TCP, TLS, secrets) and the [`format`]s that turn bytes into Arrow record batches.
+//!
+//! Promise: nothing here panics on what a server sends, every buffer and wait is bounded, no secret reaches an error
+//! or a log.
+
+#![forbid(unsafe_code)]
+
+pub mod format;
+pub mod registry;
+pub mod source;
+pub mod transport;
+
+pub use registry::Registry;

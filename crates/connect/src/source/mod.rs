@@ -1,0 +1,4 @@
+//! One module per protocol; each holds a unit struct that implements [`portolan_model::source::Connector`].
+
+pub mod http;
+pub mod mysql;

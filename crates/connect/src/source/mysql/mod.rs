@@ -1,0 +1,1 @@
+//! MySQL and MariaDB: tables and queries as rows.

@@ -1,0 +1,266 @@
+//! Packets over a byte stream: framing, sequence numbers, deadlines. Memory is bounded by the longest packet allowed.
+
+use std::io;
+use std::ops::Range;
+use std::time::Duration;
+
+use portolan_model::{Error, ErrorKind, Result};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::reader::Malformed;
+
+/// The longest row accepted, in bytes: a limit of ours that keeps a row from taking the machine's memory.
+pub(crate) const PACKET_BYTES_MAX: usize = 128 << 20;
+/// A packet of this length continues in the next one.
+const FRAME_BYTES_MAX: usize = 0xFF_FFFF;
+const BUFFER_BYTES: usize = 128 << 10;
+
+/// What packets travel over: TCP, or TLS over it.
+pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> ByteStream for T {}
+
+/// Where a whole packet lies; valid until the stream is touched again.
+#[derive(Clone, Debug)]
+pub(crate) enum Located {
+    Buffered(Range<usize>),
+    Joined,
+}
+
+/// Packets over a byte stream.
+pub(crate) struct PacketStream {
+    stream: Box<dyn ByteStream>,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// A packet of several frames is put together here.
+    joined: Vec<u8>,
+    joining: bool,
+    sequence: u8,
+    received_bytes: u64,
+    idle_timeout: Duration,
+}
+
+impl PacketStream {
+    pub(crate) fn new(stream: Box<dyn ByteStream>, idle_timeout: Duration) -> Self {
+        Self {
+            stream,
+            buffer: vec![0; BUFFER_BYTES],
+            start: 0,
+            end: 0,
+            joined: Vec::new(),
+            joining: false,
+            sequence: 0,
+            received_bytes: 0,
+            idle_timeout,
+        }
+    }
+
+    /// Gives the byte stream out, to put TLS over it. What has been read beyond the last packet would be lost, and
+    /// bytes injected before the handshake must not be taken for the server's: it is an error.
+    pub(crate) fn into_stream(self) -> Result<(Box<dyn ByteStream>, u8)> {
+        if self.start != self.end {
+            return Err(Error::new(ErrorKind::Protocol, "start TLS", "the server sent bytes before the TLS handshake"));
+        }
+        Ok((self.stream, self.sequence))
+    }
+
+    /// Goes on counting packets where the plain stream stopped.
+    pub(crate) fn with_sequence(mut self, sequence: u8) -> Self {
+        self.sequence = sequence;
+        self
+    }
+
+    /// Bytes received since the last call.
+    pub(crate) fn take_received_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.received_bytes)
+    }
+
+    /// The bytes that have come and are not read yet: what a peer of another protocol said.
+    pub(crate) fn unread(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// Starts a new exchange.
+    pub(crate) fn reset_sequence(&mut self) {
+        self.sequence = 0;
+    }
+
+    /// Sends one packet, in as many frames as it needs.
+    pub(crate) async fn send(&mut self, payload: &[u8]) -> Result<()> {
+        let mut frames = Vec::with_capacity(payload.len() + 4);
+        let mut rest = payload;
+        loop {
+            let (frame, after) = rest.split_at(rest.len().min(FRAME_BYTES_MAX));
+            frames.extend_from_slice(&(frame.len() as u32).to_le_bytes()[..3]);
+            frames.push(self.sequence);
+            self.sequence = self.sequence.wrapping_add(1);
+            frames.extend_from_slice(frame);
+            rest = after;
+            if frame.len() < FRAME_BYTES_MAX {
+                break;
+            }
+        }
+        let sent = async {
+            self.stream.write_all(&frames).await?;
+            self.stream.flush().await
+        };
+        match tokio::time::timeout(self.idle_timeout, sent).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(disconnected("send request", error)),
+            Err(_) => Err(self.silent("send request")),
+        }
+    }
+
+    /// The next packet, if the whole of it has been received.
+    pub(crate) fn locate(&mut self) -> Result<Option<Located>> {
+        loop {
+            let available = self.end - self.start;
+            let Some(header) = self.buffer[self.start..self.end].first_chunk::<4>() else {
+                return Ok(None);
+            };
+            let length = u32::from_le_bytes([header[0], header[1], header[2], 0]) as usize;
+            let sequence = header[3];
+            if available < 4 + length {
+                return Ok(None);
+            }
+            if sequence != self.sequence {
+                return Err(malformed(Malformed("its sequence number is not the next one")));
+            }
+            self.sequence = sequence.wrapping_add(1);
+            let payload = self.start + 4..self.start + 4 + length;
+            self.start = payload.end;
+            if !self.joining && length < FRAME_BYTES_MAX {
+                return Ok(Some(Located::Buffered(payload)));
+            }
+            if !self.joining {
+                self.joining = true;
+                self.joined.clear();
+            }
+            if self.joined.len() + length > PACKET_BYTES_MAX {
+                return Err(Error::new(
+                    ErrorKind::Limit,
+                    "read answer",
+                    format!("a row is longer than {} MiB", PACKET_BYTES_MAX >> 20),
+                )
+                .with_hint("leave the long column out with `query`"));
+            }
+            self.joined.extend_from_slice(&self.buffer[payload]);
+            if length < FRAME_BYTES_MAX {
+                self.joining = false;
+                return Ok(Some(Located::Joined));
+            }
+        }
+    }
+
+    /// The bytes of a packet that [`Self::locate`] found.
+    pub(crate) fn bytes(&self, located: &Located) -> &[u8] {
+        match located {
+            Located::Buffered(range) => self.buffer.get(range.clone()).unwrap_or_default(),
+            Located::Joined => &self.joined,
+        }
+    }
+
+    /// Waits for more bytes. Cancel-safe.
+    pub(crate) async fn fill(&mut self) -> Result<()> {
+        self.make_room();
+        let read = self.stream.read(&mut self.buffer[self.end..]);
+        match tokio::time::timeout(self.idle_timeout, read).await {
+            Ok(Ok(0)) => Err(Error::new(ErrorKind::Disconnected, "read answer", "the server closed the connection")),
+            Ok(Ok(length)) => {
+                self.end += length;
+                self.received_bytes += length as u64;
+                Ok(())
+            }
+            Ok(Err(error)) => Err(disconnected("read answer", error)),
+            Err(_) => Err(self.silent("read answer")),
+        }
+    }
+
+    /// The next packet, waited for.
+    pub(crate) async fn receive(&mut self) -> Result<Located> {
+        loop {
+            if let Some(located) = self.locate()? {
+                return Ok(located);
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// Says that no more requests come.
+    pub(crate) async fn shutdown(&mut self) {
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.shutdown()).await;
+    }
+
+    fn make_room(&mut self) {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            if self.buffer.len() > 8 * BUFFER_BYTES {
+                self.buffer = vec![0; BUFFER_BYTES];
+            }
+        }
+        let needed = match self.buffer[self.start..self.end].first_chunk::<4>() {
+            Some([a, b, c, _]) => 4 + u32::from_le_bytes([*a, *b, *c, 0]) as usize,
+            None => 4,
+        };
+        if self.start + needed > self.buffer.len() || self.end == self.buffer.len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+            if needed > self.buffer.len() {
+                self.buffer.resize(needed, 0);
+            }
+        }
+    }
+
+    fn silent(&self, operation: &'static str) -> Error {
+        let seconds = self.idle_timeout.as_secs_f64();
+        Error::new(ErrorKind::Timeout, operation, format!("the server stayed silent for {seconds} s"))
+    }
+}
+
+/// The cross-crate form of a packet that does not follow the protocol.
+pub(crate) fn malformed(cause: Malformed) -> Error {
+    Error::new(ErrorKind::Protocol, "read answer", "the server does not follow the MySQL protocol").with_cause(cause)
+}
+
+fn disconnected(operation: &'static str, error: io::Error) -> Error {
+    let kind = match error.kind() {
+        io::ErrorKind::InvalidData => ErrorKind::Tls,
+        _ => ErrorKind::Disconnected,
+    };
+    Error::new(kind, operation, "the connection broke").with_cause(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn over(bytes: &[u8]) -> PacketStream {
+        let (mut near, far) = tokio::io::duplex(1 << 20);
+        let bytes = bytes.to_vec();
+        tokio::spawn(async move { near.write_all(&bytes).await });
+        PacketStream::new(Box::new(far), Duration::from_secs(5))
+    }
+
+    #[tokio::test]
+    async fn frames_become_packets() {
+        let mut bytes = b"\x02\0\0\0ab\x00\0\0\x01".to_vec();
+        bytes.extend_from_slice(&[0xFF, 0xFF, 0xFF, 2]);
+        bytes.extend(std::iter::repeat_n(7u8, FRAME_BYTES_MAX));
+        bytes.extend_from_slice(&[1, 0, 0, 3, 9]);
+        let mut packets = over(&bytes);
+        let located = packets.receive().await.unwrap();
+        assert_eq!(packets.bytes(&located), b"ab");
+        let located = packets.receive().await.unwrap();
+        assert_eq!(packets.bytes(&located), b"");
+        let located = packets.receive().await.unwrap();
+        assert_eq!(packets.bytes(&located).len(), FRAME_BYTES_MAX + 1);
+        assert_eq!(packets.take_received_bytes(), bytes.len() as u64);
+        assert_eq!(packets.receive().await.unwrap_err().kind(), ErrorKind::Disconnected);
+    }
+
+    #[tokio::test]
+    async fn a_wrong_sequence_number_is_a_protocol_error() {
+        assert_eq!(over(b"\x01\0\0\x05a").receive().await.unwrap_err().kind(), ErrorKind::Protocol);
+    }
+}
