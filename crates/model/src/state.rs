@@ -108,9 +108,10 @@ impl StateMachine {
         self.enter(next, now) || other_kind
     }
 
-    /// The probe beside the rounds got through. The cause is kept until a read succeeds.
+    /// The probe beside the rounds got through. The cause is kept until a read succeeds, and one more failure puts the
+    /// source down again: a port that accepts and then hangs holds up one round, not three.
     pub fn reached(&mut self, now: Timestamp) -> bool {
-        self.failures = 0;
+        self.failures = FAILURES_UNTIL_DOWN - 1;
         self.enter(State::Connecting, now)
     }
 
@@ -141,6 +142,7 @@ mod tests {
         assert_eq!(machine.cause().map(|cause| cause.kind), Some(ErrorKind::Unreachable));
         assert!(machine.reached(now));
         assert_eq!(machine.state(), State::Connecting);
+        assert!(machine.clone().failed(&error, now));
         assert!(machine.succeeded(now));
         assert_eq!((machine.state(), machine.cause()), (State::Healthy, None));
     }

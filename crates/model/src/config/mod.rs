@@ -46,7 +46,8 @@ pub struct Configuration {
     pub lake: LakeSpec,
     /// Sources in the order of the file.
     pub sources: Vec<SourceSpec>,
-    /// Rounds in the order of the file; the last one is the implicit round of the sources that none names, if any.
+    /// Rounds in the order of the file, then one round for each source that no `[[round]]` names: such a source keeps its
+    /// own rhythm and waits for no other.
     pub rounds: Vec<RoundSpec>,
 }
 
@@ -95,7 +96,7 @@ pub struct SourceSpec {
     pub protocol: String,
     /// How the connection is secured.
     pub tls: TlsSpec,
-    /// Whether a round that holds it may be committed without it.
+    /// Whether a round that holds it is rejected when it fails.
     pub required: bool,
     /// How rows meet those already in the table; `None` lets the connector's documented default apply.
     pub mode: Option<WriteMode>,

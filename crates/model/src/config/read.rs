@@ -23,8 +23,6 @@ use crate::name::{RoundName, SourceName, name_problem};
 pub(crate) const TEXT_LENGTH_MAX: usize = 4 << 20;
 /// The most sources in one configuration.
 pub(crate) const SOURCES_MAX: usize = 4_096;
-/// The name of the round that holds every source no `[[round]]` names.
-pub(crate) const IMPLICIT_ROUND: &str = "default";
 
 /// The `[server]` table.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -48,8 +46,12 @@ pub(crate) struct SourceTable {
     pub(crate) protocol: String,
     /// How the connection is secured; absent means TLS 1.3 with certificate checks.
     pub(crate) tls: Option<TlsSpec>,
-    /// Whether a round is rejected when this source fails. By default true in a `[[round]]`, false outside one.
+    /// Whether a round is rejected when this source fails.
     pub(crate) required: Option<bool>,
+    /// The time from one read to the next, for a source that no `[[round]]` names.
+    pub(crate) every: Option<DurationText>,
+    /// The longest a read may take, for a source that no `[[round]]` names.
+    pub(crate) deadline: Option<DurationText>,
     /// How rows meet those already in the table.
     pub(crate) mode: Option<WriteMode>,
     /// Columns that identify an item; an item that has been committed is not stored again.
@@ -83,6 +85,7 @@ pub(crate) struct RoundTable {
     pub(crate) consistency: Consistency,
 }
 
+const SHORTEST: Duration = Duration::from_millis(1);
 const EVERY_DEFAULT: Duration = Duration::from_secs(10);
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
@@ -113,6 +116,14 @@ pub fn read(text: &str, connectors: &dyn ConnectorSet) -> Result<Configuration, 
             Err(diagnostics)
         }
     }
+}
+
+/// When a source that no `[[round]]` names is read.
+struct Rhythm {
+    every: Option<Duration>,
+    deadline: Option<Duration>,
+    every_span: Option<Range<usize>>,
+    deadline_span: Option<Range<usize>>,
 }
 
 struct Reader<'a> {
@@ -150,7 +161,7 @@ impl Reader<'_> {
         }
         let mut sources: Vec<SourceSpec> = Vec::new();
         let mut names: BTreeMap<String, Option<Range<usize>>> = BTreeMap::new();
-        let mut required_keys = BTreeMap::new();
+        let mut alone = BTreeMap::new();
         for table in &source_tables {
             let written = name_of(table);
             if let Some((name, span)) = &written
@@ -158,16 +169,12 @@ impl Reader<'_> {
             {
                 names.insert(name.clone(), span.clone());
             }
-            if let Some((spec, required)) = self.source(table, &server) {
-                required_keys.insert(spec.name.clone(), required);
+            if let Some((spec, rhythm)) = self.source(table, &server) {
+                alone.insert(spec.name.clone(), rhythm);
                 sources.push(spec);
             }
         }
-        let rounds = self.rounds(root, &names, &sources);
-        for source in &mut sources {
-            let explicit = rounds.iter().any(|r| r.name.as_str() != IMPLICIT_ROUND && r.sources.contains(&source.name));
-            source.required = required_keys.get(&source.name).copied().flatten().unwrap_or(explicit);
-        }
+        let rounds = self.rounds(root, &names, &alone);
         Some(Configuration { lake, sources, rounds })
     }
 
@@ -186,7 +193,7 @@ impl Reader<'_> {
         }
     }
 
-    fn source(&mut self, table: &Table, server: &ServerTable) -> Option<(SourceSpec, Option<bool>)> {
+    fn source(&mut self, table: &Table, server: &ServerTable) -> Option<(SourceSpec, Rhythm)> {
         let span = table.span();
         let common_keys = property_names(&schemars::schema_for!(SourceTable));
         let protocol = table.get("protocol").and_then(Item::as_str).unwrap_or_default();
@@ -246,18 +253,29 @@ impl Reader<'_> {
         }
         let tls = common.tls.unwrap_or_default();
         self.tls(&tls, table, &common.name);
-        for (key, value) in [("connect_timeout", common.connect_timeout), ("idle_timeout", common.idle_timeout)] {
-            if value.is_some_and(|value| value.0.is_zero()) {
-                self.report(Diagnostic::new(format!("{key} must be more than nothing"), place(key)));
+        for (key, value) in [
+            ("connect_timeout", common.connect_timeout),
+            ("idle_timeout", common.idle_timeout),
+            ("every", common.every),
+            ("deadline", common.deadline),
+        ] {
+            if value.is_some_and(|value| value.0 < SHORTEST) {
+                self.report(Diagnostic::new(format!("{key} must be at least 1ms"), place(key)));
             }
         }
+        let rhythm = Rhythm {
+            every: common.every.map(|value| value.0),
+            deadline: common.deadline.map(|value| value.0),
+            every_span: table.get("every").and_then(Item::span),
+            deadline_span: table.get("deadline").and_then(Item::span),
+        };
         let spec = SourceSpec {
             name: SourceName::new(&common.name).ok()?,
             host: host?,
             port: port?,
             protocol: common.protocol,
             tls,
-            required: false,
+            required: common.required.unwrap_or(true),
             mode: common.mode,
             key: common.key,
             key_memory: common.key_memory.unwrap_or(KEY_MEMORY_DEFAULT),
@@ -269,7 +287,7 @@ impl Reader<'_> {
         };
         let found = connector.check(&spec);
         self.diagnostics.extend(found);
-        Some((spec, common.required))
+        Some((spec, rhythm))
     }
 
     fn tls(&mut self, tls: &TlsSpec, table: &Table, source: &str) {
@@ -314,7 +332,7 @@ impl Reader<'_> {
         &mut self,
         root: &Table,
         source_names: &BTreeMap<String, Option<Range<usize>>>,
-        sources: &[SourceSpec],
+        sources: &BTreeMap<SourceName, Rhythm>,
     ) -> Vec<RoundSpec> {
         let mut rounds: Vec<RoundSpec> = Vec::new();
         let mut names = BTreeMap::new();
@@ -327,10 +345,7 @@ impl Reader<'_> {
             if self.is_new("round", &round.name, place("name"), &names) {
                 names.insert(round.name.clone(), place("name"));
             }
-            if round.name == IMPLICIT_ROUND {
-                let message = format!("`{IMPLICIT_ROUND}` is the name of the round of sources that no [[round]] names");
-                self.report(Diagnostic::new(message, place("name")).with_help("choose another name"));
-            } else if let Some(problem) = name_problem(&round.name) {
+            if let Some(problem) = name_problem(&round.name) {
                 let message = format!("{:?} is not a round name: {problem}", round.name);
                 self.report(Diagnostic::new(message, place("name")));
             }
@@ -350,7 +365,7 @@ impl Reader<'_> {
                 }
             }
             for (key, value) in [("every", round.every), ("deadline", round.deadline)] {
-                if value.is_some_and(|value| value.0 < Duration::from_millis(1)) {
+                if value.is_some_and(|value| value.0 < SHORTEST) {
                     self.report(Diagnostic::new(format!("{key} must be at least 1ms"), place(key)));
                 }
             }
@@ -363,16 +378,30 @@ impl Reader<'_> {
                 consistency: round.consistency,
             });
         }
-        let rest: Vec<SourceName> = sources
-            .iter()
-            .map(|source| source.name.clone())
-            .filter(|name| !taken.contains_key(name.as_str()))
-            .collect();
-        if !rest.is_empty()
-            && let Ok(name) = RoundName::new(IMPLICIT_ROUND)
-        {
-            let (every, deadline) = (EVERY_DEFAULT, DEADLINE_DEFAULT);
-            rounds.push(RoundSpec { name, sources: rest, every, deadline, consistency: Consistency::None });
+        for (name, rhythm) in sources {
+            if let Some(round) = taken.get(name.as_str()) {
+                for (key, span) in [("every", &rhythm.every_span), ("deadline", &rhythm.deadline_span)] {
+                    if let Some(span) = span {
+                        let message = format!("source `{name}` is in round `{round}`, whose `{key}` counts");
+                        let help = format!("write `{key}` in the [[round]]");
+                        self.report(Diagnostic::new(message, Some(span.clone())).with_help(help));
+                    }
+                }
+                continue;
+            }
+            if let Some(span) = names.get(name.as_str()) {
+                let message = format!("round `{name}` has the name of a source that it does not hold");
+                let help = "a source outside every [[round]] is a round of its own, under its own name";
+                self.report(Diagnostic::new(message, span.clone()).with_help(help));
+            }
+            let Ok(round_name) = RoundName::new(name.as_str()) else { continue };
+            rounds.push(RoundSpec {
+                name: round_name,
+                sources: vec![name.clone()],
+                every: rhythm.every.unwrap_or(EVERY_DEFAULT),
+                deadline: rhythm.deadline.unwrap_or(DEADLINE_DEFAULT),
+                consistency: Consistency::None,
+            });
         }
         rounds
     }
