@@ -23,6 +23,9 @@ pub trait Catalog: Send + Sync {
     /// The committed position of every source that has one.
     async fn positions(&self) -> Result<BTreeMap<SourceName, Position>>;
 
+    /// The last stored state of every source, so that counters go on after a restart.
+    async fn statuses(&self) -> Result<BTreeMap<SourceName, SourceStatus>>;
+
     /// Begins a round: gives it a number and a place to stage rows. Touches no row that a reader can see.
     async fn begin(&self) -> Result<Box<dyn Staging>>;
 
