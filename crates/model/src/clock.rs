@@ -26,6 +26,11 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// The monotonic part as a duration since the clock's origin.
+    pub fn monotonic(&self) -> Duration {
+        Duration::from_nanos(self.monotonic_ns)
+    }
+
     /// Microseconds from `earlier` to `self` on the monotonic clock; zero if `earlier` is later.
     pub fn since_us(&self, earlier: &Moment) -> i64 {
         (self.monotonic_ns.saturating_sub(earlier.monotonic_ns) / 1_000) as i64

@@ -1,1 +1,18 @@
-//! Pure logic on the contracts: the coordinator, its schedule and the state of sources
+//! Pure logic on the contracts: what happens in a round, when the next one starts, and where each source stands.
+//!
+//! Nothing here opens a socket or a file: sources, catalog and clock come in as traits, so the same code runs against
+//! real servers, in tests and in a simulation.
+//!
+//! - [`slot`]: one source with its state, position and counters
+//! - [`output`]: where a source's rows go during a read, what is measured and digested on the way
+//! - [`reading`]: one read of a group of sources, all at once
+//! - [`coordinator`]: rounds for good: schedule, commit, acknowledge, the probe beside the rounds of what is down
+//! - [`schedule`]: when the next round starts
+
+#![forbid(unsafe_code)]
+
+pub mod coordinator;
+pub mod output;
+pub mod reading;
+pub mod schedule;
+pub mod slot;

@@ -1,0 +1,342 @@
+//! Rounds for good: schedule, read, commit, acknowledge, and the probe beside the rounds of what is down.
+//!
+//! Promises:
+//! - a position advances only with the commit of the rows before it; the source is told after that;
+//! - a source that fails changes its own state and, if it is required, the verdict of its round, nothing else;
+//! - a source that is down is probed beside the rounds, with growing pauses, and rejoins by itself;
+//! - a stop lets the round that runs end (bounded), commits and acknowledges it, and starts no other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portolan_model::catalog::{Catalog, Commit, SourceStatus};
+use portolan_model::clock::Clock;
+use portolan_model::config::RoundSpec;
+use portolan_model::round::{Receipt, ReceiptVerdict, RoundRecord, RoundVerdict};
+use portolan_model::{Error, Result, RoundId, RoundName};
+use tokio::sync::{mpsc, watch};
+
+use crate::output::Receiver;
+use crate::reading::{Reading, read_all};
+use crate::schedule::Schedule;
+use crate::slot::Slot;
+
+/// The longest a stop waits for the round that runs.
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// What the coordinator tells those who watch: the log, the progress display, the console.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A round is stored. `commit.snapshot` published it; a rejected one holds only its record.
+    Committed {
+        /// What became visible.
+        commit: Commit,
+        /// What is kept of it.
+        record: Arc<RoundRecord>,
+    },
+    /// A round could not be stored; nothing of it is visible, and its rows will be read again.
+    NotStored {
+        /// The group that was read.
+        round: RoundName,
+        /// Why.
+        error: Arc<Error>,
+    },
+    /// A source changed its state.
+    SourceChanged(SourceStatus),
+    /// Starts were left out because the round before still ran.
+    Missed {
+        /// The group concerned.
+        round: RoundName,
+        /// How many so far.
+        missed: u64,
+    },
+}
+
+/// Who watches. Called from the coordinator's task: it must not block.
+pub trait Observer: Send + Sync {
+    /// Something happened.
+    fn event(&self, event: Event);
+}
+
+/// What all rounds of a process share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Where rounds are committed.
+    pub catalog: Arc<dyn Catalog>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Who watches.
+    pub observer: Arc<dyn Observer>,
+    /// A number in 0 … 1, different at each call, that spreads probes out.
+    pub jitter: fn() -> f64,
+}
+
+/// One group of sources, read round after round.
+pub struct RoundRunner {
+    spec: RoundSpec,
+    slots: Vec<Slot>,
+    shared: Shared,
+    returned: (mpsc::Sender<Slot>, mpsc::Receiver<Slot>),
+    away: BTreeMap<usize, AwaySlot>,
+}
+
+/// What the runner keeps of a source that is being probed beside the rounds.
+struct AwaySlot {
+    name: portolan_model::SourceName,
+    required: bool,
+}
+
+impl RoundRunner {
+    /// A runner for the slots of `spec`.
+    pub fn new(spec: RoundSpec, slots: Vec<Slot>, shared: Shared) -> Self {
+        let returned = mpsc::channel(slots.len().max(1));
+        Self { spec, slots, shared, returned, away: BTreeMap::new() }
+    }
+
+    /// Runs until `stop` turns true. Never fails: what fails is told to the observer and tried again.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let clock = self.shared.clock.clone();
+        let mut schedule = Schedule::new(clock.monotonic(), self.spec.every);
+        self.store_states().await;
+        while !*stop.borrow() {
+            let wait = schedule.next().saturating_sub(clock.monotonic());
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = stop.changed() => continue,
+            }
+            // While more is waiting at a source, the next round follows at once.
+            while self.stoppable_round(&mut stop).await && !*stop.borrow() {}
+            let missed = schedule.missed();
+            schedule.advance(clock.monotonic());
+            if schedule.missed() > missed {
+                let event = Event::Missed { round: self.spec.name.clone(), missed: schedule.missed() };
+                self.shared.observer.event(event);
+            }
+        }
+        for slot in &mut self.slots {
+            slot.source.close().await;
+        }
+    }
+
+    /// One round; after a stop it has [`STOP_GRACE`] to end, or it is given up: nothing of it is visible then.
+    async fn stoppable_round(&mut self, stop: &mut watch::Receiver<bool>) -> bool {
+        let round = self.round();
+        tokio::pin!(round);
+        let stopped = async {
+            while !*stop.borrow() {
+                if stop.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            more = &mut round => return more,
+            () = stopped => {}
+        }
+        tokio::time::timeout(STOP_GRACE, round).await.unwrap_or(false)
+    }
+
+    /// One round: read, commit, acknowledge. Returns whether a source has more waiting.
+    pub async fn round(&mut self) -> bool {
+        self.take_returned();
+        let shared = self.shared.clone();
+        let clock = &*shared.clock;
+        let start = clock.moment();
+        let (mut due, skipped): (Vec<&mut Slot>, Vec<&mut Slot>) =
+            self.slots.iter_mut().partition(|slot| slot.is_due(start.monotonic()));
+        let mut skipped_receipts: Vec<(bool, Receipt)> = skipped
+            .iter()
+            .map(|slot| (slot.required, Receipt::new(slot.name.clone(), ReceiptVerdict::Skipped)))
+            .collect();
+        skipped_receipts.extend(
+            self.away
+                .values()
+                .map(|away| (away.required, Receipt::new(away.name.clone(), ReceiptVerdict::Skipped))),
+        );
+        if due.is_empty() {
+            // Nobody to read: no round. States are in `status`; an empty record every interval would say no more.
+            return false;
+        }
+        let staging = shared.catalog.begin().await.and_then(|mut staging| {
+            let receivers = due
+                .iter()
+                .map(|slot| Ok(Receiver { table: Some(staging.table(slot.table_spec(start.wall))?), memory: None }))
+                .collect::<Result<Vec<Receiver>>>()?;
+            Ok((staging, receivers))
+        });
+        let (staging, receivers) = match staging {
+            Ok(staging) => staging,
+            Err(error) => {
+                self.not_stored(error);
+                return false;
+            }
+        };
+        let readings = read_all(&mut due, receivers, clock, self.spec.deadline).await;
+        let storage_error = readings.iter().find_map(|reading| match &reading.outcome {
+            Err(error) if is_storage(error) => Some(error),
+            _ => None,
+        });
+        if let Some(error) = storage_error {
+            // Not the source's fault: its state stays, the rows are read again.
+            let error = Error::new(error.kind(), "stage rows", error.chain())
+                .with_hint(error.hint().unwrap_or("free space for the lake").to_owned());
+            staging.abort().await;
+            self.not_stored(error);
+            return false;
+        }
+        let mut receipts: Vec<Receipt> =
+            due.iter().zip(&readings).map(|(slot, reading)| reading.receipt(slot, &start)).collect();
+        let mut changed = Vec::new();
+        for (slot, reading) in due.iter_mut().zip(&readings) {
+            let has_changed = match &reading.outcome {
+                Ok(_) => slot.succeeded(clock),
+                Err(error) => slot.failed(error, clock),
+            };
+            if has_changed {
+                changed.push(slot.status());
+            }
+        }
+        let verdict = verdict(&due, &readings, &skipped_receipts);
+        receipts.extend(skipped_receipts.into_iter().map(|(_, receipt)| receipt));
+        let mut record = RoundRecord {
+            name: self.spec.name.clone(),
+            verdict,
+            started_at: start.wall,
+            duration_us: clock.moment().since_us(&start),
+            release_spread_us: None,
+            skew_bound_us: None,
+            receipts,
+        };
+        record.measure();
+        let round = staging.round();
+        let is_published = verdict != RoundVerdict::Rejected;
+        let mut statuses: Vec<SourceStatus> = Vec::with_capacity(due.len());
+        for (slot, reading) in due.iter().zip(&readings) {
+            let mut status = slot.status();
+            if let (true, Ok(outcome)) = (is_published, &reading.outcome) {
+                status.last_round = Some(round);
+                status.rows_total += outcome.staged.as_ref().map_or(0, |staged| staged.rows);
+            }
+            statuses.push(status);
+        }
+        let committed = staging.commit(record.clone(), &statuses).await;
+        for status in changed {
+            shared.observer.event(Event::SourceChanged(status));
+        }
+        let more = match committed {
+            Ok(commit) => {
+                let more = is_published && settle(&mut due, &readings, commit.round, clock).await;
+                shared.observer.event(Event::Committed { commit, record: Arc::new(record) });
+                more
+            }
+            Err(error) => {
+                self.not_stored(error);
+                false
+            }
+        };
+        self.send_away();
+        more
+    }
+
+    fn not_stored(&self, error: Error) {
+        let event = Event::NotStored { round: self.spec.name.clone(), error: Arc::new(error) };
+        self.shared.observer.event(event);
+    }
+
+    async fn store_states(&self) {
+        let statuses: Vec<SourceStatus> = self.slots.iter().map(Slot::status).collect();
+        if let Err(error) = self.shared.catalog.record_states(&statuses).await {
+            self.not_stored(error);
+        }
+    }
+
+    /// Moves sources that are down to a task of their own, which returns them once their server can be reached.
+    fn send_away(&mut self) {
+        let mut index = 0;
+        while index < self.slots.len() {
+            if self.slots[index].machine.state() != portolan_model::state::State::Down {
+                index += 1;
+                continue;
+            }
+            let slot = self.slots.remove(index);
+            let number = self.away.keys().next_back().map_or(0, |last| last + 1);
+            self.away.insert(number, AwaySlot { name: slot.name.clone(), required: slot.required });
+            tokio::spawn(probe_until_reached(slot, self.shared.clone(), self.returned.0.clone()));
+        }
+    }
+
+    fn take_returned(&mut self) {
+        while let Ok(slot) = self.returned.1.try_recv() {
+            self.away.retain(|_, away| away.name != slot.name);
+            self.slots.push(slot);
+        }
+    }
+}
+
+/// Whether the lake, not the source, is the cause.
+fn is_storage(error: &Error) -> bool {
+    use portolan_model::ErrorKind::{Conflict, Corrupt, Storage, StorageFull};
+    matches!(error.kind(), Storage | StorageFull | Corrupt | Conflict)
+}
+
+fn verdict(due: &[&mut Slot], readings: &[Reading], skipped: &[(bool, Receipt)]) -> RoundVerdict {
+    let failed = due.iter().zip(readings).filter(|(_, reading)| reading.outcome.is_err());
+    let mut is_partial = !skipped.is_empty();
+    let mut is_rejected = skipped.iter().any(|(required, _)| *required);
+    for (slot, _) in failed {
+        is_partial = true;
+        is_rejected |= slot.required;
+    }
+    match (is_rejected, is_partial) {
+        (true, _) => RoundVerdict::Rejected,
+        (false, true) => RoundVerdict::Partial,
+        (false, false) => RoundVerdict::Complete,
+    }
+}
+
+/// After the commit: positions move, servers are told. Returns whether a source has more waiting.
+async fn settle(due: &mut [&mut Slot], readings: &[Reading], round: RoundId, clock: &dyn Clock) -> bool {
+    let mut more = false;
+    for (slot, reading) in due.iter_mut().zip(readings) {
+        let Ok(outcome) = &reading.outcome else { continue };
+        more |= outcome.end.more;
+        let position = outcome.end.position.clone().or_else(|| slot.position.clone());
+        let rows = outcome.staged.as_ref().map_or(0, |staged| staged.rows);
+        slot.committed(round, rows, position, clock);
+        if let (true, Some(position)) = (slot.source.capabilities().acknowledge, slot.position.clone())
+            && let Err(error) = slot.source.acknowledge(&position).await
+        {
+            // The rows are safe; the server will deliver them again and the lake will leave them out.
+            slot.failed(&error, clock);
+        }
+    }
+    more
+}
+
+/// Probes a source that is down until its server can be reached, then returns it to its round.
+async fn probe_until_reached(mut slot: Slot, shared: Shared, returned: mpsc::Sender<Slot>) {
+    loop {
+        let pause = slot.next_pause((shared.jitter)(), shared.clock.monotonic());
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = returned.closed() => return,
+        }
+        match slot.source.prepare().await {
+            Ok(()) => {
+                slot.machine.reached(shared.clock.wall());
+                shared.observer.event(Event::SourceChanged(slot.status()));
+                // The round has ended for good when nobody receives any more.
+                let _ = returned.send(slot).await;
+                return;
+            }
+            Err(error) => {
+                if slot.failed(&error, &*shared.clock) {
+                    shared.observer.event(Event::SourceChanged(slot.status()));
+                }
+                // A state that cannot be stored is stored with the next one: `status` is late, nothing is lost.
+                let _ = shared.catalog.record_states(&[slot.status()]).await;
+            }
+        }
+    }
+}

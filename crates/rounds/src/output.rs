@@ -1,0 +1,198 @@
+//! Where a source's rows go during a read, and what is measured and digested on the way.
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use portolan_model::catalog::{StagedTable, TableStaging};
+use portolan_model::clock::{Clock, Moment};
+use portolan_model::source::{Output, Phase, QuarantineItem};
+use portolan_model::{Error, ErrorKind, Result};
+use sha2::{Digest, Sha256};
+
+/// The rows of one source kept in memory, for `fetch`.
+#[derive(Debug, Default)]
+pub struct MemoryRows {
+    /// Rows in source order.
+    pub batches: Vec<RecordBatch>,
+    /// Values and rows that do not fit.
+    pub quarantine: Vec<QuarantineItem>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl MemoryRows {
+    /// Keeps up to `bytes_max` bytes of rows.
+    pub fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, ..Self::default() }
+    }
+
+    fn keep(&mut self, batch: RecordBatch) -> Result<()> {
+        self.bytes = self.bytes.saturating_add(batch.get_array_memory_size());
+        if self.bytes > self.bytes_max {
+            let message = format!("the rows of one fetch take more than {} MiB of memory", self.bytes_max >> 20);
+            return Err(Error::new(ErrorKind::Limit, "fetch", message)
+                .with_hint("narrow the source (a query, a cursor), raise --memory-limit, or collect with `portolan run`"));
+        }
+        self.batches.push(batch);
+        Ok(())
+    }
+}
+
+/// Where the rows go.
+#[derive(Default)]
+pub struct Receiver {
+    /// The staged table of a round that will be committed.
+    pub table: Option<Box<dyn TableStaging>>,
+    /// Memory, for what is shown at once.
+    pub memory: Option<MemoryRows>,
+}
+
+impl Receiver {
+    async fn batch(&mut self, batch: RecordBatch) -> Result<()> {
+        if let Some(memory) = &mut self.memory {
+            memory.keep(batch.clone())?;
+        }
+        match &mut self.table {
+            Some(table) => table.write(batch).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn quarantine(&mut self, item: QuarantineItem) -> Result<()> {
+        if let Some(memory) = &mut self.memory {
+            memory.quarantine.push(item.clone());
+        }
+        match &mut self.table {
+            Some(table) => table.quarantine(item).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the staged table, if there is one.
+    pub async fn finish(&mut self) -> Result<Option<StagedTable>> {
+        match self.table.take() {
+            Some(table) => table.finish().await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The [`Output`] of one read: forwards rows, notes instants, counts and digests bytes.
+pub struct Recorder<'a> {
+    clock: &'a dyn Clock,
+    receiver: &'a mut Receiver,
+    digest: Option<Sha256>,
+    measured: &'a mut Measured,
+}
+
+/// What a read measured of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// When the request went out.
+    pub released: Option<Moment>,
+    /// When the answer began.
+    pub first_byte: Option<Moment>,
+    /// When the answer ended.
+    pub last_byte: Option<Moment>,
+    /// Bytes received.
+    pub bytes: u64,
+    /// Rows yielded, before deduplication.
+    pub rows: u64,
+    /// Values and rows that went to quarantine.
+    pub quarantined: u64,
+    /// SHA-256 of the payload, lower-case hex, if there was one.
+    pub payload_sha256: Option<String>,
+}
+
+impl<'a> Recorder<'a> {
+    /// A recorder that forwards to `receiver` and notes into `measured`, which outlives a read that is cut off.
+    pub fn new(clock: &'a dyn Clock, receiver: &'a mut Receiver, measured: &'a mut Measured) -> Self {
+        Self { clock, receiver, digest: None, measured }
+    }
+
+    /// Ends the read: the digest of its payload is taken.
+    pub fn end(self) {
+        self.measured.payload_sha256 = self.digest.map(|digest| hex(&digest.finalize()));
+    }
+}
+
+#[async_trait]
+impl Output for Recorder<'_> {
+    fn mark(&mut self, phase: Phase) {
+        let moment = self.clock.moment();
+        match phase {
+            Phase::Released => {
+                self.measured.released.get_or_insert(moment);
+            }
+            Phase::FirstByte => {
+                self.measured.first_byte.get_or_insert(moment);
+                self.measured.last_byte = Some(moment);
+            }
+            Phase::LastByte => self.measured.last_byte = Some(moment),
+        }
+    }
+
+    fn payload(&mut self, bytes: &[u8]) {
+        self.measured.bytes += bytes.len() as u64;
+        self.digest.get_or_insert_with(Sha256::new).update(bytes);
+    }
+
+    fn count_bytes(&mut self, bytes: u64) {
+        self.measured.bytes += bytes;
+    }
+
+    async fn batch(&mut self, batch: RecordBatch) -> Result<()> {
+        self.measured.rows += batch.num_rows() as u64;
+        self.receiver.batch(batch).await
+    }
+
+    async fn quarantine(&mut self, item: QuarantineItem) -> Result<()> {
+        self.measured.quarantined += 1;
+        self.receiver.quarantine(item).await
+    }
+}
+
+/// Lower-case hexadecimal text of bytes.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use portolan_model::clock::SystemClock;
+
+    use super::*;
+
+    #[test]
+    fn payload_is_digested_over_all_its_pieces() {
+        let clock = SystemClock::new();
+        let mut receiver = Receiver::default();
+        let mut measured = Measured::default();
+        let mut recorder = Recorder::new(&clock, &mut receiver, &mut measured);
+        recorder.payload(b"a");
+        recorder.payload(b"bc");
+        recorder.end();
+        assert_eq!(measured.bytes, 3);
+        assert_eq!(
+            measured.payload_sha256.as_deref(),
+            // FIPS 180-2, appendix B.1
+            Some("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+        );
+    }
+
+    #[test]
+    fn no_payload_has_no_digest() {
+        let clock = SystemClock::new();
+        let mut receiver = Receiver::default();
+        let mut measured = Measured::default();
+        let mut recorder = Recorder::new(&clock, &mut receiver, &mut measured);
+        recorder.count_bytes(7);
+        recorder.end();
+        assert_eq!(measured, Measured { bytes: 7, ..Measured::default() });
+    }
+}

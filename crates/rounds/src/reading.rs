@@ -1,0 +1,145 @@
+//! One read of a group of sources, all at once.
+//!
+//! A read takes as long as its slowest source, or until the deadline: whoever has not ended by then has failed with
+//! `timeout`, and the others are not touched by it. A connector that panics fails its own source alone.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use portolan_model::catalog::StagedTable;
+use portolan_model::clock::{Clock, Moment};
+use portolan_model::round::{Receipt, ReceiptVerdict};
+use portolan_model::source::ReadEnd;
+use portolan_model::{Error, ErrorKind, Result};
+
+use crate::output::{Measured, Receiver, Recorder};
+use crate::slot::Slot;
+
+/// The read of one source.
+pub struct Reading {
+    /// Where its rows went.
+    pub receiver: Receiver,
+    /// When it was ready to be read.
+    pub prepared: Option<Moment>,
+    /// What was measured.
+    pub measured: Measured,
+    /// How it ended.
+    pub outcome: Result<Outcome>,
+}
+
+/// A read that ended well.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What the source says.
+    pub end: ReadEnd,
+    /// What the lake says, where rows were staged.
+    pub staged: Option<StagedTable>,
+}
+
+/// Reads every slot at once, each into its receiver, until `deadline` (from now).
+pub async fn read_all(
+    slots: &mut [&mut Slot],
+    receivers: Vec<Receiver>,
+    clock: &dyn Clock,
+    deadline: Duration,
+) -> Vec<Reading> {
+    let mut readings: Vec<Reading> = receivers
+        .into_iter()
+        .map(|receiver| Reading {
+            receiver,
+            prepared: None,
+            measured: Measured::default(),
+            outcome: Err(Error::new(
+                ErrorKind::Timeout,
+                "read",
+                format!("no end within the deadline of {} ms", deadline.as_millis()),
+            )
+            .with_hint("raise `deadline`, or read less at once (a cursor, max_rows)")),
+        })
+        .collect();
+    {
+        let mut reads: FuturesUnordered<_> = slots
+            .iter_mut()
+            .zip(readings.iter_mut())
+            .map(|(slot, reading)| async move {
+                let outcome = AssertUnwindSafe(read_one(slot, reading, clock)).catch_unwind().await;
+                reading.outcome = outcome.unwrap_or_else(|panic| Err(panicked(&*panic)));
+            })
+            .collect();
+        // An elapsed deadline drops the reads that have not ended; their outcome stays the time-out set above.
+        let _ = tokio::time::timeout(deadline, async { while reads.next().await.is_some() {} }).await;
+    }
+    for (slot, reading) in slots.iter().zip(&mut readings) {
+        if reading.outcome.is_err() {
+            // Rows of a read that did not end are not part of the round.
+            reading.receiver.table = None;
+        }
+        if let Err(error) = &mut reading.outcome
+            && error.source_name().is_none()
+        {
+            let taken = std::mem::replace(error, Error::new(ErrorKind::Internal, "read", String::new()));
+            *error = taken.with_source(&slot.name);
+        }
+    }
+    readings
+}
+
+async fn read_one(slot: &mut Slot, reading: &mut Reading, clock: &dyn Clock) -> Result<Outcome> {
+    slot.source.prepare().await?;
+    reading.prepared = Some(clock.moment());
+    let mut recorder = Recorder::new(clock, &mut reading.receiver, &mut reading.measured);
+    let end = slot.source.read(slot.position.as_ref(), &mut recorder).await;
+    recorder.end();
+    let end = end?;
+    let staged = reading.receiver.finish().await?;
+    Ok(Outcome { end, staged })
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    Error::new(ErrorKind::Internal, "read", format!("the connector panicked: {text}"))
+        .with_hint("this is a defect of Portolan: please report it with the configuration of the source")
+}
+
+impl Reading {
+    /// The receipt of this read in a round that began at `start`.
+    pub fn receipt(&self, slot: &Slot, start: &Moment) -> Receipt {
+        let since = |moment: &Option<Moment>| moment.as_ref().map(|moment| moment.since_us(start));
+        let mut receipt = Receipt::new(slot.name.clone(), ReceiptVerdict::Ok);
+        receipt.prepared_us = since(&self.prepared);
+        receipt.released_us = since(&self.measured.released);
+        receipt.first_byte_us = since(&self.measured.first_byte);
+        receipt.last_byte_us = since(&self.measured.last_byte);
+        receipt.bytes = self.measured.bytes;
+        receipt.rows = self.measured.rows;
+        receipt.quarantined = self.measured.quarantined;
+        receipt.payload_sha256 = self.measured.payload_sha256.clone();
+        receipt.position_before = slot.position.clone();
+        match &self.outcome {
+            Ok(outcome) => {
+                if outcome.end.unchanged {
+                    receipt.verdict = ReceiptVerdict::Unchanged;
+                }
+                receipt.validator = outcome.end.validator.clone();
+                receipt.position_after = outcome.end.position.clone().or_else(|| slot.position.clone());
+                if let Some(staged) = &outcome.staged {
+                    receipt.rows = staged.rows;
+                    receipt.duplicates = staged.duplicates;
+                    receipt.rows_sha256 = Some(staged.rows_sha256.clone());
+                }
+            }
+            Err(error) => {
+                receipt = receipt.failed(error);
+                receipt.rows = 0;
+                receipt.position_after = slot.position.clone();
+            }
+        }
+        receipt
+    }
+}

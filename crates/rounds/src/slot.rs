@@ -1,0 +1,148 @@
+//! One source with its state, its position and its counters, as the coordinator carries it from round to round.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use portolan_model::catalog::{SourceStatus, TableSpec, WriteMode};
+use portolan_model::clock::Clock;
+use portolan_model::config::SourceSpec;
+use portolan_model::round::RoundId;
+use portolan_model::source::{Connector, Environment, Source};
+use portolan_model::state::{State, StateMachine};
+use portolan_model::{Error, Position, Result, SourceName};
+
+/// The first pause of the probe beside the rounds; doubled up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest pause of the probe beside the rounds, unless the server asked for a longer one.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The longest that a server's own wish (`Retry-After`) is followed.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
+
+/// One source between and during rounds.
+pub struct Slot {
+    /// Its name.
+    pub name: SourceName,
+    /// Protocol and address, for people.
+    pub address: String,
+    /// Whether a round that holds it is rejected when it fails.
+    pub required: bool,
+    /// The open source.
+    pub source: Box<dyn Source>,
+    /// Where it stands.
+    pub machine: StateMachine,
+    /// Where it continues: the committed position.
+    pub position: Option<Position>,
+    mode: WriteMode,
+    key: Vec<String>,
+    key_memory: u64,
+    pause: Duration,
+    not_before: Duration,
+    last_round: Option<RoundId>,
+    last_success: Option<jiff::Timestamp>,
+    rows_total: u64,
+    errors_total: u64,
+}
+
+impl Slot {
+    /// Opens a source at its committed position. Touches no network.
+    pub fn open(
+        spec: &SourceSpec,
+        connector: &dyn Connector,
+        environment: &Environment,
+        position: Option<Position>,
+    ) -> Result<Self> {
+        Ok(Self {
+            name: spec.name.clone(),
+            address: format!("{} {}", spec.protocol, spec.address()),
+            required: spec.required,
+            source: connector.open(spec, environment)?,
+            machine: StateMachine::new(environment.clock.wall()),
+            position,
+            mode: spec.mode.unwrap_or_else(|| connector.default_mode(spec)),
+            key: connector.item_key(spec),
+            key_memory: spec.key_memory,
+            pause: PAUSE_MIN,
+            not_before: Duration::ZERO,
+            last_round: None,
+            last_success: None,
+            rows_total: 0,
+            errors_total: 0,
+        })
+    }
+
+    /// Carries on the counters that an earlier process stored.
+    pub fn restore(&mut self, statuses: &BTreeMap<SourceName, SourceStatus>) {
+        if let Some(status) = statuses.get(&self.name) {
+            self.last_round = status.last_round;
+            self.last_success = status.last_success;
+            self.rows_total = status.rows_total;
+            self.errors_total = status.errors_total;
+        }
+    }
+
+    /// What the lake is told before rows of this source come.
+    pub fn table_spec(&self, time: jiff::Timestamp) -> TableSpec {
+        TableSpec {
+            source: self.name.clone(),
+            mode: self.mode,
+            key: self.key.clone(),
+            key_memory: self.key_memory,
+            time,
+        }
+    }
+
+    /// Whether a round reads it now: not while it is down or its server asked to be left alone.
+    pub fn is_due(&self, now: Duration) -> bool {
+        self.machine.state() != State::Down && now >= self.not_before
+    }
+
+    /// Notes a failed read or probe.
+    pub fn failed(&mut self, error: &Error, clock: &dyn Clock) -> bool {
+        self.errors_total += 1;
+        if let Some(delay) = error.retry_after() {
+            self.not_before = clock.monotonic() + delay.min(RETRY_AFTER_MAX);
+        }
+        self.machine.failed(error, clock.wall())
+    }
+
+    /// Notes a committed read.
+    pub fn committed(&mut self, round: RoundId, rows: u64, position: Option<Position>, clock: &dyn Clock) -> bool {
+        self.position = position;
+        self.last_round = Some(round);
+        self.rows_total += rows;
+        self.succeeded(clock)
+    }
+
+    /// Notes a read that succeeded, committed or not.
+    pub fn succeeded(&mut self, clock: &dyn Clock) -> bool {
+        self.last_success = Some(clock.wall());
+        self.pause = PAUSE_MIN;
+        self.machine.succeeded(clock.wall())
+    }
+
+    /// The pause before the next probe, with the next one doubled. `jitter` in 0 … 1 spreads many sources out.
+    pub fn next_pause(&mut self, jitter: f64, now: Duration) -> Duration {
+        let pause = self.pause.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        pause.max(self.not_before.saturating_sub(now))
+    }
+
+    /// What `status` shows of it.
+    pub fn status(&self) -> SourceStatus {
+        let cause = self.machine.cause();
+        SourceStatus {
+            source: self.name.clone(),
+            address: self.address.clone(),
+            state: self.machine.state(),
+            since: self.machine.since(),
+            cause_kind: cause.map(|cause| cause.kind.as_str().to_owned()),
+            cause: cause.map(|cause| cause.message.clone()),
+            hint: cause.and_then(|cause| cause.hint.clone()),
+            last_round: self.last_round,
+            last_success: self.last_success,
+            rows_total: self.rows_total,
+            errors_total: self.errors_total,
+            failures: self.machine.failures(),
+        }
+    }
+}
