@@ -1,2 +1,44 @@
-//! Automation of this repository.
-fn main() {}
+//! Automation of this repository, in Rust so that it runs wherever the product builds: `cargo xtask COMMAND`.
+
+#![forbid(unsafe_code)]
+
+mod run;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const HELP: &str = "cargo xtask COMMAND
+
+  test [ARGUMENT…]   install what the tests need, then run every test; arguments go to the test runner
+  setup              only install what the tests need
+";
+
+fn main() -> ExitCode {
+    match dispatch() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = match arguments.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("help", [].as_slice()),
+    };
+    match command {
+        "test" => test::run_all(rest),
+        "setup" => tools::install(),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        unknown => bail!("unknown command `{unknown}`\n\n{HELP}"),
+    }
+}
