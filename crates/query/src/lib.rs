@@ -1,1 +1,19 @@
-//! SQL over the lake and over live rows: the only crate that sees DataFusion
+//! SQL over the lake and over live rows: the only crate that sees DataFusion.
+//!
+//! Promise: queries only read; a result streams and never has to fit into memory; what a query may hold is bounded by
+//! [`EngineOptions::memory_limit_bytes`], beyond which it spills to a temporary folder or fails with a clear error;
+//! values keep their exact types. The dialect is described in `docs/query.md`.
+//!
+//! ```text
+//! text ─► statement (tokens, one spelling a name, reads only) ─► DataFusion's planner ─► lake table scan ─► batches
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod engine;
+mod error;
+mod functions;
+mod names;
+mod statement;
+
+pub use engine::{Engine, EngineOptions, QueryStream};

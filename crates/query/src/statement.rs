@@ -1,0 +1,181 @@
+//! From text to one statement that only reads, with one spelling for each name.
+//!
+//! Names without quotes are the same whatever their case, as in DuckDB, and keep the spelling of the column they
+//! name (JSON fields are often `camelCase`). The planner compares exactly, so that is settled here, on the tokens.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use datafusion::logical_expr::sqlparser::ast::Statement as Ast;
+use datafusion::logical_expr::sqlparser::dialect::DuckDbDialect;
+use datafusion::logical_expr::sqlparser::keywords::Keyword;
+use datafusion::logical_expr::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::resolve::resolve_table_references;
+use portolan_model::{Error, ErrorKind, Result};
+
+use crate::error;
+use crate::names::{CATALOG, MAIN, Names};
+
+/// How many operators one statement may chain: what planning and running take on a 2 MiB stack, halved.
+const OPERATORS_MAX: usize = 500;
+
+/// Reads the one statement of `text`.
+pub(crate) async fn parse(text: &str, names: &Names) -> Result<Statement> {
+    let dialect = DuckDbDialect {};
+    let mut tokens = Tokenizer::new(&dialect, text)
+        .tokenize_with_location()
+        .map_err(|cause| error::of_syntax(&cause.to_string()))?;
+    not_too_deep(&tokens)?;
+    unify(&mut tokens, names).await?;
+    let words = words(&tokens);
+    let mut parser =
+        DFParserBuilder::new(tokens).with_dialect(&dialect).build().map_err(|cause| error::of_plan(cause, text))?;
+    let mut statements = parser.parse_statements().map_err(|cause| error::of_plan(cause, text))?;
+    let Some(statement) = statements.pop_front() else {
+        return Err(Error::new(ErrorKind::Configuration, "parse query", "there is no statement")
+            .with_hint("try: select * from portolan.rounds order by round desc limit 10"));
+    };
+    if !statements.is_empty() {
+        return Err(Error::new(ErrorKind::Configuration, "parse query", "there is more than one statement")
+            .with_hint("give one query at a time"));
+    }
+    only_reads(&statement)?;
+    tables_exist(&statement, names, &words)?;
+    Ok(statement)
+}
+
+/// Refuses what would become a tree deeper than the stack: the parser bounds brackets, and each operator in a chain
+/// is one level more. Lists (`in (…)`) and columns are not levels.
+fn not_too_deep(tokens: &[TokenWithSpan]) -> Result<()> {
+    let deepens = |token: &&TokenWithSpan| match &token.token {
+        Token::Word(word) if word.quote_style.is_none() => matches!(
+            word.keyword,
+            Keyword::AND
+                | Keyword::OR
+                | Keyword::NOT
+                | Keyword::UNION
+                | Keyword::EXCEPT
+                | Keyword::INTERSECT
+                | Keyword::JOIN
+                | Keyword::CASE
+        ),
+        Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::Mod => true,
+        Token::StringConcat | Token::DoubleColon | Token::Arrow | Token::LongArrow => true,
+        Token::Ampersand | Token::Pipe | Token::Caret | Token::ShiftLeft | Token::ShiftRight => true,
+        _ => false,
+    };
+    let operators = tokens.iter().filter(deepens).count();
+    if operators <= OPERATORS_MAX {
+        return Ok(());
+    }
+    let message = format!("the statement chains {operators} operators, at most {OPERATORS_MAX} are accepted");
+    Err(Error::new(ErrorKind::Limit, "parse query", message)
+        .with_hint("a list stays flat: write `x in (1, 2, …)` instead of `x = 1 or x = 2 …`"))
+}
+
+/// The error for a statement that would change something.
+pub(crate) fn refused(what: Option<&str>) -> Error {
+    let what = what.map_or_else(|| "the statement".to_owned(), |what| format!("`{what}`"));
+    Error::new(ErrorKind::Permission, "parse query", format!("{what} would change something, and queries only read"))
+        .with_hint("SELECT, WITH, VALUES, EXPLAIN, SHOW and DESCRIBE are accepted")
+}
+
+fn only_reads(statement: &Statement) -> Result<()> {
+    match statement {
+        Statement::Explain(explain) => only_reads(&explain.statement),
+        Statement::Statement(ast) => match &**ast {
+            Ast::Query(_)
+            | Ast::ShowTables { .. }
+            | Ast::ShowColumns { .. }
+            | Ast::ShowVariable { .. }
+            | Ast::ShowFunctions { .. }
+            | Ast::ExplainTable { .. } => Ok(()),
+            Ast::Explain { statement, .. } => only_reads(&Statement::Statement(statement.clone())),
+            other => Err(refused(other.to_string().split_whitespace().next())),
+        },
+        other => Err(refused(other.to_string().split_whitespace().next())),
+    }
+}
+
+/// Where each word stands first, by its lower-case form, as (line, column).
+fn words(tokens: &[TokenWithSpan]) -> BTreeMap<String, (u64, u64)> {
+    let mut places = BTreeMap::new();
+    for token in tokens {
+        if let Token::Word(word) = &token.token {
+            let start = token.span.start;
+            places.entry(word.value.to_lowercase()).or_insert((start.line, start.column));
+        }
+    }
+    places
+}
+
+fn tables_exist(statement: &Statement, names: &Names, words: &BTreeMap<String, (u64, u64)>) -> Result<()> {
+    // What the reference walk cannot read, the planner reports.
+    let Ok((references, _)) = resolve_table_references(statement, false) else { return Ok(()) };
+    let known = names.tables();
+    for reference in references {
+        let schema = reference.schema().unwrap_or(MAIN);
+        let other_catalog = reference.catalog().is_some_and(|catalog| catalog != CATALOG);
+        if schema == "information_schema" {
+            continue;
+        }
+        let exists = known.iter().any(|(s, t)| s == schema && t == reference.table());
+        if !exists || other_catalog {
+            let asked = reference.to_string();
+            let place = words.get(&reference.table().to_lowercase());
+            return Err(error::no_table(&asked, place.copied(), &known));
+        }
+    }
+    Ok(())
+}
+
+/// Gives every name without quotes one spelling: that of the table or column it names, else that of its first
+/// appearance.
+async fn unify(tokens: &mut [TokenWithSpan], names: &Names) -> Result<()> {
+    let unquoted: BTreeSet<String> = tokens
+        .iter()
+        .filter_map(|token| match &token.token {
+            Token::Word(word) if word.quote_style.is_none() => Some(word.value.to_lowercase()),
+            _ => None,
+        })
+        .collect();
+    let quoted: BTreeSet<String> = tokens
+        .iter()
+        .filter_map(|token| match &token.token {
+            Token::Word(word) if word.quote_style.is_some() => Some(word.value.to_lowercase()),
+            _ => None,
+        })
+        .collect();
+
+    let mut spellings: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (schema, table) in names.tables() {
+        let lower = table.to_lowercase();
+        if !unquoted.contains(&lower) && !quoted.contains(&lower) {
+            continue;
+        }
+        spellings.entry(lower).or_default().insert(table.clone());
+        let provider = names.table(&schema, &table).await.map_err(error::of_rows)?;
+        for field in
+            provider.iter().flat_map(|provider| provider.schema().fields().clone().iter().cloned().collect::<Vec<_>>())
+        {
+            spellings.entry(field.name().to_lowercase()).or_default().insert(field.name().clone());
+        }
+    }
+    for token in tokens {
+        let Token::Word(word) = &mut token.token else { continue };
+        if word.quote_style.is_some() {
+            continue;
+        }
+        let known = spellings.entry(word.value.to_lowercase()).or_default();
+        if known.is_empty() {
+            known.insert(word.value.clone());
+        }
+        // Two columns that differ in case alone: what was written decides.
+        if known.len() == 1
+            && let Some(spelling) = known.first()
+        {
+            word.value.clone_from(spelling);
+        }
+    }
+    Ok(())
+}

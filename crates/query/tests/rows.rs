@@ -1,0 +1,171 @@
+//! Queries over rows in memory: what is accepted, refused, suggested, and exact.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Decimal128Array, Int64Array, StringArray, TimestampMicrosecondArray, UInt64Array};
+use arrow::record_batch::RecordBatch;
+use arrow::util::pretty::pretty_format_batches;
+use portolan_model::ErrorKind;
+use portolan_query::{Engine, EngineOptions};
+
+fn engine() -> Engine {
+    let orders = RecordBatch::try_from_iter([
+        ("id", Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef),
+        ("customerId", Arc::new(UInt64Array::from(vec![Some(7), Some(u64::MAX), None])) as ArrayRef),
+        (
+            "amount",
+            Arc::new(
+                Decimal128Array::from(vec![Some(150), Some(-1), Some(99_999_999_999)])
+                    .with_precision_and_scale(20, 2)
+                    .unwrap(),
+            ) as ArrayRef,
+        ),
+        ("_time", Arc::new(TimestampMicrosecondArray::from(vec![0, 1, 1_000_000]).with_timezone("UTC")) as ArrayRef),
+    ])
+    .unwrap();
+    let customers = RecordBatch::try_from_iter([
+        ("id", Arc::new(UInt64Array::from(vec![7, u64::MAX])) as ArrayRef),
+        ("name", Arc::new(StringArray::from(vec!["Ada", "Grace"])) as ArrayRef),
+    ])
+    .unwrap();
+    let engine = Engine::new(EngineOptions { partitions: 2, ..EngineOptions::default() }).unwrap();
+    engine.attach_rows("orders", orders.schema(), vec![orders]).unwrap();
+    engine.attach_rows("customers", customers.schema(), vec![customers]).unwrap();
+    engine
+}
+
+async fn table(engine: &Engine, text: &str) -> String {
+    let stream = engine.sql(text).await.unwrap_or_else(|error| panic!("{text}: {error:?}"));
+    let schema = stream.schema.clone();
+    let mut batches = stream.collect().await.unwrap_or_else(|error| panic!("{text}: {error:?}"));
+    if batches.is_empty() {
+        batches.push(RecordBatch::new_empty(schema));
+    }
+    pretty_format_batches(&batches).unwrap().to_string()
+}
+
+async fn failure(text: &str) -> portolan_model::Error {
+    match engine().sql(text).await {
+        Err(error) => error,
+        Ok(stream) => stream.collect().await.expect_err(text),
+    }
+}
+
+#[tokio::test]
+async fn joins_rows_of_two_sources_exactly() {
+    let text = "select o.id, c.name, o.amount, o.amount * 0.1 as tenth, o._time from orders o \
+                left join customers c on o.customerId = c.id order by o.id";
+    insta::assert_snapshot!(table(&engine(), text).await);
+}
+
+#[tokio::test]
+async fn names_without_quotes_are_the_same_whatever_their_case() {
+    let engine = engine();
+    for text in [
+        "select customerId from orders order by id limit 1",
+        "SELECT CUSTOMERID FROM Orders ORDER BY ID LIMIT 1",
+        "select O.customerid from main.orders o order by o.ID limit 1",
+        "select \"customerId\" from lake.main.orders order by id limit 1",
+        "with Mine as (select CustomerID, id from orders) select customerid from MINE order by Id limit 1",
+    ] {
+        let shown = table(&engine, text).await;
+        assert!(shown.contains("| customerId |") && shown.contains("| 7 "), "{text}\n{shown}");
+    }
+    assert!(table(&engine, "select id as OrderNumber from orders order by ordernumber").await.contains("OrderNumber"));
+}
+
+#[tokio::test]
+async fn only_reads() {
+    for text in [
+        "create table t (id int)",
+        "insert into orders values (1)",
+        "delete from orders",
+        "update orders set id = 1",
+        "drop table orders",
+        "copy orders to 'x.parquet'",
+        "create external table t stored as parquet location '/etc'",
+        "set datafusion.execution.batch_size = 1",
+        "explain insert into orders values (1)",
+        "select * into t from orders",
+        "with x as (insert into orders values (1) returning id) select * from x",
+        "truncate table orders",
+        "create view v as select 1",
+        "begin",
+        "attach 'x' as y",
+    ] {
+        let error = failure(text).await;
+        assert!(matches!(error.kind(), ErrorKind::Permission | ErrorKind::Configuration), "{text}: {error:?}");
+    }
+    assert_eq!(failure("drop table orders").await.kind(), ErrorKind::Permission);
+    let engine = engine();
+    for text in ["explain select 1", "show tables", "describe orders", "values (1, 'a')", "show columns from orders"] {
+        table(&engine, text).await;
+    }
+}
+
+#[tokio::test]
+async fn errors_name_the_place_and_the_nearest_name() {
+    let mut shown = String::new();
+    for text in [
+        "selec 1",
+        "select 1 from",
+        "select\n  amonut from orders",
+        "select o.nmae from orders o",
+        "select id from ordrs",
+        "select id from portolan.rounds",
+        "select nosuch(1)",
+        "select id, count(*) from orders",
+        "select 1; select 2",
+        "",
+        "select 'open",
+        "select 1/0",
+        "select cast('x' as bigint)",
+        "select id from orders o join customers c on true where id = 1",
+    ] {
+        let error = failure(text).await;
+        shown.push_str(&format!("{text}\n  {error:?}\n"));
+    }
+    insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn a_deep_expression_is_a_result_or_an_error_never_a_crash() {
+    let engine = engine();
+    for (links, accepted) in [(400, true), (5_000, false)] {
+        for link in [" and ", " or ", " + "] {
+            let one = if link == " + " { "id" } else { "id > 0" };
+            let chain = vec![one; links].join(link);
+            let end = if link == " + " { " > 0" } else { "" };
+            let result = match engine.sql(&format!("select count(*) from orders where {chain}{end}")).await {
+                Ok(stream) => stream.collect().await.map(|_| ()),
+                Err(error) => Err(error),
+            };
+            assert_eq!(
+                result.err().map(|error| error.kind()),
+                (!accepted).then_some(ErrorKind::Limit),
+                "{links} {link}"
+            );
+        }
+    }
+    let unions = vec!["select 1"; 5_000].join(" union all ");
+    assert_eq!(engine.sql(&unions).await.err().map(|error| error.kind()), Some(ErrorKind::Limit));
+    let nested = format!("select {}1{}", "(".repeat(5_000), ")".repeat(5_000));
+    assert!(engine.sql(&nested).await.is_err());
+    let list = format!("select count(*) from orders where id in ({})", vec!["1"; 20_000].join(","));
+    assert!(engine.sql(&list).await.is_ok());
+    let long = format!("select '{}'", "x".repeat(2 * 1024 * 1024));
+    assert_eq!(engine.sql(&long).await.err().map(|error| error.kind()), Some(ErrorKind::Limit));
+}
+
+#[tokio::test]
+async fn memory_is_bounded() {
+    let options =
+        EngineOptions { memory_limit_bytes: 200_000, partitions: 1, spill_limit_bytes: 0, ..EngineOptions::default() };
+    let engine = Engine::new(options).unwrap();
+    let rows =
+        RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..200_000)) as ArrayRef)]).unwrap();
+    engine.attach_rows("numbers", rows.schema(), vec![rows]).unwrap();
+    let error = engine.sql("select n, count(*) from numbers group by n").await.unwrap().collect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit, "{error:?}");
+    assert!(error.hint().is_some());
+}
