@@ -14,7 +14,10 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod duckdb;
 pub mod folders;
+pub mod ledger;
 pub mod process;
+pub mod proxy;
 pub mod servers;
 pub mod tls;

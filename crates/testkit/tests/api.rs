@@ -1,5 +1,7 @@
 //! The sample API, seen by an independent client (curl).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::process::Command;
 use std::time::Duration;
 
