@@ -1,0 +1,143 @@
+//! Rows that are kept inside the catalog, as Arrow.
+
+use arrow::array::{ArrayRef, Int64Array};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use portolan_model::Result;
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+
+use super::table::load_columns;
+use crate::error::{arrow as arrow_error, corrupt, sqlite};
+use crate::text::nested::Node;
+use crate::text::read;
+use crate::types::{Column, schema_of};
+
+const OPERATION: &str = "read inlined rows";
+
+/// A table of inlined rows: each version of a table's columns has its own.
+#[derive(Clone, Debug)]
+pub(crate) struct InlinedTable {
+    pub(crate) name: String,
+    pub(crate) schema_version: i64,
+}
+
+/// Which of its rows to read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum InlinedFilter {
+    /// Those that a snapshot sees.
+    VisibleAt(i64),
+    /// All with a row id of at least the first and below the second, ended or not, in row-id order.
+    Everything,
+}
+
+/// Rows read, with what DuckLake keeps beside them.
+pub(crate) struct InlinedRows {
+    pub(crate) batch: RecordBatch,
+    pub(crate) row_ids: Int64Array,
+    pub(crate) begins: Int64Array,
+    pub(crate) ends: Int64Array,
+}
+
+/// The inlined tables of `table`, oldest columns first.
+pub(crate) fn inlined_tables(connection: &Connection, table: i64) -> Result<Vec<InlinedTable>> {
+    let sql = "SELECT table_name, schema_version FROM ducklake_inlined_data_tables WHERE table_id = ?1 \
+               ORDER BY schema_version";
+    let mut statement = connection.prepare_cached(sql).map_err(|error| sqlite(OPERATION, error))?;
+    let rows = statement.query_map([table], |row| Ok(InlinedTable { name: row.get(0)?, schema_version: row.get(1)? }));
+    rows.and_then(Iterator::collect).map_err(|error| sqlite(OPERATION, error))
+}
+
+/// How many inlined rows `snapshot` sees.
+pub(crate) fn count_visible(connection: &Connection, table: i64, snapshot: i64) -> Result<u64> {
+    let mut total = 0;
+    for source in inlined_tables(connection, table)? {
+        let sql = format!(
+            "SELECT count(*) FROM {} WHERE begin_snapshot <= ?1 AND (end_snapshot IS NULL OR end_snapshot > ?1)",
+            quoted(&source.name)
+        );
+        let count: u64 = connection
+            .prepare_cached(&sql)
+            .and_then(|mut statement| statement.query_row([snapshot], |row| row.get(0)))
+            .map_err(|error| sqlite(OPERATION, error))?;
+        total += count;
+    }
+    Ok(total)
+}
+
+/// The columns that `source` was made with.
+pub(crate) fn columns_of(connection: &Connection, table: i64, source: &InlinedTable) -> Result<Vec<Column>> {
+    let sql = "SELECT begin_snapshot FROM ducklake_schema_versions WHERE table_id = ?1 AND schema_version = ?2";
+    let begin: i64 = connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.query_row([table, source.schema_version], |row| row.get(0)))
+        .map_err(|error| sqlite(OPERATION, error))?;
+    load_columns(connection, table, begin)
+}
+
+/// Reads rows of `source`, in row order, as `columns`; `None` if there are none.
+pub(crate) fn read_inlined(
+    connection: &Connection,
+    table: i64,
+    source: &InlinedTable,
+    columns: &[Column],
+    filter: InlinedFilter,
+) -> Result<Option<InlinedRows>> {
+    let error = |error| sqlite(OPERATION, error);
+    let stored = columns_of(connection, table, source)?;
+    // A column is found by its id: it may have been renamed since. What this table does not have yet is null.
+    let names: Vec<String> = columns
+        .iter()
+        .map(|column| match stored.iter().find(|old| old.id == column.id) {
+            Some(old) => quoted(&old.name),
+            None => "NULL".to_owned(),
+        })
+        .collect();
+    let mut list = String::from("row_id, begin_snapshot, end_snapshot");
+    for name in &names {
+        list.push_str(", ");
+        list.push_str(name);
+    }
+    let from = quoted(&source.name);
+    let condition = match filter {
+        InlinedFilter::VisibleAt(snapshot) => {
+            format!("WHERE begin_snapshot <= {snapshot} AND (end_snapshot IS NULL OR end_snapshot > {snapshot})")
+        }
+        InlinedFilter::Everything => String::new(),
+    };
+    let sql = format!("SELECT {list} FROM {from} {condition} ORDER BY row_id");
+    let mut statement = connection.prepare(&sql).map_err(error)?;
+    let mut rows = statement.query([]).map_err(error)?;
+    let (mut row_ids, mut begins, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+    let mut values: Vec<Vec<Node>> = columns.iter().map(|_| Vec::new()).collect();
+    while let Some(row) = rows.next().map_err(error)? {
+        row_ids.push(row.get::<_, i64>(0).map_err(error)?);
+        begins.push(row.get::<_, i64>(1).map_err(error)?);
+        ends.push(row.get::<_, Option<i64>>(2).map_err(error)?);
+        for (place, nodes) in values.iter_mut().enumerate() {
+            nodes.push(match row.get_ref(place + 3).map_err(error)? {
+                ValueRef::Null => Node::Null,
+                ValueRef::Integer(value) => Node::Integer(value),
+                ValueRef::Real(value) => Node::Real(value),
+                ValueRef::Blob(bytes) => Node::Bytes(bytes.to_vec()),
+                ValueRef::Text(bytes) => Node::Text(
+                    String::from_utf8(bytes.to_vec())
+                        .map_err(|_| corrupt(OPERATION, format!("column `{}` is not UTF-8", columns[place].name)))?,
+                ),
+            });
+        }
+    }
+    if row_ids.is_empty() {
+        return Ok(None);
+    }
+    let arrays = columns.iter().zip(values).map(|(column, nodes)| read::column(column, nodes));
+    let arrays: Vec<ArrayRef> = arrays.collect::<Result<_>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(row_ids.len()));
+    let batch = RecordBatch::try_new_with_options(schema_of(columns), arrays, &options)
+        .map_err(|error| arrow_error(OPERATION, error))?;
+    Ok(Some(InlinedRows { batch, row_ids: row_ids.into(), begins: begins.into(), ends: ends.into() }))
+}
+
+/// A name as an SQL identifier.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

@@ -1,0 +1,10 @@
+//! Values as text: the forms in which DuckDB casts values to `VARCHAR` and back.
+//!
+//! They are what inlined columns hold that SQLite has no type for, and what statistics hold. Promise: what is written
+//! is read back as the same value by DuckDB and by [`read`]; a value for which that cannot be promised has no text
+//! form ([`write::value`] says so), and its table is written to a file instead.
+
+pub(crate) mod calendar;
+pub(crate) mod nested;
+pub(crate) mod read;
+pub(crate) mod write;
