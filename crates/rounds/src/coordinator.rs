@@ -150,9 +150,7 @@ impl RoundRunner {
             .map(|slot| (slot.required, Receipt::new(slot.name.clone(), ReceiptVerdict::Skipped)))
             .collect();
         skipped_receipts.extend(
-            self.away
-                .values()
-                .map(|away| (away.required, Receipt::new(away.name.clone(), ReceiptVerdict::Skipped))),
+            self.away.values().map(|away| (away.required, Receipt::new(away.name.clone(), ReceiptVerdict::Skipped))),
         );
         if due.is_empty() {
             // Nobody to read: no round. States are in `status`; an empty record every interval would say no more.
@@ -226,7 +224,7 @@ impl RoundRunner {
         }
         let more = match committed {
             Ok(commit) => {
-                let more = is_published && settle(&mut due, &readings, commit.round, clock).await;
+                let more = is_published && settle(&mut due, readings, commit.round, clock).await;
                 shared.observer.event(Event::Committed { commit, record: Arc::new(record) });
                 more
             }
@@ -244,7 +242,7 @@ impl RoundRunner {
         self.shared.observer.event(event);
     }
 
-    async fn store_states(&self) {
+    async fn store_states(&mut self) {
         let statuses: Vec<SourceStatus> = self.slots.iter().map(Slot::status).collect();
         if let Err(error) = self.shared.catalog.record_states(&statuses).await {
             self.not_stored(error);
@@ -296,7 +294,7 @@ fn verdict(due: &[&mut Slot], readings: &[Reading], skipped: &[(bool, Receipt)])
 }
 
 /// After the commit: positions move, servers are told. Returns whether a source has more waiting.
-async fn settle(due: &mut [&mut Slot], readings: &[Reading], round: RoundId, clock: &dyn Clock) -> bool {
+async fn settle(due: &mut [&mut Slot], readings: Vec<Reading>, round: RoundId, clock: &dyn Clock) -> bool {
     let mut more = false;
     for (slot, reading) in due.iter_mut().zip(readings) {
         let Ok(outcome) = &reading.outcome else { continue };

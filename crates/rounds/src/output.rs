@@ -29,8 +29,9 @@ impl MemoryRows {
         self.bytes = self.bytes.saturating_add(batch.get_array_memory_size());
         if self.bytes > self.bytes_max {
             let message = format!("the rows of one fetch take more than {} MiB of memory", self.bytes_max >> 20);
-            return Err(Error::new(ErrorKind::Limit, "fetch", message)
-                .with_hint("narrow the source (a query, a cursor), raise --memory-limit, or collect with `portolan run`"));
+            return Err(Error::new(ErrorKind::Limit, "fetch", message).with_hint(
+                "narrow the source (a query, a cursor), raise --memory-limit, or collect with `portolan run`",
+            ));
         }
         self.batches.push(batch);
         Ok(())

@@ -1,0 +1,153 @@
+//! The coordinator against scripted sources and a catalog in memory: what each kind of failure may and may not touch.
+
+mod support;
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use portolan_model::round::{ReceiptVerdict, RoundVerdict};
+use portolan_model::state::State;
+use portolan_model::{ErrorKind, RoundId};
+use support::{Step, World};
+
+#[tokio::test(start_paused = true)]
+async fn rows_position_and_record_are_published_together_and_then_acknowledged() {
+    let world = World::new();
+    let mut runner = world.runner(&[("a", true, vec![Step::Rows(3), Step::Rows(2)]), ("b", true, vec![Step::Rows(1)])]);
+    assert!(!runner.round().await);
+    let rounds = world.catalog.rounds();
+    assert_eq!(rounds.len(), 1);
+    assert_eq!(rounds[0].record.verdict, RoundVerdict::Complete);
+    assert_eq!(world.catalog.rows("a"), 3);
+    assert_eq!(world.catalog.rows("b"), 1);
+    assert_eq!(world.catalog.position("a"), Some(3));
+    assert_eq!(world.acknowledged("a"), vec![3]);
+    runner.round().await;
+    assert_eq!(world.catalog.position("a"), Some(5));
+    assert_eq!(world.acknowledged("a"), vec![3, 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_required_source_that_fails_rejects_the_round_and_moves_no_position() {
+    let world = World::new();
+    let mut runner =
+        world.runner(&[("a", true, vec![Step::Rows(3)]), ("b", true, vec![Step::Fail(ErrorKind::Disconnected)])]);
+    runner.round().await;
+    let rounds = world.catalog.rounds();
+    assert_eq!(rounds[0].record.verdict, RoundVerdict::Rejected);
+    assert_eq!(world.catalog.rows("a"), 0);
+    assert_eq!(world.catalog.position("a"), None);
+    assert!(world.acknowledged("a").is_empty());
+    let receipt = &rounds[0].record.receipts[1];
+    assert_eq!(receipt.verdict, ReceiptVerdict::Failed);
+    assert_eq!(receipt.error_kind, Some(ErrorKind::Disconnected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_not_required_is_left_out_and_marked() {
+    let world = World::new();
+    let mut runner =
+        world.runner(&[("a", true, vec![Step::Rows(3)]), ("b", false, vec![Step::Fail(ErrorKind::Timeout)])]);
+    runner.round().await;
+    assert_eq!(world.catalog.rounds()[0].record.verdict, RoundVerdict::Partial);
+    assert_eq!(world.catalog.rows("a"), 3);
+    assert_eq!(world.catalog.position("b"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_source_is_cut_off_at_the_deadline_and_the_others_are_kept() {
+    let world = World::new();
+    let mut runner = world.runner(&[("a", true, vec![Step::Rows(1)]), ("b", false, vec![Step::Hang])]);
+    runner.round().await;
+    let rounds = world.catalog.rounds();
+    assert_eq!(rounds[0].record.receipts[1].error_kind, Some(ErrorKind::Timeout));
+    assert_eq!(world.catalog.rows("a"), 1);
+    assert_eq!(world.clock.now(), support::DEADLINE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panicking_connector_fails_its_own_source_alone() {
+    let world = World::new();
+    let mut runner = world.runner(&[("a", true, vec![Step::Rows(1)]), ("b", false, vec![Step::Panic])]);
+    runner.round().await;
+    let rounds = world.catalog.rounds();
+    assert_eq!(rounds[0].record.receipts[1].error_kind, Some(ErrorKind::Internal));
+    assert_eq!(world.catalog.rows("a"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_fails_half_way_publishes_none_of_its_rows() {
+    let world = World::new();
+    let mut runner = world.runner(&[
+        ("a", true, vec![Step::Rows(1)]),
+        ("b", false, vec![Step::RowsThenFail(5, ErrorKind::Disconnected), Step::Rows(5)]),
+    ]);
+    runner.round().await;
+    assert_eq!(world.catalog.rows("b"), 0);
+    runner.round().await;
+    assert_eq!(world.catalog.rows("b"), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_that_cannot_be_stored_is_read_again_from_the_old_position() {
+    let world = World::new();
+    let mut runner = world.runner(&[("a", true, vec![Step::Rows(3), Step::Rows(3)])]);
+    world.catalog.fail_next_commit.store(true, Ordering::SeqCst);
+    runner.round().await;
+    assert_eq!((world.catalog.rows("a"), world.catalog.position("a")), (0, None));
+    assert!(world.acknowledged("a").is_empty());
+    runner.round().await;
+    assert_eq!((world.catalog.rows("a"), world.catalog.position("a")), (3, Some(3)));
+    assert_eq!(world.reads_from("a"), vec![None, None]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_down_is_probed_beside_the_rounds_and_comes_back() {
+    let world = World::new();
+    let fail = || Step::Fail(ErrorKind::Unreachable);
+    let mut runner = world
+        .runner(&[("a", true, vec![Step::Rows(1); 200]), ("b", false, vec![fail(), fail(), fail(), Step::Rows(7)])]);
+    for _ in 0..3 {
+        runner.round().await;
+    }
+    assert_eq!(world.catalog.status("b").map(|status| status.state), Some(State::Down));
+    world.set_unreachable("b", true);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    runner.round().await;
+    let skipped = world.catalog.rounds().last().unwrap().record.receipts[1].clone();
+    assert_eq!((skipped.source.as_str(), skipped.verdict), ("b", ReceiptVerdict::Skipped));
+    assert!(world.probes("b") >= 2, "{} probes", world.probes("b"));
+    world.set_unreachable("b", false);
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    runner.round().await;
+    assert_eq!(world.catalog.rows("b"), 7);
+    assert_eq!(world.catalog.status("b").map(|status| status.state), Some(State::Healthy));
+    assert_eq!(world.catalog.rounds().last().map(|round| round.record.verdict), Some(RoundVerdict::Complete));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_the_round_that_runs_and_starts_no_other() {
+    let world = World::new();
+    let runner = world.runner(&[("a", true, vec![Step::Slow(Duration::from_secs(2), 4); 10])]);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let task = tokio::spawn(runner.run(stopped));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stop.send(true).unwrap();
+    task.await.unwrap();
+    assert_eq!(world.catalog.rows("a"), 4);
+    assert_eq!(world.acknowledged("a"), vec![4]);
+    assert_eq!(world.catalog.rounds().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_rows_waiting_make_the_next_round_follow_at_once() {
+    let world = World::new();
+    let runner = world.runner(&[("a", true, vec![Step::More(2), Step::More(2), Step::Rows(1)])]);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let task = tokio::spawn(runner.run(stopped));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(world.catalog.rows("a"), 5);
+    assert_eq!(world.catalog.rounds().last().map(|round| round.id), Some(RoundId(3)));
+    stop.send(true).unwrap();
+    task.await.unwrap();
+}

@@ -1,0 +1,356 @@
+//! Scripted sources and a catalog in memory.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arrow::array::Int64Array;
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use portolan_model::catalog::{Catalog, Commit, SourceStatus, StagedTable, Staging, TableSpec, TableStaging};
+use portolan_model::clock::Clock;
+use portolan_model::config::{Consistency, Diagnostic, OptionTable, RoundSpec, SecretReference, SourceSpec, TlsSpec};
+use portolan_model::round::{ReceiptVerdict, RoundRecord, RoundVerdict};
+use portolan_model::source::{
+    Capabilities, Connector, Environment, Output, Phase, Probe, QuarantineItem, ReadEnd, Secret, Secrets, Source,
+};
+use portolan_model::{Error, ErrorKind, Position, Result, RoundId, RoundName, SourceName};
+use portolan_rounds::coordinator::{Event, Observer, RoundRunner, Shared};
+use portolan_rounds::slot::Slot;
+
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What a source does in one read.
+#[derive(Clone)]
+pub(crate) enum Step {
+    Rows(i64),
+    More(i64),
+    RowsThenFail(i64, ErrorKind),
+    Fail(ErrorKind),
+    Hang,
+    Panic,
+    Slow(Duration, i64),
+}
+
+/// tokio's paused clock.
+pub(crate) struct TestClock(tokio::time::Instant);
+
+impl TestClock {
+    pub(crate) fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+impl Clock for TestClock {
+    fn monotonic(&self) -> Duration {
+        self.now()
+    }
+    fn wall(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH + self.now()
+    }
+}
+
+#[derive(Default)]
+struct Script {
+    steps: Mutex<Vec<Step>>,
+    reads_from: Mutex<Vec<Option<i64>>>,
+    acknowledged: Mutex<Vec<i64>>,
+    unreachable: AtomicBool,
+    probes: AtomicI64,
+}
+
+struct ScriptedSource(Arc<Script>);
+
+fn value(position: Option<&Position>) -> Option<i64> {
+    position.and_then(|position| position.value.as_i64())
+}
+
+#[async_trait]
+impl Source for ScriptedSource {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { resume: true, acknowledge: true, reread: true, payload: false, push: false, tls: false }
+    }
+
+    async fn prepare(&mut self) -> Result<()> {
+        self.0.probes.fetch_add(1, Ordering::SeqCst);
+        if self.0.unreachable.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unreachable, "connect", "connection refused"));
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, from: Option<&Position>, output: &mut dyn Output) -> Result<ReadEnd> {
+        self.0.reads_from.lock().unwrap().push(value(from));
+        let step = {
+            let mut steps = self.0.steps.lock().unwrap();
+            if steps.is_empty() { Step::Rows(0) } else { steps.remove(0) }
+        };
+        output.mark(Phase::Released);
+        let rows = match step {
+            Step::Fail(kind) => return Err(Error::new(kind, "read", "scripted")),
+            Step::Hang => std::future::pending().await,
+            Step::Panic => panic!("scripted"),
+            Step::Slow(pause, rows) => {
+                tokio::time::sleep(pause).await;
+                rows
+            }
+            Step::Rows(rows) | Step::More(rows) | Step::RowsThenFail(rows, _) => rows,
+        };
+        output.mark(Phase::FirstByte);
+        let start = value(from).unwrap_or(0);
+        let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
+        let ids = Int64Array::from_iter_values(start + 1..=start + rows);
+        output.batch(RecordBatch::try_new(schema, vec![Arc::new(ids)]).unwrap()).await?;
+        if let Step::RowsThenFail(_, kind) = step {
+            return Err(Error::new(kind, "read", "scripted"));
+        }
+        let position = Some(Position::new(1, (start + rows).into()));
+        Ok(ReadEnd { position, more: matches!(step, Step::More(_)), ..ReadEnd::default() })
+    }
+
+    async fn acknowledge(&mut self, position: &Position) -> Result<()> {
+        self.0.acknowledged.lock().unwrap().push(value(Some(position)).unwrap());
+        Ok(())
+    }
+
+    async fn probe(&mut self) -> Result<Probe> {
+        Ok(Probe::default())
+    }
+
+    async fn close(&mut self) {}
+}
+
+struct ScriptedConnector(Arc<Script>);
+
+impl Connector for ScriptedConnector {
+    fn protocol(&self) -> &'static str {
+        "scripted"
+    }
+    fn summary(&self) -> &'static str {
+        "does what the test says"
+    }
+    fn default_port(&self) -> Option<u16> {
+        None
+    }
+    fn capabilities(&self) -> Capabilities {
+        ScriptedSource(self.0.clone()).capabilities()
+    }
+    fn option_schema(&self) -> schemars::Schema {
+        schemars::Schema::default()
+    }
+    fn check(&self, _: &SourceSpec) -> Vec<Diagnostic> {
+        Vec::new()
+    }
+    fn open(&self, _: &SourceSpec, _: &Environment) -> Result<Box<dyn Source>> {
+        Ok(Box::new(ScriptedSource(self.0.clone())))
+    }
+}
+
+struct NoSecrets;
+
+impl Secrets for NoSecrets {
+    fn resolve(&self, _: &SecretReference) -> Result<Secret> {
+        Err(Error::new(ErrorKind::Configuration, "read secret", "there are none here"))
+    }
+}
+
+struct Silent;
+
+impl Observer for Silent {
+    fn event(&self, _: Event) {}
+}
+
+/// A committed round.
+#[derive(Clone)]
+pub(crate) struct StoredRound {
+    pub(crate) id: RoundId,
+    pub(crate) record: RoundRecord,
+}
+
+#[derive(Default)]
+struct Store {
+    rounds: Vec<StoredRound>,
+    rows: BTreeMap<SourceName, u64>,
+    positions: BTreeMap<SourceName, Position>,
+    statuses: BTreeMap<SourceName, SourceStatus>,
+    next: i64,
+}
+
+/// The catalog in memory: the contract in a few lines.
+#[derive(Clone, Default)]
+pub(crate) struct MemoryCatalog {
+    store: Arc<Mutex<Store>>,
+    pub(crate) fail_next_commit: Arc<AtomicBool>,
+}
+
+impl MemoryCatalog {
+    pub(crate) fn rounds(&self) -> Vec<StoredRound> {
+        self.store.lock().unwrap().rounds.clone()
+    }
+    pub(crate) fn rows(&self, source: &str) -> u64 {
+        self.store.lock().unwrap().rows.get(&SourceName::new(source).unwrap()).copied().unwrap_or(0)
+    }
+    pub(crate) fn position(&self, source: &str) -> Option<i64> {
+        value(self.store.lock().unwrap().positions.get(&SourceName::new(source).unwrap()))
+    }
+    pub(crate) fn status(&self, source: &str) -> Option<SourceStatus> {
+        self.store.lock().unwrap().statuses.get(&SourceName::new(source).unwrap()).cloned()
+    }
+}
+
+#[async_trait]
+impl Catalog for MemoryCatalog {
+    async fn positions(&self) -> Result<BTreeMap<SourceName, Position>> {
+        Ok(self.store.lock().unwrap().positions.clone())
+    }
+    async fn statuses(&self) -> Result<BTreeMap<SourceName, SourceStatus>> {
+        Ok(self.store.lock().unwrap().statuses.clone())
+    }
+    async fn begin(&self) -> Result<Box<dyn Staging>> {
+        let mut store = self.store.lock().unwrap();
+        store.next += 1;
+        Ok(Box::new(MemoryStaging { catalog: self.clone(), id: RoundId(store.next), staged: Arc::default() }))
+    }
+    async fn record_states(&self, states: &[SourceStatus]) -> Result<()> {
+        let mut store = self.store.lock().unwrap();
+        store.statuses.extend(states.iter().map(|status| (status.source.clone(), status.clone())));
+        Ok(())
+    }
+}
+
+struct MemoryStaging {
+    catalog: MemoryCatalog,
+    id: RoundId,
+    staged: Arc<Mutex<BTreeMap<SourceName, u64>>>,
+}
+
+#[async_trait]
+impl Staging for MemoryStaging {
+    fn round(&self) -> RoundId {
+        self.id
+    }
+    fn table(&mut self, spec: TableSpec) -> Result<Box<dyn TableStaging>> {
+        Ok(Box::new(MemoryTable { source: spec.source, rows: 0, quarantined: 0, staged: self.staged.clone() }))
+    }
+    async fn commit(self: Box<Self>, record: RoundRecord, states: &[SourceStatus]) -> Result<Commit> {
+        if self.catalog.fail_next_commit.swap(false, Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::StorageFull, "commit", "no space left"));
+        }
+        self.catalog.record_states(states).await?;
+        let mut store = self.catalog.store.lock().unwrap();
+        if record.verdict != RoundVerdict::Rejected {
+            for (source, rows) in self.staged.lock().unwrap().iter() {
+                *store.rows.entry(source.clone()).or_default() += rows;
+            }
+            for receipt in &record.receipts {
+                if matches!(receipt.verdict, ReceiptVerdict::Ok | ReceiptVerdict::Unchanged)
+                    && let Some(position) = &receipt.position_after
+                {
+                    store.positions.insert(receipt.source.clone(), position.clone());
+                }
+            }
+        }
+        store.rounds.push(StoredRound { id: self.id, record });
+        Ok(Commit { round: self.id, snapshot: store.rounds.len() as i64 })
+    }
+    async fn abort(self: Box<Self>) {}
+}
+
+struct MemoryTable {
+    source: SourceName,
+    rows: u64,
+    quarantined: u64,
+    staged: Arc<Mutex<BTreeMap<SourceName, u64>>>,
+}
+
+#[async_trait]
+impl TableStaging for MemoryTable {
+    async fn write(&mut self, batch: RecordBatch) -> Result<()> {
+        self.rows += batch.num_rows() as u64;
+        Ok(())
+    }
+    async fn quarantine(&mut self, _: QuarantineItem) -> Result<()> {
+        self.quarantined += 1;
+        Ok(())
+    }
+    async fn finish(self: Box<Self>) -> Result<StagedTable> {
+        self.staged.lock().unwrap().insert(self.source.clone(), self.rows);
+        let (rows, quarantined) = (self.rows, self.quarantined);
+        Ok(StagedTable { rows, duplicates: 0, quarantined, rows_sha256: String::new() })
+    }
+}
+
+/// Everything a test looks at.
+pub(crate) struct World {
+    pub(crate) catalog: MemoryCatalog,
+    pub(crate) clock: Arc<TestClock>,
+    scripts: Mutex<BTreeMap<String, Arc<Script>>>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let clock = Arc::new(TestClock(tokio::time::Instant::now()));
+        Self { catalog: MemoryCatalog::default(), clock, scripts: Mutex::default() }
+    }
+
+    pub(crate) fn runner(&self, sources: &[(&str, bool, Vec<Step>)]) -> RoundRunner {
+        let environment = Environment { clock: self.clock.clone(), secrets: Arc::new(NoSecrets) };
+        let slots = sources
+            .iter()
+            .map(|(name, required, steps)| {
+                let script = Arc::new(Script { steps: Mutex::new(steps.clone()), ..Script::default() });
+                self.scripts.lock().unwrap().insert((*name).to_owned(), script.clone());
+                let spec = SourceSpec {
+                    name: SourceName::new(name).unwrap(),
+                    host: "127.0.0.1".into(),
+                    port: 1,
+                    protocol: "scripted".into(),
+                    tls: TlsSpec::default(),
+                    required: *required,
+                    mode: None,
+                    key: Vec::new(),
+                    key_memory: 0,
+                    columns: BTreeMap::new(),
+                    connect_timeout: Duration::from_secs(5),
+                    idle_timeout: Duration::from_secs(10),
+                    options: OptionTable::default(),
+                    span: None,
+                };
+                Slot::open(&spec, &ScriptedConnector(script), &environment, None).unwrap()
+            })
+            .collect();
+        let spec = RoundSpec {
+            name: RoundName::new("test").unwrap(),
+            sources: sources.iter().map(|(name, ..)| SourceName::new(name).unwrap()).collect(),
+            every: Duration::from_secs(60),
+            deadline: DEADLINE,
+            consistency: Consistency::None,
+        };
+        let shared = Shared {
+            catalog: Arc::new(self.catalog.clone()),
+            clock: self.clock.clone(),
+            observer: Arc::new(Silent),
+            jitter: || 1.0,
+        };
+        RoundRunner::new(spec, slots, shared)
+    }
+
+    fn script(&self, source: &str) -> Arc<Script> {
+        self.scripts.lock().unwrap()[source].clone()
+    }
+    pub(crate) fn acknowledged(&self, source: &str) -> Vec<i64> {
+        self.script(source).acknowledged.lock().unwrap().clone()
+    }
+    pub(crate) fn reads_from(&self, source: &str) -> Vec<Option<i64>> {
+        self.script(source).reads_from.lock().unwrap().clone()
+    }
+    pub(crate) fn set_unreachable(&self, source: &str, is_unreachable: bool) {
+        self.script(source).unreachable.store(is_unreachable, Ordering::SeqCst);
+    }
+    pub(crate) fn probes(&self, source: &str) -> i64 {
+        self.script(source).probes.load(Ordering::SeqCst)
+    }
+}
