@@ -1,5 +1,7 @@
 //! The coordinator against scripted sources and a catalog in memory: what each kind of failure may and may not touch.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 mod support;
 
 use std::sync::atomic::Ordering;
