@@ -8,12 +8,14 @@
 //! - [`proxy`]: a TCP proxy that fails on demand
 //! - [`ledger`]: what was written outside, and its comparison with what the lake holds
 //! - [`duckdb`]: the lake as an outside reader sees it
+//! - [`conformance`]: one suite per contract, run unchanged over every implementation
 //! - [`tls`]: an authority of our own, with server and client certificates
 //! - [`process`], [`folders`]: processes that end with the test, and where tools are kept
 
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod conformance;
 pub mod duckdb;
 pub mod folders;
 pub mod ledger;

@@ -73,8 +73,14 @@ impl FaultProxy {
     pub fn start(server_port: u16) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let (mode, watched) = watch::channel((0, Mode::Pass));
-        let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
+        // Made without waiting, because a test may run inside a runtime of its own.
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+        listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
+        let listener = {
+            let _inside = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
         let counters = Arc::new(Counters::default());
         let server = SocketAddr::from(([127, 0, 0, 1], server_port));
         runtime.spawn(accept(listener, server, watched, counters.clone()));

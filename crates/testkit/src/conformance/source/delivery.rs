@@ -1,0 +1,184 @@
+//! Checks of what comes: every row, once, in its type, from where the position says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use portolan_model::position::Position;
+use portolan_model::source::Phase;
+use tokio::sync::Semaphore;
+
+use super::{Harness, Recorder};
+
+/// Items of a burst.
+const BURST_ITEMS: i64 = 100_000;
+/// Items that a slow consumer is offered, and the bytes of each: far more than sockets buffer.
+const FLOOD_ITEMS: i64 = 32_768;
+const FLOOD_PADDING: usize = 1_024;
+/// Bytes that may be under way while the consumer stands still: what two loopback connections buffer at most.
+const FLOOD_BYTES_MAX: u64 = 16 << 20;
+
+pub(super) async fn rows_come_once_with_their_types(harness: &mut Harness<'_>) -> Result<()> {
+    harness.fixture.write(1..51, 0)?;
+    let mut source = harness.open()?;
+    let reading = harness.read_all(source.as_mut(), None).await?;
+    harness.expect_items(&reading.output.rows, 1..51)?;
+    for (column, expected) in harness.fixture.columns() {
+        let found = reading.output.column_type(column);
+        ensure!(found.as_ref() == Some(&expected), "column `{column}` is {found:?}, not {expected:?}");
+    }
+    let quarantined = &reading.output.quarantined;
+    ensure!(quarantined.is_empty(), "good items went to quarantine: {quarantined:?}");
+    Ok(())
+}
+
+pub(super) async fn an_empty_collection_is_read(harness: &mut Harness<'_>) -> Result<()> {
+    let mut source = harness.open()?;
+    let reading = harness.read_all(source.as_mut(), None).await?;
+    harness.expect_items(&reading.output.rows, [])?;
+    harness.fixture.write(1..4, 0)?;
+    let reading = harness.read_all(source.as_mut(), reading.position.as_ref()).await?;
+    harness.expect_items(&reading.output.rows, 1..4)
+}
+
+pub(super) async fn read_prepares_by_itself(harness: &mut Harness<'_>) -> Result<()> {
+    harness.fixture.write(1..4, 0)?;
+    let mut source = harness.open()?;
+    let mut output = Recorder::default();
+    tokio::time::timeout(harness.patience, source.read(None, &mut output))
+        .await?
+        .context("read without prepare failed")?;
+    harness.expect_items(&output.rows, 1..4)
+}
+
+pub(super) async fn resume_yields_exactly_the_new_rows(harness: &mut Harness<'_>) -> Result<()> {
+    harness.fixture.write(1..51, 0)?;
+    let mut source = harness.open()?;
+    let first = harness.read_all(source.as_mut(), None).await?;
+    harness.expect_items(&first.output.rows, 1..51)?;
+    let position = first.position.context("the source can resume and gave no position")?;
+    harness.fixture.write(51..81, 0)?;
+    let second = harness.read_all(source.as_mut(), Some(&position)).await?;
+    harness.expect_items(&second.output.rows, 51..81)?;
+    let position = second.position.context("the second read gave no position")?;
+    let third = harness.read_all(source.as_mut(), Some(&position)).await?;
+    harness.expect_items(&third.output.rows, [])?;
+    harness.fixture.write(81..82, 0)?;
+    let fourth = harness.read_all(source.as_mut(), third.position.as_ref().or(Some(&position))).await?;
+    harness.expect_items(&fourth.output.rows, 81..82)
+}
+
+/// The position is all that a source knows of the past: a read that was not committed is read again, and another
+/// process continues where this one stood.
+pub(super) async fn resume_depends_on_the_position_alone(harness: &mut Harness<'_>) -> Result<()> {
+    harness.fixture.write(1..11, 0)?;
+    let mut source = harness.open()?;
+    let position = harness.read_all(source.as_mut(), None).await?.position.context("no position")?;
+    let position = Position::from_text(&position.to_text()).map_err(anyhow::Error::msg)?;
+    harness.fixture.write(11..21, 0)?;
+    for attempt in ["first", "second"] {
+        let reading = harness.read_all(source.as_mut(), Some(&position)).await?;
+        harness.expect_items(&reading.output.rows, 11..21).context(format!("{attempt} read from one position"))?;
+    }
+    let whole = harness.read_all(source.as_mut(), None).await?;
+    harness.expect_items(&whole.output.rows, 1..21).context("read from the start, later")?;
+    let mut another = harness.open()?;
+    let reading = harness.read_all(another.as_mut(), Some(&position)).await?;
+    harness.expect_items(&reading.output.rows, 11..21).context("read by another process")
+}
+
+pub(super) async fn a_growing_collection_is_read_once(harness: &mut Harness<'_>) -> Result<()> {
+    let mut source = harness.open()?;
+    let mut position = None;
+    let mut rows = Vec::new();
+    for step in 0..20 {
+        let first = 1 + step * 7;
+        harness.fixture.write(first..first + 7, 0)?;
+        let reading = harness.read_all(source.as_mut(), position.as_ref()).await?;
+        rows.extend(reading.output.rows);
+        position = reading.position.or(position);
+    }
+    harness.expect_items(&rows, 1..141)
+}
+
+pub(super) async fn a_burst_comes_whole(harness: &mut Harness<'_>) -> Result<()> {
+    harness.fixture.write(1..BURST_ITEMS + 1, 0)?;
+    let mut source = harness.open()?;
+    let reading = harness.read_all(source.as_mut(), None).await?;
+    harness.expect_items(&reading.output.rows, 1..BURST_ITEMS + 1)
+}
+
+pub(super) async fn phases_come_in_order(harness: &mut Harness<'_>) -> Result<()> {
+    harness.fixture.write(1..11, 0)?;
+    let mut source = harness.open()?;
+    for round in 1..=2 {
+        let mut output = Recorder::default();
+        if let super::harness::Outcome::Failed(error) = harness.read_once(source.as_mut(), None, &mut output).await? {
+            bail!("the read failed: {error:?}");
+        }
+        let mut seen = Vec::new();
+        for phase in &output.phases {
+            if !seen.contains(phase) {
+                seen.push(*phase);
+            }
+        }
+        let expected = [Phase::Released, Phase::FirstByte, Phase::LastByte];
+        ensure!(seen == expected, "read {round} marked {:?}, not {expected:?}", output.phases);
+    }
+    Ok(())
+}
+
+pub(super) async fn bytes_are_counted(harness: &mut Harness<'_>) -> Result<()> {
+    harness.fixture.write(1..101, 100)?;
+    let mut source = harness.open()?;
+    let output = harness.read_all(source.as_mut(), None).await?.output;
+    let (shown, counted) = (output.payload_bytes, output.counted_bytes);
+    if harness.capabilities().payload {
+        ensure!(shown >= 10_000, "the connector shows raw bytes, and showed {shown} for 100 items of 100 bytes");
+        ensure!(counted == 0, "{counted} bytes were counted besides those shown");
+    } else {
+        ensure!(shown == 0, "the connector shows no raw bytes, and showed {shown}");
+        ensure!(counted >= 10_000, "{counted} bytes were counted for 100 items of 100 bytes");
+    }
+    Ok(())
+}
+
+/// While the output takes nothing, the socket must fill up and the server wait: nothing collects in memory.
+pub(super) async fn a_slow_consumer_slows_the_server(harness: &mut Harness<'_>) -> Result<()> {
+    harness.fixture.write(1..FLOOD_ITEMS + 1, FLOOD_PADDING)?;
+    let mut source = harness.open()?;
+    let gate = Arc::new(Semaphore::new(0));
+    let mut output = Recorder::gated(gate.clone());
+    let before = harness.proxy.counts().bytes_from_server;
+    let watch = async {
+        let mut last = u64::MAX;
+        // Still for a while: nothing more comes by itself.
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let now = harness.proxy.counts().bytes_from_server - before;
+            if now > 0 && now == last {
+                break;
+            }
+            last = now;
+        }
+        gate.add_permits(Semaphore::MAX_PERMITS);
+        last
+    };
+    let read = harness.read_once(source.as_mut(), None, &mut output);
+    let (outcome, stalled_at) = tokio::join!(read, tokio::time::timeout(harness.patience, watch));
+    let stalled_at = stalled_at.context("the server's bytes never stood still")?;
+    let whole = FLOOD_ITEMS as u64 * FLOOD_PADDING as u64;
+    ensure!(
+        stalled_at < FLOOD_BYTES_MAX,
+        "{stalled_at} of about {whole} bytes were taken from the server while the output took no row"
+    );
+    let mut rows = std::mem::take(&mut output.rows);
+    match outcome? {
+        super::harness::Outcome::Failed(error) => bail!("the read failed once the output went on: {error:?}"),
+        super::harness::Outcome::Ended(end) if end.more => {
+            rows.extend(harness.read_all(source.as_mut(), end.position.as_ref()).await?.output.rows);
+        }
+        super::harness::Outcome::Ended(_) => {}
+    }
+    harness.expect_items(&rows, 1..FLOOD_ITEMS + 1)
+}

@@ -1,0 +1,157 @@
+//! Checks of what happens when something fails: the error says so, and nothing is lost.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use futures_util::FutureExt;
+use portolan_model::error::ErrorKind;
+use tokio::sync::Semaphore;
+
+use super::harness::Outcome;
+use super::{Harness, Recorder, Shape};
+use crate::proxy::Mode;
+
+/// The silence after which the sources of these checks give up.
+const SHORT_TIMEOUT: Duration = Duration::from_millis(700);
+/// Where answers are cut: within the first bytes, in heads, in bodies.
+const CUTS: [u64; 8] = [1, 5, 17, 60, 150, 400, 2_000, 9_000];
+
+pub(super) async fn a_dropped_read_yields_the_same_rows_again(harness: &mut Harness<'_>) -> Result<()> {
+    harness.fixture.write(1..2_001, 100)?;
+    let mut source = harness.open()?;
+    for permits in [0, 1, 2] {
+        let mut output = Recorder::gated(Arc::new(Semaphore::new(permits)));
+        source.prepare().await.context("prepare failed")?;
+        // The output takes `permits` batches and then nothing: the read is dropped in the middle, unless the whole
+        // collection was one batch.
+        let read = source.read(None, &mut output);
+        if let Ok(Err(error)) = tokio::time::timeout(Duration::from_millis(300), read).await {
+            bail!("the read failed: {error:?}");
+        }
+        let reading = harness.read_healed(source.as_mut(), None).await?;
+        harness.expect_items(&reading.output.rows, 1..2_001).context(format!("dropped after {permits} batches"))?;
+    }
+    Ok(())
+}
+
+/// An answer that ends early must never be taken for a whole one.
+pub(super) async fn a_cut_answer_is_an_error(harness: &mut Harness<'_>) -> Result<()> {
+    harness.fixture.write(1..501, 40)?;
+    let mut source = harness.open()?;
+    let whole = {
+        let before = harness.proxy.counts().bytes_from_server;
+        harness.read_all(source.as_mut(), None).await?;
+        harness.proxy.counts().bytes_from_server - before
+    };
+    for cut in CUTS.into_iter().chain([whole / 2, whole * 3 / 4, whole - 1]) {
+        for mode in [Mode::CloseAfter(cut), Mode::ResetAfter(cut)] {
+            source.close().await;
+            harness.proxy.set(mode);
+            let mut output = Recorder::default();
+            let outcome = harness.read_once(source.as_mut(), None, &mut output).await?;
+            harness.proxy.set(Mode::Pass);
+            match outcome {
+                Outcome::Failed(error) => {
+                    ensure!(error.kind() != ErrorKind::Internal, "{mode:?} is blamed on the program: {error:?}");
+                }
+                // The connection may outlast the answer by some bytes that do not matter.
+                Outcome::Ended(_) => harness
+                    .expect_items(&output.rows, 1..501)
+                    .context(format!("{mode:?} of {whole} bytes, and the read says it is whole"))?,
+            }
+        }
+    }
+    let reading = harness.read_healed(source.as_mut(), None).await?;
+    harness.expect_items(&reading.output.rows, 1..501)
+}
+
+pub(super) async fn a_dead_port_is_named_and_heals(harness: &mut Harness<'_>) -> Result<()> {
+    harness.fixture.write(1..11, 0)?;
+    harness.proxy.set(Mode::Refuse);
+    let mut source = harness.open()?;
+    let outcome = harness.read_once(source.as_mut(), None, &mut Recorder::default()).await?;
+    let error = outcome.failure("nobody listens")?;
+    ensure!(error.kind() == ErrorKind::Unreachable, "a refused connection is {}, not unreachable", error.kind());
+    harness.expect_complete(&error)?;
+    harness.proxy.set(Mode::Pass);
+    let reading = harness.read_healed(source.as_mut(), None).await?;
+    harness.expect_items(&reading.output.rows, 1..11)
+}
+
+pub(super) async fn a_hanging_port_times_out_and_heals(harness: &mut Harness<'_>) -> Result<()> {
+    harness.fixture.write(1..11, 0)?;
+    let mut spec = harness.fixture.spec(harness.proxy.port(), harness.shape());
+    spec.connect_timeout = SHORT_TIMEOUT;
+    spec.idle_timeout = SHORT_TIMEOUT;
+    let mut source = harness.open_as(spec)?;
+    for situation in ["before the connection", "on a kept connection"] {
+        harness.proxy.set(Mode::Hang);
+        let outcome = harness.read_once(source.as_mut(), None, &mut Recorder::default()).await.context(situation)?;
+        let error = outcome.failure("nothing answers")?;
+        ensure!(error.kind() == ErrorKind::Timeout, "{situation}: a hanging port is {error:?}, not a timeout");
+        harness.expect_complete(&error)?;
+        harness.proxy.set(Mode::Pass);
+        let reading = harness.read_healed(source.as_mut(), None).await.context(situation)?;
+        harness.expect_items(&reading.output.rows, 1..11)?;
+    }
+    Ok(())
+}
+
+pub(super) async fn hostile_bytes_are_an_error(harness: &mut Harness<'_>) -> Result<()> {
+    harness.fixture.write(1..11, 0)?;
+    harness.proxy.set(Mode::Garbage);
+    let mut source = harness.open()?;
+    let mut output = Recorder::default();
+    let read = AssertUnwindSafe(harness.read_once(source.as_mut(), None, &mut output)).catch_unwind().await;
+    let Ok(outcome) = read else { bail!("the source panicked on bytes that are not its protocol") };
+    let error = outcome?.failure("what came is noise")?;
+    ensure!(error.kind() != ErrorKind::Internal, "noise is blamed on the program: {error:?}");
+    harness.expect_complete(&error)?;
+    let rows = output.rows.len();
+    ensure!(rows == 0, "{rows} rows were made out of noise");
+    harness.proxy.set(Mode::Pass);
+    let mut source = harness.open()?;
+    let reading = harness.read_healed(source.as_mut(), None).await?;
+    harness.expect_items(&reading.output.rows, 1..11)
+}
+
+pub(super) async fn a_server_restart_is_survived(harness: &mut Harness<'_>) -> Result<()> {
+    harness.fixture.write(1..11, 0)?;
+    let mut source = harness.open()?;
+    let first = harness.read_all(source.as_mut(), None).await?;
+    harness.fixture.restart()?;
+    harness.fixture.write(11..21, 0)?;
+    let from = first.position.filter(|_| harness.capabilities().resume);
+    let reading = harness.read_healed(source.as_mut(), from.as_ref()).await?;
+    let first_expected = if from.is_some() { 11 } else { 1 };
+    harness.expect_items(&reading.output.rows, first_expected..21)
+}
+
+pub(super) async fn a_network_cut_is_survived(harness: &mut Harness<'_>) -> Result<()> {
+    harness.fixture.write(1..11, 0)?;
+    let mut source = harness.open()?;
+    let mut position = None;
+    for step in 1..4 {
+        let reading = harness.read_healed(source.as_mut(), position.as_ref()).await?;
+        let first = if position.is_some() { step * 10 - 9 } else { 1 };
+        harness.expect_items(&reading.output.rows, first..step * 10 + 1)?;
+        position = reading.position.filter(|_| harness.capabilities().resume);
+        harness.proxy.cut();
+        harness.fixture.write(step * 10 + 1..step * 10 + 11, 0)?;
+    }
+    Ok(())
+}
+
+pub(super) async fn an_oversized_item_is_a_limit(harness: &mut Harness<'_>) -> Result<()> {
+    let Some(limit) = harness.fixture.item_bytes_max() else { return Ok(()) };
+    harness.fixture.write(1..4, 0)?;
+    harness.fixture.write(4..5, limit * 2)?;
+    let spec = harness.fixture.spec(harness.proxy.port(), Shape::SmallItems);
+    let mut source = harness.open_as(spec)?;
+    let outcome = harness.read_once(source.as_mut(), None, &mut Recorder::default()).await?;
+    let error = outcome.failure("an item is larger than the limit")?;
+    ensure!(error.kind() == ErrorKind::Limit, "an item above the limit is {error:?}, not a limit");
+    harness.expect_complete(&error)
+}
