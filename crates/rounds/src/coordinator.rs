@@ -17,7 +17,7 @@ use portolan_model::round::{Receipt, ReceiptVerdict, RoundRecord, RoundVerdict};
 use portolan_model::{Error, Result, RoundId, RoundName};
 use tokio::sync::{mpsc, watch};
 
-use crate::output::Receiver;
+use crate::output::{MemoryRows, Receiver};
 use crate::reading::{Reading, read_all};
 use crate::schedule::Schedule;
 use crate::slot::Slot;
@@ -81,6 +81,21 @@ pub struct RoundRunner {
     away: BTreeMap<usize, AwaySlot>,
 }
 
+/// How a round ended.
+#[derive(Default)]
+pub struct RoundEnd {
+    /// A source has more waiting.
+    pub more: bool,
+    /// What became visible; `None` if the round was not stored, or nobody was due.
+    pub commit: Option<Commit>,
+    /// Why it was not stored.
+    pub error: Option<Arc<Error>>,
+    /// What is kept of it.
+    pub record: Option<Arc<RoundRecord>>,
+    /// The rows kept in memory, where asked for.
+    pub memory: Vec<(portolan_model::SourceName, MemoryRows)>,
+}
+
 /// What the runner keeps of a source that is being probed beside the rounds.
 struct AwaySlot {
     name: portolan_model::SourceName,
@@ -139,6 +154,11 @@ impl RoundRunner {
 
     /// One round: read, commit, acknowledge. Returns whether a source has more waiting.
     pub async fn round(&mut self) -> bool {
+        self.round_with(None).await.more
+    }
+
+    /// One round whose rows are also kept in memory, up to so many bytes a source, for those who show them.
+    pub async fn round_with(&mut self, memory_bytes_max: Option<usize>) -> RoundEnd {
         self.take_returned();
         let shared = self.shared.clone();
         let clock = &*shared.clock;
@@ -154,23 +174,23 @@ impl RoundRunner {
         );
         if due.is_empty() {
             // Nobody to read: no round. States are in `status`; an empty record every interval would say no more.
-            return false;
+            return RoundEnd::default();
         }
         let staging = shared.catalog.begin().await.and_then(|mut staging| {
             let receivers = due
                 .iter()
-                .map(|slot| Ok(Receiver { table: Some(staging.table(slot.table_spec(start.wall))?), memory: None }))
+                .map(|slot| {
+                    let table = Some(staging.table(slot.table_spec(start.wall))?);
+                    Ok(Receiver { table, memory: memory_bytes_max.map(MemoryRows::new) })
+                })
                 .collect::<Result<Vec<Receiver>>>()?;
             Ok((staging, receivers))
         });
         let (staging, receivers) = match staging {
             Ok(staging) => staging,
-            Err(error) => {
-                self.not_stored(error);
-                return false;
-            }
+            Err(error) => return RoundEnd { error: Some(self.not_stored(error)), ..RoundEnd::default() },
         };
-        let readings = read_all(&mut due, receivers, clock, self.spec.deadline).await;
+        let mut readings = read_all(&mut due, receivers, clock, self.spec.deadline).await;
         let storage_error = readings.iter().find_map(|reading| match &reading.outcome {
             Err(error) if is_storage(error) => Some(error),
             _ => None,
@@ -180,8 +200,7 @@ impl RoundRunner {
             let error = Error::new(error.kind(), "stage rows", error.chain())
                 .with_hint(error.hint().unwrap_or("free space for the lake").to_owned());
             staging.abort().await;
-            self.not_stored(error);
-            return false;
+            return RoundEnd { error: Some(self.not_stored(error)), ..RoundEnd::default() };
         }
         let mut receipts: Vec<Receipt> =
             due.iter().zip(&readings).map(|(slot, reading)| reading.receipt(slot, &start)).collect();
@@ -222,24 +241,30 @@ impl RoundRunner {
         for status in changed {
             shared.observer.event(Event::SourceChanged(status));
         }
-        let more = match committed {
+        let mut end = RoundEnd::default();
+        end.memory = due
+            .iter()
+            .zip(&mut readings)
+            .filter_map(|(slot, reading)| Some((slot.name.clone(), reading.receiver.memory.take()?)))
+            .collect();
+        let record = Arc::new(record);
+        end.record = Some(record.clone());
+        match committed {
             Ok(commit) => {
-                let more = is_published && settle(&mut due, readings, commit.round, clock).await;
-                shared.observer.event(Event::Committed { commit, record: Arc::new(record) });
-                more
+                end.more = is_published && settle(&mut due, readings, commit.round, clock).await;
+                end.commit = Some(commit);
+                shared.observer.event(Event::Committed { commit, record });
             }
-            Err(error) => {
-                self.not_stored(error);
-                false
-            }
-        };
+            Err(error) => end.error = Some(self.not_stored(error)),
+        }
         self.send_away();
-        more
+        end
     }
 
-    fn not_stored(&self, error: Error) {
-        let event = Event::NotStored { round: self.spec.name.clone(), error: Arc::new(error) };
-        self.shared.observer.event(event);
+    fn not_stored(&self, error: Error) -> Arc<Error> {
+        let error = Arc::new(error);
+        self.shared.observer.event(Event::NotStored { round: self.spec.name.clone(), error: error.clone() });
+        error
     }
 
     async fn store_states(&mut self) {
