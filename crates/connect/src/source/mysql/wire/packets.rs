@@ -8,16 +8,13 @@ use portolan_model::{Error, ErrorKind, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::reader::Malformed;
+use crate::transport::tls::Tls;
 
 /// The longest row accepted, in bytes: a limit of ours that keeps a row from taking the machine's memory.
 pub(crate) const PACKET_BYTES_MAX: usize = 128 << 20;
 /// A packet of this length continues in the next one.
 const FRAME_BYTES_MAX: usize = 0xFF_FFFF;
 const BUFFER_BYTES: usize = 128 << 10;
-
-/// What packets travel over: TCP, or TLS over it.
-pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> ByteStream for T {}
 
 /// Where a whole packet lies; valid until the stream is touched again.
 #[derive(Clone, Debug)]
@@ -27,8 +24,10 @@ pub(crate) enum Located {
 }
 
 /// Packets over a byte stream.
-pub(crate) struct PacketStream {
-    stream: Box<dyn ByteStream>,
+pub(crate) struct PacketStream<S> {
+    stream: S,
+    /// Explains errors that TLS shows only after the handshake, such as a refused client certificate.
+    tls: Option<Tls>,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -40,10 +39,11 @@ pub(crate) struct PacketStream {
     idle_timeout: Duration,
 }
 
-impl PacketStream {
-    pub(crate) fn new(stream: Box<dyn ByteStream>, idle_timeout: Duration) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> PacketStream<S> {
+    pub(crate) fn new(stream: S, idle_timeout: Duration) -> Self {
         Self {
             stream,
+            tls: None,
             buffer: vec![0; BUFFER_BYTES],
             start: 0,
             end: 0,
@@ -55,18 +55,19 @@ impl PacketStream {
         }
     }
 
-    /// Gives the byte stream out, to put TLS over it. What has been read beyond the last packet would be lost, and
-    /// bytes injected before the handshake must not be taken for the server's: it is an error.
-    pub(crate) fn into_stream(self) -> Result<(Box<dyn ByteStream>, u8)> {
+    /// Gives the byte stream out, to put TLS over it, with the next sequence number. Bytes that came before the
+    /// handshake must not be taken for the server's: they are an error.
+    pub(crate) fn into_stream(self) -> Result<(S, u8)> {
         if self.start != self.end {
-            return Err(Error::new(ErrorKind::Protocol, "start TLS", "the server sent bytes before the TLS handshake"));
+            return Err(Error::new(ErrorKind::Protocol, "log in", "the server speaks out of turn"));
         }
         Ok((self.stream, self.sequence))
     }
 
-    /// Goes on counting packets where the plain stream stopped.
-    pub(crate) fn with_sequence(mut self, sequence: u8) -> Self {
+    /// Goes on where the plain stream stopped.
+    pub(crate) fn resumed(mut self, sequence: u8, tls: Option<Tls>) -> Self {
         self.sequence = sequence;
+        self.tls = tls;
         self
     }
 
@@ -106,7 +107,7 @@ impl PacketStream {
         };
         match tokio::time::timeout(self.idle_timeout, sent).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(disconnected("send request", error)),
+            Ok(Err(error)) => Err(self.broken("send request", error)),
             Err(_) => Err(self.silent("send request")),
         }
     }
@@ -171,7 +172,7 @@ impl PacketStream {
                 self.received_bytes += length as u64;
                 Ok(())
             }
-            Ok(Err(error)) => Err(disconnected("read answer", error)),
+            Ok(Err(error)) => Err(self.broken("read answer", error)),
             Err(_) => Err(self.silent("read answer")),
         }
     }
@@ -212,6 +213,13 @@ impl PacketStream {
         }
     }
 
+    fn broken(&self, operation: &'static str, error: io::Error) -> Error {
+        match &self.tls {
+            Some(tls) if error.kind() == io::ErrorKind::InvalidData => tls.explain(error, &[]),
+            _ => Error::new(ErrorKind::Disconnected, operation, "the connection broke").with_cause(error),
+        }
+    }
+
     fn silent(&self, operation: &'static str) -> Error {
         let seconds = self.idle_timeout.as_secs_f64();
         Error::new(ErrorKind::Timeout, operation, format!("the server stayed silent for {seconds} s"))
@@ -223,23 +231,15 @@ pub(crate) fn malformed(cause: Malformed) -> Error {
     Error::new(ErrorKind::Protocol, "read answer", "the server does not follow the MySQL protocol").with_cause(cause)
 }
 
-fn disconnected(operation: &'static str, error: io::Error) -> Error {
-    let kind = match error.kind() {
-        io::ErrorKind::InvalidData => ErrorKind::Tls,
-        _ => ErrorKind::Disconnected,
-    };
-    Error::new(kind, operation, "the connection broke").with_cause(error)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn over(bytes: &[u8]) -> PacketStream {
+    fn over(bytes: &[u8]) -> PacketStream<tokio::io::DuplexStream> {
         let (mut near, far) = tokio::io::duplex(1 << 20);
         let bytes = bytes.to_vec();
         tokio::spawn(async move { near.write_all(&bytes).await });
-        PacketStream::new(Box::new(far), Duration::from_secs(5))
+        PacketStream::new(far, Duration::from_secs(5))
     }
 
     #[tokio::test]

@@ -161,7 +161,9 @@ mod tests {
 
     #[test]
     fn a_length_beyond_the_packet_is_malformed() {
-        for bytes in [&[5u8, 1, 2][..], &[0xFE, 255, 255, 255, 255, 255, 255, 255, 255], &[0xFF], &[0xFB], &[0xFC, 1], &[]] {
+        for bytes in
+            [&[5u8, 1, 2][..], &[0xFE, 255, 255, 255, 255, 255, 255, 255, 255], &[0xFF], &[0xFB], &[0xFC, 1], &[]]
+        {
             assert!(Reader::new(bytes).bytes().is_err(), "{bytes:?}");
         }
         assert_eq!(Reader::new(b"ab\0c").until_nul(), b"ab");

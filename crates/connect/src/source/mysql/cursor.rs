@@ -1,0 +1,335 @@
+//! The cursor column: which types order rows without surprise, how its value travels to the server and back, and the
+//! position made of it.
+//!
+//! Promise: a position is exact for every type accepted; the server compares, in the column's own collation.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use arrow::datatypes::{DataType, TimeUnit, i256};
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
+use portolan_model::{Error, ErrorKind, Position, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::columns::{TimeAs, field_of};
+use super::decimal;
+use super::temporal::{CivilTime, Span};
+use super::wire::reader::Reader;
+use super::wire::{Column, Malformed, column_type};
+
+/// The version of the position format written here.
+const POSITION_VERSION: u32 = 1;
+const OPERATION: &str = "continue from position";
+
+/// How far behind the last cursor a read starts again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum LateWindow {
+    /// In units of a numeric cursor.
+    Number(u64),
+    /// In time, for a temporal cursor.
+    Time(portolan_model::config::DurationText),
+}
+
+impl<'de> Deserialize<'de> for LateWindow {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = LateWindow;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a whole number (numeric cursor) or a duration such as \"10min\" (temporal cursor)")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<LateWindow, E> {
+                u64::try_from(number).map(LateWindow::Number).map_err(|_| E::custom("a window is not negative"))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<LateWindow, E> {
+                Ok(LateWindow::Number(number))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<LateWindow, E> {
+                portolan_model::config::DurationText::parse(text).map(LateWindow::Time).map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// What kind of order a cursor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CursorKind {
+    Integer,
+    Decimal { precision: u8, scale: u8 },
+    Double,
+    Float,
+    Date,
+    DateTime,
+    Time,
+    Text,
+    Bytes,
+}
+
+impl CursorKind {
+    /// The kind of a column, or why it cannot be a cursor.
+    pub(super) fn of(column: &Column) -> Result<Self> {
+        let is_word = matches!(column.column_type, column_type::ENUM | column_type::SET)
+            || column.has(super::wire::message::column_flag::ENUM | super::wire::message::column_flag::SET);
+        let refused = |what: &str| {
+            Err(Error::new(
+                ErrorKind::Configuration,
+                "prepare cursor",
+                format!("column `{}` is {what}, which cannot be a cursor", column.name),
+            )
+            .with_hint("use a number, a decimal, a date or time, or a string column"))
+        };
+        if is_word {
+            return refused("an ENUM or SET");
+        }
+        if column.is_bits() {
+            return refused("a BIT field");
+        }
+        Ok(match field_of(column, TimeAs::Microseconds).data_type() {
+            _ if column.is_time() => Self::Time,
+            DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => Self::Integer,
+            DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => Self::Integer,
+            DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
+                Self::Decimal { precision: *precision, scale: scale.unsigned_abs() }
+            }
+            DataType::Float64 => Self::Double,
+            DataType::Float32 => Self::Float,
+            DataType::Date32 => Self::Date,
+            DataType::Timestamp(TimeUnit::Microsecond, _) => Self::DateTime,
+            DataType::Utf8 if column.column_type == column_type::JSON => return refused("JSON"),
+            DataType::Utf8 => Self::Text,
+            DataType::Binary if column.column_type != column_type::GEOMETRY => Self::Bytes,
+            _ => return refused("of a type without an order"),
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Integer => "integer",
+            Self::Decimal { .. } => "decimal",
+            Self::Double => "double",
+            Self::Float => "float",
+            Self::Date => "date",
+            Self::DateTime => "datetime",
+            Self::Time => "time",
+            Self::Text => "text",
+            Self::Bytes => "bytes",
+        }
+    }
+
+    /// The SQL expression of a parameter, so that the server compares in the column's own type: without it a decimal
+    /// and a string would meet as doubles.
+    pub(super) fn placeholder(self) -> String {
+        match self {
+            Self::Integer | Self::Double | Self::Float | Self::Text | Self::Bytes => "?".into(),
+            Self::Decimal { precision, scale } => format!("CAST(? AS DECIMAL({},{scale}))", precision.min(65)),
+            Self::Date => "CAST(? AS DATE)".into(),
+            Self::DateTime => "CAST(? AS DATETIME(6))".into(),
+            Self::Time => "CAST(? AS TIME(6))".into(),
+        }
+    }
+
+    /// A raw value of a row as position text.
+    pub(super) fn text_of(self, column: &Column, raw: &[u8]) -> Result<String, Malformed> {
+        let mut reader = Reader::new(raw);
+        Ok(match self {
+            Self::Integer => integer(column, &mut reader)?.to_string(),
+            Self::Double => f64::from_le_bytes(reader.array()?).to_string(),
+            Self::Float => f64::from(f32::from_le_bytes(reader.array()?)).to_string(),
+            Self::Date => CivilTime::parse(&mut reader)?.date_text(),
+            Self::DateTime => CivilTime::parse(&mut reader)?.text(6),
+            Self::Time => Span::parse(&mut reader)?.text(6),
+            Self::Decimal { .. } | Self::Text => {
+                std::str::from_utf8(reader.bytes()?).map_err(|_| Malformed("a cursor value is not UTF-8"))?.to_owned()
+            }
+            Self::Bytes => reader.bytes()?.iter().map(|byte| format!("{byte:02x}")).collect(),
+        })
+    }
+
+    /// Position text as a parameter.
+    pub(super) fn parameter_of(self, text: &str) -> Result<Parameter> {
+        let unreadable =
+            || Error::new(ErrorKind::Data, OPERATION, format!("stored cursor value {text:?} is not {}", self.name()));
+        Ok(match self {
+            Self::Integer => Parameter::Integer(text.parse().map_err(|_| unreadable())?),
+            Self::Double | Self::Float => Parameter::Double(text.parse().map_err(|_| unreadable())?),
+            Self::Bytes => Parameter::Bytes(from_hexadecimal(text).ok_or_else(unreadable)?),
+            _ => Parameter::Text(text.to_owned()),
+        })
+    }
+
+    /// Whether `window` can be taken off a cursor of this kind.
+    pub(super) fn accepts(self, window: LateWindow) -> bool {
+        match window {
+            LateWindow::Number(_) => matches!(self, Self::Integer | Self::Decimal { .. } | Self::Double | Self::Float),
+            LateWindow::Time(_) => matches!(self, Self::Date | Self::DateTime),
+        }
+    }
+
+    /// The position text `window` before `text`; clamped where the calendar or the numbers end.
+    pub(super) fn before(self, text: &str, window: LateWindow) -> Result<String> {
+        let unreadable =
+            || Error::new(ErrorKind::Data, OPERATION, format!("stored cursor value {text:?} is not {}", self.name()));
+        match (self, window) {
+            (Self::Integer, LateWindow::Number(units)) => {
+                let value: i128 = text.parse().map_err(|_| unreadable())?;
+                Ok((value - i128::from(units)).max(i64::MIN.into()).to_string())
+            }
+            (Self::Double | Self::Float, LateWindow::Number(units)) => {
+                Ok((text.parse::<f64>().map_err(|_| unreadable())? - units as f64).to_string())
+            }
+            (Self::Decimal { scale, .. }, LateWindow::Number(units)) => {
+                let value = decimal::parse_i256(text.as_bytes(), 76, scale).ok_or_else(unreadable)?;
+                let one = i256::from_i128(10).checked_pow(u32::from(scale)).ok_or_else(unreadable)?;
+                let window = one.checked_mul(i256::from_i128(units.into())).ok_or_else(unreadable)?;
+                Ok(decimal_text(value.wrapping_sub(window), scale))
+            }
+            (Self::Date | Self::DateTime, LateWindow::Time(window)) => {
+                let Ok(value) = text.replacen(' ', "T", 1).parse::<DateTime>() else {
+                    return Ok(text.to_owned()); // a zero date: nothing lies before it
+                };
+                let window = SignedDuration::try_from(Duration::from(window.0)).map_err(|_| unreadable())?;
+                let earliest = jiff::civil::date(1, 1, 1).at(0, 0, 0, 0);
+                let value = value.saturating_sub(window).max(earliest);
+                Ok(match self {
+                    Self::Date => value.strftime("%Y-%m-%d").to_string(),
+                    _ => value.strftime("%Y-%m-%d %H:%M:%S.%6f").to_string(),
+                })
+            }
+            _ => Err(Error::new(
+                ErrorKind::Configuration,
+                "prepare cursor",
+                format!("`late_window` does not fit a cursor of kind {}", self.name()),
+            )
+            .with_hint("a number for a numeric cursor, a duration such as \"10min\" for a date or time")),
+        }
+    }
+
+    /// The later of two position texts, for the kinds that a late window can turn back.
+    pub(super) fn later(self, one: String, other: &str) -> String {
+        let order = match self {
+            Self::Integer => one.parse::<i128>().ok().partial_cmp(&other.parse().ok()),
+            Self::Double | Self::Float => one.parse::<f64>().ok().partial_cmp(&other.parse().ok()),
+            Self::Decimal { scale, .. } => {
+                let value = |text: &str| decimal::parse_i256(text.as_bytes(), 76, scale);
+                value(&one).partial_cmp(&value(other))
+            }
+            // Written at full width, they order as text.
+            Self::Date | Self::DateTime => Some(one.as_str().cmp(other)),
+            Self::Time | Self::Text | Self::Bytes => None,
+        };
+        if order == Some(Ordering::Less) { other.to_owned() } else { one }
+    }
+
+    /// The position of a cursor value.
+    pub(super) fn position(self, cursor: &str, text: &str) -> Position {
+        Position::new(POSITION_VERSION, json!({ "cursor": cursor, "kind": self.name(), "value": text }))
+    }
+
+    /// The cursor value of a position that this connector has written.
+    pub(super) fn value_of(self, cursor: &str, position: &Position) -> Result<String> {
+        let field = |name: &str| position.value.get(name).and_then(serde_json::Value::as_str);
+        let hint = "a changed cursor needs a new source name, which starts from the beginning";
+        let refused = |message: String| Err(Error::new(ErrorKind::Configuration, OPERATION, message).with_hint(hint));
+        if position.version != POSITION_VERSION {
+            return refused(format!("position version {} was written by a newer program", position.version));
+        }
+        match (field("cursor"), field("kind"), field("value")) {
+            (Some(name), ..) if name != cursor => {
+                refused(format!("the stored position belongs to cursor `{name}`, the configuration says `{cursor}`"))
+            }
+            (_, Some(kind), _) if kind != self.name() => {
+                refused(format!("cursor `{cursor}` was of kind {kind} and is now of kind {}", self.name()))
+            }
+            (Some(_), Some(_), Some(value)) => Ok(value.to_owned()),
+            _ => refused("the stored position is not one of this connector".into()),
+        }
+    }
+}
+
+/// A value bound to a statement.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Parameter {
+    Integer(i128),
+    Double(f64),
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+fn integer(column: &Column, reader: &mut Reader<'_>) -> Result<i128, Malformed> {
+    let unsigned = column.is_unsigned();
+    Ok(match column.column_type {
+        column_type::TINY if unsigned => u8::from_le_bytes(reader.array()?).into(),
+        column_type::TINY => i8::from_le_bytes(reader.array()?).into(),
+        column_type::SHORT if unsigned => u16::from_le_bytes(reader.array()?).into(),
+        column_type::SHORT | column_type::YEAR => i16::from_le_bytes(reader.array()?).into(),
+        column_type::LONGLONG if unsigned => u64::from_le_bytes(reader.array()?).into(),
+        column_type::LONGLONG => i64::from_le_bytes(reader.array()?).into(),
+        _ if unsigned => u32::from_le_bytes(reader.array()?).into(),
+        _ => i32::from_le_bytes(reader.array()?).into(),
+    })
+}
+
+fn decimal_text(value: i256, scale: u8) -> String {
+    let text = value.to_string();
+    let (sign, digits) = text.strip_prefix('-').map_or(("", text.as_str()), |digits| ("-", digits));
+    let digits = format!("{digits:0>width$}", width = usize::from(scale) + 1);
+    let (whole, part) = digits.split_at(digits.len() - usize::from(scale));
+    if part.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{part}") }
+}
+
+fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
+    if !text.is_ascii() || text.len() % 2 != 0 {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use portolan_model::config::DurationText;
+
+    use super::*;
+
+    #[test]
+    fn a_window_is_taken_off_exactly() {
+        let number = LateWindow::Number(100);
+        let hour = LateWindow::Time(DurationText(Duration::from_secs(3_600)));
+        let decimal = CursorKind::Decimal { precision: 65, scale: 30 };
+        for (kind, text, window, expected) in [
+            (CursorKind::Integer, "18446744073709551615", number, "18446744073709551515"),
+            (CursorKind::Integer, "-9223372036854775807", number, "-9223372036854775808"),
+            (decimal, "50.000000000000000000000000000001", number, "-49.999999999999999999999999999999"),
+            (CursorKind::DateTime, "2024-03-01 00:30:00.000001", hour, "2024-02-29 23:30:00.000001"),
+            (CursorKind::DateTime, "0000-00-00 00:00:00.000000", hour, "0000-00-00 00:00:00.000000"),
+            (CursorKind::Date, "2024-03-01", hour, "2024-02-29"),
+        ] {
+            assert_eq!(kind.before(text, window).unwrap(), expected);
+        }
+        assert!(CursorKind::Text.before("a", number).is_err());
+        assert_eq!(CursorKind::Integer.later("9".into(), "10"), "10");
+        assert_eq!(decimal.later("9.5".into(), "-10"), "9.5");
+    }
+
+    #[test]
+    fn a_position_is_refused_where_it_does_not_belong() {
+        let position = CursorKind::Integer.position("id", "7");
+        assert_eq!(CursorKind::Integer.value_of("id", &position).unwrap(), "7");
+        assert_eq!(CursorKind::Integer.value_of("other", &position).unwrap_err().kind(), ErrorKind::Configuration);
+        assert_eq!(CursorKind::Text.value_of("id", &position).unwrap_err().kind(), ErrorKind::Configuration);
+        assert!(CursorKind::Integer.value_of("id", &Position::new(9, json!({}))).is_err());
+        assert!(CursorKind::Integer.value_of("id", &Position::new(1, json!([1]))).is_err());
+        assert_eq!(from_hexadecimal("00ff"), Some(vec![0, 255]));
+        assert_eq!(from_hexadecimal("0é"), None);
+    }
+}
