@@ -15,8 +15,10 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionConfig;
 use futures_util::{Stream, StreamExt};
+use portolan_lake::Snapshot;
 use portolan_model::{Error, ErrorKind, Result};
 
+use crate::lake::LakeTable;
 use crate::names::{CATALOG, MAIN, Names};
 use crate::{error, functions, statement};
 
@@ -105,6 +107,18 @@ impl Engine {
         Ok(Self { context, names, options })
     }
 
+    /// Attaches every table of a lake as one snapshot sees it: `main.<source>`, `portolan.rounds` and the others.
+    ///
+    /// # Errors
+    /// Those of [`Snapshot::tables`].
+    pub fn attach_lake(&self, snapshot: Arc<Snapshot>) -> Result<()> {
+        for view in snapshot.tables()? {
+            let (schema, name) = (view.schema.clone(), view.name.clone());
+            self.names.attach_lake(&schema, &name, Arc::new(LakeTable::new(Arc::clone(&snapshot), view)));
+        }
+        Ok(())
+    }
+
     /// Attaches rows that are in memory as `main.<name>`; they shadow a table of the lake of that name.
     ///
     /// # Errors
@@ -118,7 +132,7 @@ impl Engine {
         let table = MemTable::try_new(schema, parts).map_err(|cause| {
             Error::new(ErrorKind::Data, "attach rows", format!("rows of `{name}` do not have its schema: {cause}"))
         })?;
-        self.names.attach(name, Arc::new(table));
+        self.names.attach_rows(name, Arc::new(table));
         Ok(())
     }
 
@@ -134,7 +148,7 @@ impl Engine {
             let message = format!("the statement has {} bytes, at most {STATEMENT_BYTES_MAX} are accepted", text.len());
             return Err(Error::new(ErrorKind::Limit, "parse query", message));
         }
-        let statement = statement::parse(text, &self.names).await?;
+        let statement = statement::parse(text, &self.names)?;
         let state = self.context.state();
         let plan = state.statement_to_plan(statement).await.map_err(|cause| error::of_plan(cause, text))?;
         SQLOptions::new()

@@ -13,7 +13,9 @@
 mod engine;
 mod error;
 mod functions;
+mod lake;
 mod names;
+mod prune;
 mod statement;
 
 pub use engine::{Engine, EngineOptions, QueryStream};

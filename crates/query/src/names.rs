@@ -1,6 +1,6 @@
 //! What a query can name: `main.<source>` and the other schemas of a lake, and rows attached beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
@@ -20,11 +20,19 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Attaches a table to the main schema.
-    pub(crate) fn attach(&self, name: &str, table: Arc<dyn TableProvider>) {
+    /// Attaches rows to the main schema; they shadow a table of the lake.
+    pub(crate) fn attach_rows(&self, name: &str, table: Arc<dyn TableProvider>) {
+        self.schema(MAIN).rows.write().unwrap_or_else(PoisonError::into_inner).insert(name.into(), table);
+    }
+
+    /// Attaches a table of a lake.
+    pub(crate) fn attach_lake(&self, schema: &str, name: &str, table: Arc<dyn TableProvider>) {
+        self.schema(schema).lake.write().unwrap_or_else(PoisonError::into_inner).insert(name.into(), table);
+    }
+
+    fn schema(&self, name: &str) -> Arc<Schema> {
         let mut schemas = self.schemas.write().unwrap_or_else(PoisonError::into_inner);
-        let schema = schemas.entry(MAIN.into()).or_default();
-        schema.tables.write().unwrap_or_else(PoisonError::into_inner).insert(name.into(), table);
+        Arc::clone(schemas.entry(name.into()).or_default())
     }
 
     /// The same tables as DataFusion's catalog.
@@ -43,12 +51,8 @@ impl Names {
     }
 
     /// The table, where there is one.
-    pub(crate) async fn table(&self, schema: &str, table: &str) -> EngineResult<Option<Arc<dyn TableProvider>>> {
-        let schema = self.schemas.read().unwrap_or_else(PoisonError::into_inner).get(schema).cloned();
-        match schema {
-            Some(schema) => schema.table(table).await,
-            None => Ok(None),
-        }
+    pub(crate) fn table(&self, schema: &str, table: &str) -> Option<Arc<dyn TableProvider>> {
+        self.schemas.read().unwrap_or_else(PoisonError::into_inner).get(schema)?.find(table)
     }
 }
 
@@ -66,22 +70,35 @@ impl CatalogProvider for Catalog {
     }
 }
 
+type Tables = RwLock<BTreeMap<String, Arc<dyn TableProvider>>>;
+
 #[derive(Debug, Default)]
 struct Schema {
-    tables: RwLock<BTreeMap<String, Arc<dyn TableProvider>>>,
+    rows: Tables,
+    lake: Tables,
+}
+
+impl Schema {
+    fn find(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
+        [&self.rows, &self.lake]
+            .into_iter()
+            .find_map(|tables| tables.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned())
+    }
 }
 
 #[async_trait]
 impl SchemaProvider for Schema {
     fn table_names(&self) -> Vec<String> {
-        self.tables.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+        let names = |tables: &Tables| tables.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        let (rows, lake): (BTreeSet<String>, BTreeSet<String>) = (names(&self.rows), names(&self.lake));
+        rows.union(&lake).cloned().collect()
     }
 
     async fn table(&self, name: &str) -> EngineResult<Option<Arc<dyn TableProvider>>> {
-        Ok(self.tables.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned())
+        Ok(self.find(name))
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.tables.read().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+        self.find(name).is_some()
     }
 }

@@ -20,13 +20,13 @@ use crate::names::{CATALOG, MAIN, Names};
 const OPERATORS_MAX: usize = 500;
 
 /// Reads the one statement of `text`.
-pub(crate) async fn parse(text: &str, names: &Names) -> Result<Statement> {
+pub(crate) fn parse(text: &str, names: &Names) -> Result<Statement> {
     let dialect = DuckDbDialect {};
     let mut tokens = Tokenizer::new(&dialect, text)
         .tokenize_with_location()
         .map_err(|cause| error::of_syntax(&cause.to_string()))?;
     not_too_deep(&tokens)?;
-    unify(&mut tokens, names).await?;
+    unify(&mut tokens, names);
     let words = words(&tokens);
     let mut parser =
         DFParserBuilder::new(tokens).with_dialect(&dialect).build().map_err(|cause| error::of_plan(cause, text))?;
@@ -131,33 +131,22 @@ fn tables_exist(statement: &Statement, names: &Names, words: &BTreeMap<String, (
 
 /// Gives every name without quotes one spelling: that of the table or column it names, else that of its first
 /// appearance.
-async fn unify(tokens: &mut [TokenWithSpan], names: &Names) -> Result<()> {
-    let unquoted: BTreeSet<String> = tokens
+fn unify(tokens: &mut [TokenWithSpan], names: &Names) {
+    let mentioned: BTreeSet<String> = tokens
         .iter()
         .filter_map(|token| match &token.token {
-            Token::Word(word) if word.quote_style.is_none() => Some(word.value.to_lowercase()),
+            Token::Word(word) => Some(word.value.to_lowercase()),
             _ => None,
         })
         .collect();
-    let quoted: BTreeSet<String> = tokens
-        .iter()
-        .filter_map(|token| match &token.token {
-            Token::Word(word) if word.quote_style.is_some() => Some(word.value.to_lowercase()),
-            _ => None,
-        })
-        .collect();
-
     let mut spellings: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (schema, table) in names.tables() {
-        let lower = table.to_lowercase();
-        if !unquoted.contains(&lower) && !quoted.contains(&lower) {
+        if !mentioned.contains(&table.to_lowercase()) {
             continue;
         }
-        spellings.entry(lower).or_default().insert(table.clone());
-        let provider = names.table(&schema, &table).await.map_err(error::of_rows)?;
-        for field in
-            provider.iter().flat_map(|provider| provider.schema().fields().clone().iter().cloned().collect::<Vec<_>>())
-        {
+        spellings.entry(table.to_lowercase()).or_default().insert(table.clone());
+        let Some(provider) = names.table(&schema, &table) else { continue };
+        for field in provider.schema().fields() {
             spellings.entry(field.name().to_lowercase()).or_default().insert(field.name().clone());
         }
     }
@@ -177,5 +166,4 @@ async fn unify(tokens: &mut [TokenWithSpan], names: &Names) -> Result<()> {
             word.value.clone_from(spelling);
         }
     }
-    Ok(())
 }
