@@ -4,6 +4,7 @@
 
 mod run;
 mod test;
+mod tidy;
 mod tools;
 
 use std::process::ExitCode;
@@ -14,6 +15,7 @@ const HELP: &str = "cargo xtask COMMAND
 
   test [ARGUMENT…]   install what the tests need, then run every test; arguments go to the test runner
   setup              only install what the tests need
+  tidy               check the rules of the house that no other tool checks
 ";
 
 fn main() -> ExitCode {
@@ -35,6 +37,7 @@ fn dispatch() -> Result<()> {
     match command {
         "test" => test::run_all(rest),
         "setup" => tools::install(),
+        "tidy" => tidy::run(),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

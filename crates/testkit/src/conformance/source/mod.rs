@@ -27,7 +27,7 @@ use portolan_model::source::{Capabilities, Connector};
 use serde_json::Value;
 
 pub use harness::{Harness, environment};
-pub use recorder::Recorder;
+pub use recorder::{Recorder, to_json};
 
 /// What the suite needs of a connector's world: a real server with one collection of items, numbered by a rising
 /// integer.
@@ -96,6 +96,9 @@ pub fn spec(name: &str, protocol: &str, port: u16, options: &str) -> SourceSpec 
     }
 }
 
+/// A check under way.
+pub type CheckFuture<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+
 /// One check of the suite.
 pub struct Check {
     /// Its stable name.
@@ -103,7 +106,7 @@ pub struct Check {
     /// Whether it applies to a connector of these capabilities.
     pub applies: fn(Capabilities) -> bool,
     /// Runs it; the error says what the source did and what it promised.
-    pub run: for<'a, 'b> fn(&'a mut Harness<'b>) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>,
+    pub run: for<'a, 'b> fn(&'a mut Harness<'b>) -> CheckFuture<'a>,
 }
 
 impl std::fmt::Debug for Check {
