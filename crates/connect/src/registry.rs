@@ -5,8 +5,11 @@
 use portolan_model::config::ConnectorSet;
 use portolan_model::source::Connector;
 
+use crate::source::http::Http;
+use crate::source::mysql::MySql;
+
 /// The rows.
-static ROWS: [&dyn Connector; 0] = [];
+static ROWS: [&dyn Connector; 2] = [&Http, &MySql];
 
 /// The connectors of this build.
 #[derive(Clone, Copy, Debug, Default)]

@@ -10,7 +10,7 @@ use portolan_model::error::{Error, ErrorKind, Result};
 use portolan_model::source::{Secret, Secrets};
 
 /// The longest secret read from a file, in bytes.
-pub const SECRET_LENGTH_MAX: u64 = 64 << 10;
+const SECRET_LENGTH_MAX: u64 = 64 << 10;
 
 const OPERATION: &str = "read secret";
 

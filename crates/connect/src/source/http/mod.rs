@@ -1,1 +1,66 @@
 //! HTTP/1.1 and HTTP/2: JSON, NDJSON and CSV answers as rows.
+//!
+//! `options` is what may be configured, `check` what is wrong with it, `plan` the options worked out; `client` keeps
+//! one warm `connection` and runs an `exchange` over it; `source` walks the pages (`paging`, `link`), gives the rows
+//! on and ends with a `position`. Promise: a row is given once per position, nothing a server sends panics or grows
+//! without bound, no secret is shown.
+
+mod check;
+mod client;
+mod connection;
+mod exchange;
+pub mod link;
+pub mod options;
+pub mod paging;
+mod plan;
+mod position;
+mod request;
+mod source;
+mod status;
+
+use portolan_model::config::{Diagnostic, SourceSpec};
+use portolan_model::error::{Error, ErrorKind, Result};
+use portolan_model::source::{Capabilities, Connector, Environment, Source};
+
+use self::options::HttpOptions;
+
+/// What an `http` source can do at most.
+const CAPABILITIES: Capabilities =
+    Capabilities { resume: true, acknowledge: false, reread: true, payload: true, push: false, tls: true };
+
+/// The connector.
+#[derive(Clone, Copy, Debug)]
+pub struct Http;
+
+impl Connector for Http {
+    fn protocol(&self) -> &'static str {
+        "http"
+    }
+
+    fn summary(&self) -> &'static str {
+        "JSON, NDJSON or CSV from a web API, over HTTP/1.1 or HTTP/2"
+    }
+
+    fn default_port(&self) -> Option<u16> {
+        None
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    fn option_schema(&self) -> schemars::Schema {
+        schemars::schema_for!(HttpOptions)
+    }
+
+    fn check(&self, spec: &SourceSpec) -> Vec<Diagnostic> {
+        check::check(spec)
+    }
+
+    fn open(&self, spec: &SourceSpec, environment: &Environment) -> Result<Box<dyn Source>> {
+        let options: HttpOptions = spec.options.parse().map_err(|diagnostic: Diagnostic| {
+            Error::new(ErrorKind::Configuration, "open source", diagnostic.message.clone()).with_source(&spec.name)
+        })?;
+        Ok(Box::new(source::HttpSource::open(spec, &options, environment)?))
+    }
+}

@@ -1,0 +1,206 @@
+//! One request and its whole answer over one connection.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use portolan_model::source::{Output, Phase};
+
+use super::connection::{Connection, Silence};
+
+/// A whole answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    /// As it came, before content decoding.
+    pub(super) body: Bytes,
+}
+
+/// Why there is no whole answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The connection failed. `answered`: a byte of the answer had come.
+    Broken { error: Option<hyper::Error>, answered: bool },
+    /// Nothing came for too long.
+    Silent { answered: bool },
+    /// The body is larger than allowed.
+    TooLarge,
+}
+
+/// Notes the phases of one exchange as the counters of its connection move.
+struct Watch<'o> {
+    output: &'o mut dyn Output,
+    silence: &'o mut Silence,
+    written: u64,
+    read: u64,
+    released: bool,
+    answered: bool,
+}
+
+impl Watch<'_> {
+    fn look(&mut self, connection: &Connection) {
+        if !self.released && connection.observed().written() > self.written {
+            self.released = true;
+            self.output.mark(Phase::Released);
+        }
+        // On HTTP/2 bytes also come that answer nothing; there the head marks the first byte.
+        if !self.answered && !connection.is_http2() && connection.observed().read() > self.read {
+            self.begin_answer();
+        }
+    }
+
+    fn begin_answer(&mut self) {
+        if !self.answered {
+            self.answered = true;
+            self.output.mark(Phase::FirstByte);
+        }
+    }
+
+    /// Drives the connection one step. Ready if the exchange cannot go on by itself.
+    fn drive(&mut self, connection: &mut Connection, context: &mut Context<'_>) -> Option<Option<hyper::Error>> {
+        let driven = connection.poll_drive(context);
+        self.look(connection);
+        match driven {
+            Poll::Ready(error) => Some(error),
+            Poll::Pending => None,
+        }
+    }
+
+    fn is_silent(&mut self, connection: &Connection, context: &mut Context<'_>) -> bool {
+        let activity = connection.observed().read().wrapping_add(connection.observed().written());
+        self.silence.poll(context, activity).is_ready()
+    }
+}
+
+/// Sends `request` and collects the answer, up to `body_max` bytes.
+pub(super) async fn exchange(
+    connection: &mut Connection,
+    request: Request<Full<Bytes>>,
+    body_max: u64,
+    silence: &mut Silence,
+    output: &mut dyn Output,
+) -> Result<Answer, Failure> {
+    let (written, read) = (connection.observed().written(), connection.observed().read());
+    silence.restart();
+    let mut watch = Watch { output, silence, written, read, released: false, answered: false };
+    let mut response = pin!(connection.send(request));
+    let response = std::future::poll_fn(|context| {
+        let ended = watch.drive(connection, context);
+        if let Poll::Ready(result) = response.as_mut().poll(context) {
+            let broken = |error| Failure::Broken { error: Some(error), answered: watch.answered };
+            return Poll::Ready(result.map_err(broken));
+        }
+        if let Some(error) = ended {
+            return Poll::Ready(Err(Failure::Broken { error, answered: watch.answered }));
+        }
+        if watch.is_silent(connection, context) {
+            return Poll::Ready(Err(Failure::Silent { answered: watch.answered }));
+        }
+        Poll::Pending
+    })
+    .await?;
+    watch.begin_answer();
+    watch.output.mark(Phase::LastByte);
+    let (head, mut incoming) = response.into_parts();
+    let declared = incoming.size_hint().lower();
+    if declared > body_max {
+        return Err(Failure::TooLarge);
+    }
+    let mut body = Collected::default();
+    if !incoming.is_end_stream() {
+        std::future::poll_fn(|context| {
+            loop {
+                match poll_collect(&mut incoming, &mut body, declared, body_max, &mut watch, context) {
+                    Poll::Ready(result) => return Poll::Ready(result),
+                    Poll::Pending => {}
+                }
+                // Frames come out of the connection: drive it, then look once more before waiting.
+                let ended = watch.drive(connection, context);
+                match poll_collect(&mut incoming, &mut body, declared, body_max, &mut watch, context) {
+                    Poll::Ready(result) => return Poll::Ready(result),
+                    Poll::Pending if ended.is_some() => {
+                        return Poll::Ready(Err(Failure::Broken { error: ended.flatten(), answered: true }));
+                    }
+                    Poll::Pending if watch.is_silent(connection, context) => {
+                        return Poll::Ready(Err(Failure::Silent { answered: true }));
+                    }
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await?;
+    }
+    // Lets the connection take note that the answer is over and see a close that came with it.
+    std::future::poll_fn(|context| {
+        let _ = connection.poll_drive(context);
+        Poll::Ready(())
+    })
+    .await;
+    Ok(Answer { status: head.status, headers: head.headers, body: body.finish() })
+}
+
+/// A body as it comes: one piece stays as it is, several are joined.
+#[derive(Default)]
+struct Collected {
+    single: Bytes,
+    joined: BytesMut,
+}
+
+impl Collected {
+    fn push(&mut self, piece: Bytes, declared: u64) {
+        if self.joined.is_empty() && self.single.is_empty() {
+            self.single = piece;
+            return;
+        }
+        if self.joined.is_empty() {
+            let single = std::mem::take(&mut self.single);
+            self.joined.reserve((declared as usize).max(single.len() + piece.len()));
+            self.joined.extend_from_slice(&single);
+        }
+        self.joined.extend_from_slice(&piece);
+    }
+
+    fn len(&self) -> u64 {
+        self.single.len().max(self.joined.len()) as u64
+    }
+
+    fn finish(self) -> Bytes {
+        if self.joined.is_empty() { self.single } else { self.joined.freeze() }
+    }
+}
+
+fn poll_collect(
+    incoming: &mut Incoming,
+    body: &mut Collected,
+    declared: u64,
+    body_max: u64,
+    watch: &mut Watch<'_>,
+    context: &mut Context<'_>,
+) -> Poll<Result<(), Failure>> {
+    loop {
+        match Pin::new(&mut *incoming).poll_frame(context) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(None) => return Poll::Ready(Ok(())),
+            Poll::Ready(Some(Err(error))) => {
+                return Poll::Ready(Err(Failure::Broken { error: Some(error), answered: true }));
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                let Ok(piece) = frame.into_data() else { continue };
+                watch.output.mark(Phase::LastByte);
+                watch.output.payload(&piece);
+                if body.len() + piece.len() as u64 > body_max {
+                    return Poll::Ready(Err(Failure::TooLarge));
+                }
+                body.push(piece, declared);
+                if incoming.is_end_stream() {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The options of a source, worked out once: what is asked for, how the answer is read, where the next read begins.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use portolan_model::config::{DurationText, SourceSpec};
+use portolan_model::error::{Error, ErrorKind, Result};
+use portolan_model::source::ReadEnd;
+
+use super::options::{CursorOption, FormatOption, HttpOptions, LateWindow, Method};
+use super::paging::PagingPlan;
+use super::position::HttpPosition;
+use super::request::with_parameter;
+use crate::format::{ColumnType, Cursor, Format, RowPath, Settings};
+
+/// What is wrong with an option.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    /// The key in the source's table.
+    pub(super) key: &'static str,
+    pub(super) message: String,
+    pub(super) help: Option<String>,
+}
+
+impl Problem {
+    pub(super) fn new(key: &'static str, message: impl Into<String>) -> Self {
+        Self { key, message: message.into(), help: None }
+    }
+
+    pub(super) fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// The worked-out options.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) method: Method,
+    pub(super) settings: Arc<Settings>,
+    pub(super) paging: Option<PagingPlan>,
+    pub(super) etag: bool,
+    pub(super) body_max: u64,
+    pub(super) cursor_value: Option<RowPath>,
+    target: String,
+    cursor: Option<CursorOption>,
+    format: FormatOption,
+}
+
+impl Plan {
+    pub(super) fn new(spec: &SourceSpec, options: &HttpOptions) -> Result<Self, Problem> {
+        let path = |key: &'static str, text: &Option<String>| {
+            text.as_deref()
+                .map(RowPath::parse)
+                .transpose()
+                .map_err(|problem| Problem::new(key, format!("{key}: {problem}")))
+        };
+        let mut columns = std::collections::BTreeMap::new();
+        for (name, text) in &spec.columns {
+            let type_ = ColumnType::parse(text)
+                .map_err(|problem| Problem::new("columns", format!("column `{name}`: {problem}")))?;
+            columns.insert(name.clone(), type_);
+        }
+        let cursor_column = options.cursor.as_ref().and_then(|cursor| cursor.column.clone());
+        let mut identity = spec.key.clone();
+        if identity.is_empty() {
+            identity.extend(cursor_column.clone().filter(|column| !column.starts_with('$')));
+        }
+        let settings = Settings {
+            rows: path("rows", &options.rows)?,
+            columns,
+            identity,
+            cursor: path("cursor", &cursor_column)?,
+            csv_delimiter: options.delimiter.map_or(b',', |delimiter| delimiter as u8),
+            csv_infer: options.infer.unwrap_or(false),
+        };
+        let paging = options
+            .pagination
+            .as_ref()
+            .map(PagingPlan::new)
+            .transpose()
+            .map_err(|problem| Problem::new("pagination", format!("pagination.value: {problem}")))?;
+        let mut target = options.path.clone();
+        for (name, value) in &options.query {
+            target = with_parameter(&target, name, value);
+        }
+        Ok(Self {
+            method: options.method,
+            settings: Arc::new(settings),
+            etag: options.etag.unwrap_or(true) && paging.is_none() && options.cursor.is_none(),
+            paging,
+            body_max: options.max_body.0,
+            cursor_value: path("cursor", &options.cursor.as_ref().and_then(|cursor| cursor.value.clone()))?,
+            target,
+            cursor: options.cursor.clone(),
+            format: options.format,
+        })
+    }
+
+    /// Whether only what is new is asked for.
+    pub(super) fn is_incremental(&self) -> bool {
+        self.cursor.is_some()
+    }
+
+    /// Path and query of the first page, asking for what is newer than `cursor`.
+    pub(super) fn first_target(&self, cursor: Option<&Cursor>) -> Result<String> {
+        let Some(option) = &self.cursor else { return Ok(self.target.clone()) };
+        let since = match (cursor, &option.late_window) {
+            (None, _) => option.initial.clone(),
+            (Some(cursor), None) => Some(cursor.to_text().into_owned()),
+            (Some(cursor), Some(window)) => Some(
+                before(cursor, window)
+                    .map_err(|problem| Error::new(ErrorKind::Data, "apply late_window", problem))?
+                    .to_text()
+                    .into_owned(),
+            ),
+        };
+        Ok(match since {
+            Some(since) => with_parameter(&self.target, &option.parameter, &since),
+            None => self.target.clone(),
+        })
+    }
+
+    /// The end of a read whose pages are all there.
+    pub(super) fn end(&self, before: HttpPosition, highest: Option<Cursor>) -> Result<ReadEnd> {
+        if !self.is_incremental() {
+            return Ok(ReadEnd::default());
+        }
+        let cursor = match (before.cursor, highest) {
+            // A token of the server's is taken as it is; a highest value never goes back.
+            (_, Some(token)) if self.cursor_value.is_some() => Some(token),
+            (Some(old), Some(new)) => {
+                Some(old.later(new).map_err(|problem| Error::new(ErrorKind::Data, "read cursor", problem))?)
+            }
+            (old, new) => new.or(old),
+        };
+        let position = HttpPosition { cursor, ..HttpPosition::default() };
+        Ok(ReadEnd { position: position.cursor.is_some().then(|| position.to_position()), ..ReadEnd::default() })
+    }
+
+    /// The format of a body.
+    pub(super) fn format(&self, content_type: Option<&str>, body: &[u8]) -> Result<Format> {
+        if let Some(format) = self.format.fixed() {
+            return Ok(format);
+        }
+        let media = content_type.unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+        let by_type = match media.as_str() {
+            "application/json" | "text/json" => Some(Format::Json),
+            "application/x-ndjson"
+            | "application/ndjson"
+            | "application/jsonl"
+            | "application/x-jsonlines"
+            | "application/jsonlines"
+            | "application/json-lines"
+            | "application/json-seq" => Some(Format::Ndjson),
+            "text/csv" | "application/csv" | "text/tab-separated-values" => Some(Format::Csv),
+            other if other.ends_with("+json") => Some(Format::Json),
+            _ => None,
+        };
+        if let Some(format) = by_type {
+            return Ok(format);
+        }
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+        match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+            Some(b'{' | b'[') => Ok(Format::Json),
+            _ => {
+                let seen =
+                    if media.is_empty() { "no Content-Type".to_owned() } else { format!("Content-Type {media:?}") };
+                Err(Error::new(
+                    ErrorKind::Data,
+                    "decode body",
+                    format!("{seen}, and the body does not begin like JSON"),
+                )
+                .with_hint("set `format` to json, ndjson or csv; look at the answer with curl -i"))
+            }
+        }
+    }
+}
+
+/// The cursor from which rows are read again.
+pub(super) fn before(cursor: &Cursor, window: &LateWindow) -> Result<Cursor, String> {
+    match (cursor, window) {
+        (Cursor::Integer(value), LateWindow::Number(number)) => {
+            Ok(Cursor::Integer(value.saturating_sub(i128::from(*number))))
+        }
+        (Cursor::Text(text), LateWindow::Duration(duration)) => {
+            let instant: Timestamp = text
+                .parse()
+                .map_err(|_| format!("the cursor {text:?} is not an instant, so a duration cannot be taken off"))?;
+            let duration: Duration = DurationText::parse(duration)?.0;
+            let duration = SignedDuration::try_from(duration).map_err(|error| error.to_string())?;
+            let earlier = instant.checked_sub(duration).unwrap_or(Timestamp::MIN);
+            Ok(Cursor::Text(earlier.to_string()))
+        }
+        (Cursor::Integer(value), LateWindow::Duration(duration)) => {
+            Err(format!("the cursor {value} is a number and late_window {duration:?} a duration"))
+        }
+        (Cursor::Text(text), LateWindow::Number(number)) => {
+            Err(format!("the cursor {text:?} is text and late_window {number} a number"))
+        }
+    }
+}

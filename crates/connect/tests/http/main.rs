@@ -1,0 +1,4 @@
+//! The `http` connector against a server on loopback.
+
+mod reading;
+mod support;

@@ -1,0 +1,58 @@
+//! One answer to rows: phases, payload, connection reuse.
+
+use portolan_model::source::Phase;
+
+use super::support::*;
+
+#[tokio::test]
+async fn get_json_gives_rows_phases_and_payload() {
+    let body = r#"[{"id":1,"name":"a","at":{"x":1.5}},{"id":2,"name":null,"tags":["p","q"]}]"#;
+    let server = Server::start(move |_| json(body)).await;
+    let mut source = open(server.port, "path = \"/items\"");
+    let mut output = Collected::default();
+    source.prepare().await.unwrap();
+    assert!(server.seen().is_empty());
+    let end = source.read(None, &mut output).await.unwrap();
+    assert_eq!(end.position, None);
+    assert_eq!(output.payload, body.as_bytes());
+    assert_eq!(output.phases[0], Phase::Released);
+    assert_eq!(output.phases[1], Phase::FirstByte);
+    assert!(output.phases[2..].iter().all(|phase| *phase == Phase::LastByte));
+    let expected = "\
++----+------+----------+--------+
+| id | name | at       | tags   |
++----+------+----------+--------+
+| 1  | a    | {x: 1.5} |        |
+| 2  |      |          | [p, q] |
++----+------+----------+--------+";
+    assert_eq!(output.table(), expected);
+    let seen = server.seen();
+    assert_eq!((seen[0].method.as_str(), seen[0].target.as_str()), ("GET", "/items"));
+    assert_eq!(seen[0].headers["host"], format!("127.0.0.1:{}", server.port));
+    assert!(seen[0].headers["accept"].contains("application/json"));
+}
+
+#[tokio::test]
+async fn the_connection_is_kept_and_replaced_when_closed() {
+    let server = Server::start(|seen| {
+        let body = "[{\"id\":1}]";
+        // The second answer closes its connection without saying so: the third read must notice.
+        if seen.target.ends_with('2') {
+            Reply::Close(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes())
+        } else {
+            json(body)
+        }
+    })
+    .await;
+    let mut source = open(server.port, "cursor = { parameter = \"since\", column = \"id\" }");
+    for round in 0..4 {
+        let position = portolan_model::Position::new(1, serde_json::json!({ "cursor": round }));
+        source.prepare().await.unwrap();
+        let mut output = Collected::default();
+        let from = (round > 0).then_some(&position);
+        source.read(from, &mut output).await.unwrap();
+        assert_eq!(output.rows(), 1);
+    }
+    let connections: Vec<usize> = server.seen().iter().map(|seen| seen.connection).collect();
+    assert_eq!(connections, [1, 1, 1, 2]);
+}
