@@ -129,6 +129,11 @@ impl RoundRunner {
                 self.shared.observer.event(event);
             }
         }
+        self.close().await;
+    }
+
+    /// Gives every connection up.
+    pub async fn close(&mut self) {
         for slot in &mut self.slots {
             slot.source.close().await;
         }
@@ -285,7 +290,8 @@ impl RoundRunner {
             let slot = self.slots.remove(index);
             let number = self.away.keys().next_back().map_or(0, |last| last + 1);
             self.away.insert(number, AwaySlot { name: slot.name.clone(), required: slot.required });
-            tokio::spawn(probe_until_reached(slot, self.shared.clone(), self.returned.0.clone()));
+            let deadline = self.spec.deadline;
+            tokio::spawn(probe_until_reached(slot, self.shared.clone(), deadline, self.returned.0.clone()));
         }
     }
 
@@ -337,29 +343,40 @@ async fn settle(due: &mut [&mut Slot], readings: Vec<Reading>, round: RoundId, c
     more
 }
 
-/// Probes a source that is down until its server can be reached, then returns it to its round.
-async fn probe_until_reached(mut slot: Slot, shared: Shared, returned: mpsc::Sender<Slot>) {
+/// Probes a source that is down until it can be read again, then returns it to its round.
+async fn probe_until_reached(mut slot: Slot, shared: Shared, deadline: Duration, returned: mpsc::Sender<Slot>) {
     loop {
         let pause = slot.next_pause((shared.jitter)(), shared.clock.monotonic());
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = returned.closed() => return,
         }
-        match slot.source.prepare().await {
-            Ok(()) => {
-                slot.machine.reached(shared.clock.wall());
-                shared.observer.event(Event::SourceChanged(slot.status()));
-                // The round has ended for good when nobody receives any more.
-                let _ = returned.send(slot).await;
-                return;
-            }
-            Err(error) => {
-                if slot.failed(&error, &*shared.clock) {
-                    shared.observer.event(Event::SourceChanged(slot.status()));
-                }
-                // A state that cannot be stored is stored with the next one: `status` is late, nothing is lost.
-                let _ = shared.catalog.record_states(&[slot.status()]).await;
-            }
+        let Err(error) = probe(&mut slot, &*shared.clock, deadline).await else {
+            slot.machine.reached(shared.clock.wall());
+            shared.observer.event(Event::SourceChanged(slot.status()));
+            // The round has ended for good when nobody receives any more.
+            let _ = returned.send(slot).await;
+            return;
+        };
+        if slot.failed(&error, &*shared.clock) {
+            shared.observer.event(Event::SourceChanged(slot.status()));
         }
+        // A state that cannot be stored is stored with the next one: `status` is late, nothing is lost.
+        let _ = shared.catalog.record_states(&[slot.status()]).await;
+    }
+}
+
+/// Whether a round could read the source now. Where the same rows can be read again, they are read and thrown away: a
+/// port that accepts connections and then hangs would otherwise hold up each round that believes it.
+async fn probe(slot: &mut Slot, clock: &dyn Clock, deadline: Duration) -> Result<()> {
+    let capabilities = slot.source.capabilities();
+    if capabilities.reread && !capabilities.push {
+        let mut readings = read_all(&mut [slot], vec![Receiver::default()], clock, deadline).await;
+        return readings.pop().map_or(Ok(()), |reading| reading.outcome.map(|_| ()));
+    }
+    match tokio::time::timeout(deadline, slot.source.prepare()).await {
+        Ok(prepared) => prepared,
+        Err(_) => Err(Error::new(portolan_model::ErrorKind::Timeout, "connect", "no connection within the deadline")
+            .with_source(&slot.name)),
     }
 }

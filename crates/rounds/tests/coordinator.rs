@@ -107,8 +107,10 @@ async fn a_round_that_cannot_be_stored_is_read_again_from_the_old_position() {
 async fn a_source_that_is_down_is_probed_beside_the_rounds_and_comes_back() {
     let world = World::new();
     let fail = || Step::Fail(ErrorKind::Unreachable);
-    let mut runner = world
-        .runner(&[("a", true, vec![Step::Rows(1); 200]), ("b", false, vec![fail(), fail(), fail(), Step::Rows(7)])]);
+    let mut runner = world.runner(&[
+        ("a", true, vec![Step::Rows(1); 200]),
+        ("b", false, vec![fail(), fail(), fail(), Step::Rows(7), Step::Rows(7)]),
+    ]);
     for _ in 0..3 {
         runner.round().await;
     }
@@ -152,4 +154,21 @@ async fn more_rows_waiting_make_the_next_round_follow_at_once() {
     assert_eq!(world.catalog.rounds().last().map(|round| round.id), Some(RoundId(3)));
     stop.send(true).unwrap();
     task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_accepts_and_hangs_holds_no_round_up_once_it_is_down() {
+    let world = World::new();
+    let mut runner = world.runner(&[("a", true, vec![Step::Rows(1); 200]), ("b", false, vec![Step::Hang; 200])]);
+    for _ in 0..3 {
+        runner.round().await;
+    }
+    assert_eq!(world.catalog.status("b").map(|status| status.state), Some(State::Down));
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let before = world.clock.now();
+        runner.round().await;
+        assert_eq!(world.clock.now(), before);
+    }
+    assert!(world.reads_from("b").len() > 4, "it is read again beside the rounds");
 }
