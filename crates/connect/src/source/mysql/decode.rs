@@ -50,7 +50,7 @@ pub struct RowDecoder {
     problems: Vec<Problem>,
     cursor: Option<usize>,
     cursor_value: Vec<u8>,
-    cursor_is_null: bool,
+    cursor_saw_null: bool,
 }
 
 enum Values {
@@ -98,7 +98,7 @@ impl RowDecoder {
             problems: Vec::new(),
             cursor,
             cursor_value: Vec::new(),
-            cursor_is_null: false,
+            cursor_saw_null: false,
         }
     }
 
@@ -117,9 +117,9 @@ impl RowDecoder {
         self.bytes
     }
 
-    /// The cursor's raw value in the last row; `None` if it is NULL.
+    /// The cursor's raw value in the last row; `None` if it was NULL in any row.
     pub fn cursor_value(&self) -> Option<&[u8]> {
-        (!self.cursor_is_null).then_some(&self.cursor_value)
+        (!self.cursor_saw_null).then_some(&self.cursor_value)
     }
 
     /// Adds the row of one packet.
@@ -143,7 +143,7 @@ impl RowDecoder {
                 self.problems.push(Problem { row: self.rows, column: index, reason, content, detail });
             }
             if self.cursor == Some(index) {
-                self.cursor_is_null = is_null;
+                self.cursor_saw_null |= is_null;
                 self.cursor_value.clear();
                 self.cursor_value.extend_from_slice(&before[..before.len() - reader.rest().len()]);
             }
@@ -352,4 +352,103 @@ fn escaped(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::wire::column_type as t;
+    use super::*;
+
+    const TYPES: [u8; 31] = [
+        t::DECIMAL,
+        t::TINY,
+        t::SHORT,
+        t::LONG,
+        t::FLOAT,
+        t::DOUBLE,
+        t::NULL,
+        t::TIMESTAMP,
+        t::LONGLONG,
+        t::INT24,
+        t::DATE,
+        t::TIME,
+        t::DATETIME,
+        t::YEAR,
+        t::VARCHAR,
+        t::BIT,
+        t::VECTOR,
+        t::JSON,
+        t::NEWDECIMAL,
+        t::ENUM,
+        t::SET,
+        t::TINY_BLOB,
+        t::MEDIUM_BLOB,
+        t::LONG_BLOB,
+        t::BLOB,
+        t::VAR_STRING,
+        t::STRING,
+        t::GEOMETRY,
+        14,
+        17,
+        99,
+    ];
+
+    fn column() -> impl Strategy<Value = Column> {
+        let kind = prop::sample::select(TYPES.to_vec());
+        let extended = prop::sample::select(vec![None, Some("json".to_owned()), Some("uuid".to_owned())]);
+        (kind, any::<u16>(), prop_oneof![0u32..100, any::<u32>()], any::<u16>(), any::<u8>(), extended).prop_map(
+            |(column_type, character_set, length, flags, decimals, extended_type)| Column {
+                name: "c".into(),
+                column_type,
+                character_set,
+                length,
+                flags,
+                decimals,
+                extended_type,
+            },
+        )
+    }
+
+    proptest! {
+        /// Also what a fuzzer calls: any columns, any bytes.
+        #[test]
+        fn no_row_panics(
+            columns in prop::collection::vec(column(), 1..5),
+            rows in prop::collection::vec(prop::collection::vec(prop_oneof![3 => 0u8..13, 1 => any::<u8>()], 0..60), 0..5),
+            spans: bool,
+        ) {
+            let time_as = if spans { TimeAs::Microseconds } else { TimeAs::Time };
+            let mut decoder = RowDecoder::new(&columns, time_as, Some(0));
+            for row in &rows {
+                let packet = [&[0], row.as_slice()].concat();
+                if decoder.push(&packet).is_err() {
+                    return Ok(());
+                }
+            }
+            let expected = decoder.rows();
+            let (batch, problems) = decoder.finish().unwrap();
+            prop_assert_eq!(batch.num_rows(), expected);
+            prop_assert!(problems.iter().all(|problem| problem.row < expected && problem.content.len() <= CONTENT_BYTES_MAX));
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_not_text_is_kept_as_bytes() {
+        let column = Column {
+            name: "c".into(),
+            column_type: t::VAR_STRING,
+            character_set: 45,
+            length: 10,
+            flags: 0,
+            decimals: 0,
+            extended_type: None,
+        };
+        let mut decoder = RowDecoder::new(&[column], TimeAs::Time, None);
+        decoder.push(b"\0\0\x03a\xffb").unwrap();
+        let (batch, problems) = decoder.finish().unwrap();
+        assert_eq!(batch.column(0).null_count(), 1);
+        assert_eq!((problems[0].reason, problems[0].content.as_str()), ("invalid_text", "a\\xFFb"));
+    }
 }

@@ -1,1 +1,110 @@
-//! MySQL and MariaDB: tables and queries as rows.
+//! MySQL and MariaDB: a table or a query, read whole or from a cursor on, streamed in bounded memory.
+//!
+//! Promise: every column type reaches Arrow without loss or as NULL with a quarantine item; a position advances to the
+//! highest cursor value seen and never back; the server is only read, and a dropped read leaves no query behind.
+
+mod columns;
+mod connection;
+mod cursor;
+mod decimal;
+mod decode;
+mod error;
+mod settings;
+mod source;
+mod statement;
+mod temporal;
+mod wire;
+
+use std::sync::Arc;
+
+use portolan_model::catalog::WriteMode;
+use portolan_model::config::{Diagnostic, SourceSpec};
+use portolan_model::source::{Capabilities, Connector, Environment, Source};
+use portolan_model::{Error, ErrorKind, Result};
+
+use connection::Endpoint;
+use error::Subject;
+use source::{MySqlSource, Settings};
+
+use crate::transport::Dialer;
+use crate::transport::tls::Tls;
+
+pub use columns::{TimeAs, field_of};
+pub use cursor::LateWindow;
+pub use decode::{Problem, RowDecoder};
+pub use settings::Options;
+pub use wire::{Column, Malformed, column_type};
+
+const CAPABILITIES: Capabilities =
+    Capabilities { resume: true, acknowledge: false, reread: true, payload: false, push: false, tls: true };
+
+/// The connector.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MySql;
+
+impl Connector for MySql {
+    fn protocol(&self) -> &'static str {
+        "mysql"
+    }
+
+    fn summary(&self) -> &'static str {
+        "a table or query of MySQL or MariaDB, whole or from a cursor on"
+    }
+
+    fn default_port(&self) -> Option<u16> {
+        Some(3306)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    fn option_schema(&self) -> schemars::Schema {
+        schemars::schema_for!(Options)
+    }
+
+    fn check(&self, spec: &SourceSpec) -> Vec<Diagnostic> {
+        settings::problems(spec)
+    }
+
+    fn default_mode(&self, spec: &SourceSpec) -> WriteMode {
+        // What is read whole each time replaces what was read before; time travel keeps the earlier rounds.
+        match spec.options.parse::<Options>() {
+            Ok(options) if options.cursor.is_none() => WriteMode::Replace,
+            _ => WriteMode::Append,
+        }
+    }
+
+    fn open(&self, spec: &SourceSpec, environment: &Environment) -> Result<Box<dyn Source>> {
+        let refused =
+            |message: String| Error::new(ErrorKind::Configuration, "open source", message).with_source(&spec.name);
+        let options: Options = spec.options.parse().map_err(|problem| refused(problem.message))?;
+        let relation = options.relation().ok_or_else(|| refused("name one of `table` and `query`".into()))?;
+        let password = options.password.as_ref().map(|reference| environment.secrets.resolve(reference));
+        let password = password.transpose().map_err(|error| error.with_source(&spec.name))?;
+        let tls = spec.tls.is_enabled().then(|| Tls::new(spec, &[])).transpose()?;
+        let endpoint = Endpoint {
+            dialer: Dialer::new(&spec.host, spec.port),
+            tls,
+            password,
+            subject: Subject { user: options.user, database: options.database, table: options.table },
+            connect_timeout: spec.connect_timeout,
+            idle_timeout: spec.idle_timeout,
+        };
+        Ok(Box::new(MySqlSource {
+            name: spec.name.clone(),
+            address: spec.address(),
+            endpoint: Arc::new(endpoint),
+            settings: Settings {
+                relation,
+                cursor: options.cursor,
+                late_window: options.late_window,
+                batch_rows: options.batch_rows.max(1) as usize,
+                max_rows: options.max_rows.filter(|rows| *rows > 0),
+                time_as: options.time_as,
+                key: spec.key.clone(),
+            },
+            ready: None,
+        }))
+    }
+}

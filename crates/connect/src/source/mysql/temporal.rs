@@ -4,6 +4,8 @@ use super::wire::Malformed;
 use super::wire::reader::Reader;
 
 const MICROSECONDS_A_DAY: i64 = 86_400_000_000;
+/// A TIME has at most 35 days; the limit only keeps the arithmetic from overflowing.
+const DAYS_MAX: i64 = 10_000;
 
 /// A date with a time of day, as it stands on the wire: any field may be zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,7 +132,9 @@ impl Span {
         let days = i64::from(reader.u32()?);
         let [hour, minute, second] = reader.array()?.map(i64::from);
         let fraction = if length == 12 { i64::from(reader.u32()?) } else { 0 };
-        // The largest possible fields stay far below 2^63.
+        if days > DAYS_MAX {
+            return Err(Malformed("a time of more days than any server knows"));
+        }
         let total = days * MICROSECONDS_A_DAY + ((hour * 60 + minute) * 60 + second) * 1_000_000 + fraction;
         Ok(Self { microseconds: if is_negative { -total } else { total } })
     }

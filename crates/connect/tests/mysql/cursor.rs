@@ -1,0 +1,261 @@
+//! Incremental reads: what is new, all of it, from an exact position.
+
+use portolan_model::source::Phase;
+use portolan_model::{ErrorKind, Position};
+
+use crate::support::{failure, fresh, open, problems, read, server};
+
+fn value(position: &Option<Position>) -> String {
+    position.as_ref().unwrap().value["value"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_unique_cursor_yields_each_row_once() {
+    let table = fresh("unique");
+    server().sql(&format!("CREATE TABLE {table} (id bigint unsigned primary key, v int)")).unwrap();
+    let mut source = open(&format!("table = \"{table}\"\ncursor = \"ID\""));
+    assert!(source.capabilities().resume);
+    let (recorder, end) = read(&mut source, None).await.unwrap();
+    assert_eq!((recorder.rows(), &end.position), (0, &None));
+
+    server().sql(&format!("INSERT INTO {table} VALUES (1, 1), (18446744073709551614, 2)")).unwrap();
+    let (recorder, end) = read(&mut source, None).await.unwrap();
+    assert_eq!((recorder.rows(), value(&end.position).as_str()), (2, "18446744073709551614"));
+    assert_eq!(recorder.phases, [Phase::Released, Phase::FirstByte, Phase::LastByte]);
+    assert!(recorder.bytes > 20);
+
+    let (recorder, same) = read(&mut source, end.position.as_ref()).await.unwrap();
+    assert_eq!((recorder.rows(), &same.position), (0, &end.position));
+    server().sql(&format!("INSERT INTO {table} VALUES (18446744073709551615, 3)")).unwrap();
+    let stored = Position::from_text(&end.position.unwrap().to_text()).unwrap();
+    let (recorder, end) = read(&mut source, Some(&stored)).await.unwrap();
+    assert_eq!((recorder.rows(), value(&end.position).as_str()), (1, "18446744073709551615"));
+    source.close().await;
+}
+
+#[tokio::test]
+async fn every_kind_of_cursor_continues_where_it_stopped() {
+    for (sql_type, values) in [
+        ("tinyint", ["-128", "0", "127"]),
+        ("int unsigned", ["0", "5", "4294967295"]),
+        ("bigint", ["-9223372036854775808", "9007199254740993", "9007199254740994"]),
+        ("year", ["1901", "2024", "2155"]),
+        // Neighbours that are the same double.
+        ("decimal(65,30)", ["-1", "0.100000000000000000000000000001", "0.100000000000000000000000000002"]),
+        ("decimal(20,0) unsigned", ["18446744073709551615", "18446744073709551616", "18446744073709551617"]),
+        ("double", ["-0.1", "0.1", "0.30000000000000004"]),
+        ("float", ["-0.1", "0.1", "3.4e38"]),
+        ("date", ["'0000-00-00'", "'2024-02-29'", "'9999-12-31'"]),
+        ("datetime(6)", ["'0000-00-00 00:00:00'", "'2024-01-01 00:00:00.000001'", "'2024-01-01 00:00:00.000002'"]),
+        ("timestamp(6)", ["'1970-01-01 00:00:01'", "'2024-01-01 00:00:00.000001'", "'2024-01-01 00:00:00.000002'"]),
+        ("time(6)", ["'-838:59:59'", "'00:00:00.000001'", "'838:59:59'"]),
+        ("varchar(40)", ["'a'", "'É'", "'z😀'"]),
+        ("varchar(40) character set latin1 collate latin1_german2_ci", ["'a'", "'ä'", "'z'"]),
+        ("varbinary(40)", ["''", "x'00'", "x'ff00'"]),
+        (
+            "uuid",
+            [
+                "'00000000-0000-0000-0000-000000000001'",
+                "'123e4567-e89b-12d3-a456-426655440000'",
+                "'ffffffff-e89b-12d3-a456-426655440000'",
+            ],
+        ),
+    ] {
+        let table = fresh("kinds");
+        let create = format!(
+            "SET NAMES utf8mb4; SET time_zone = '+00:00'; SET sql_mode = ''; CREATE TABLE {table} (k {sql_type} not null unique, n bigint);"
+        );
+        server().sql(&format!("{create} INSERT INTO {table} VALUES ({}, 0)", values[0])).unwrap();
+        let mut source = open(&format!("table = \"{table}\"\ncursor = \"k\"\ntime_as = \"microseconds\""));
+        let mut position = None;
+        for number in 0..3 {
+            let (recorder, end) = read(&mut source, position.as_ref()).await.unwrap();
+            assert_eq!(recorder.integers("n"), [number], "{sql_type} {position:?}");
+            position = end.position;
+            if let Some(next) = values.get(number as usize + 1) {
+                let mode = "SET NAMES utf8mb4; SET time_zone = '+00:00'; SET sql_mode = '';";
+                server().sql(&format!("{mode} INSERT INTO {table} VALUES ({next}, {})", number + 1)).unwrap();
+            }
+        }
+        let (recorder, end) = read(&mut source, position.as_ref()).await.unwrap();
+        assert_eq!((recorder.rows(), end.position), (0, position), "{sql_type}");
+    }
+}
+
+#[tokio::test]
+async fn rows_that_share_a_cursor_value_are_read_again() {
+    let table = fresh("shared");
+    server()
+        .sql(&format!(
+            "CREATE TABLE {table} (id bigint primary key, at datetime not null, key (at)); \
+             INSERT INTO {table} VALUES (1, '2024-01-01'), (2, '2024-01-02')"
+        ))
+        .unwrap();
+    let error = failure(&mut open(&format!("table = \"{table}\"\ncursor = \"at\""))).await;
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(error.hint().unwrap().contains("key ="), "{error:?}");
+
+    let mut source = open(&format!("table = \"{table}\"\ncursor = \"at\"\nkey = [\"id\"]"));
+    let (_, end) = read(&mut source, None).await.unwrap();
+    server().sql(&format!("INSERT INTO {table} VALUES (3, '2024-01-02')")).unwrap();
+    let (recorder, _) = read(&mut source, end.position.as_ref()).await.unwrap();
+    let mut ids = recorder.integers("id");
+    ids.sort_unstable();
+    assert_eq!(ids, [2, 3]);
+}
+
+#[tokio::test]
+async fn a_late_window_reads_again_and_never_turns_back() {
+    let table = fresh("late");
+    server()
+        .sql(&format!("CREATE TABLE {table} (id bigint primary key); INSERT INTO {table} VALUES (80), (95), (100)"))
+        .unwrap();
+    let mut source = open(&format!("table = \"{table}\"\ncursor = \"id\"\nlate_window = 10\nkey = [\"id\"]"));
+    let (_, end) = read(&mut source, None).await.unwrap();
+    server().sql(&format!("INSERT INTO {table} VALUES (89), (90), (91); DELETE FROM {table} WHERE id = 100")).unwrap();
+    let (recorder, after) = read(&mut source, end.position.as_ref()).await.unwrap();
+    assert_eq!(recorder.integers("id"), [91, 95]);
+    assert_eq!(after.position, end.position);
+
+    let table = fresh("late");
+    server()
+        .sql(&format!(
+            "CREATE TABLE {table} (id bigint primary key, at timestamp(6) not null); SET time_zone = '+00:00'; \
+             INSERT INTO {table} VALUES (1, '2024-01-01 00:00:00'), (2, '2024-01-01 02:00:00')"
+        ))
+        .unwrap();
+    let options = format!("table = \"{table}\"\ncursor = \"at\"\nlate_window = \"1h\"\nkey = [\"id\"]");
+    let mut source = open(&options);
+    let (_, end) = read(&mut source, None).await.unwrap();
+    let late = "(3, '2024-01-01 01:00:00'), (4, '2024-01-01 01:00:00.000001')";
+    server().sql(&format!("SET time_zone = '+00:00'; INSERT INTO {table} VALUES {late}")).unwrap();
+    let (recorder, _) = read(&mut source, end.position.as_ref()).await.unwrap();
+    assert_eq!(recorder.integers("id"), [4, 2]);
+
+    let error = failure(&mut open(&options.replace("\"1h\"", "5"))).await;
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+}
+
+#[tokio::test]
+async fn max_rows_cuts_between_cursor_values_and_always_advances() {
+    let table = fresh("cut");
+    server()
+        .sql(&format!(
+            "CREATE TABLE {table} (id bigint primary key, g int not null); \
+             INSERT INTO {table} SELECT seq, seq DIV 4 FROM seq_1_to_40"
+        ))
+        .unwrap();
+    for (options, cursor_reads) in [("cursor = \"id\"", false), ("cursor = \"g\"\nkey = [\"id\"]", true)] {
+        let mut source = open(&format!("table = \"{table}\"\nmax_rows = 3\n{options}"));
+        let (mut position, mut seen, mut rounds) = (None, std::collections::BTreeSet::new(), 0);
+        loop {
+            let (recorder, end) = read(&mut source, position.as_ref()).await.unwrap();
+            assert!(recorder.rows() <= if cursor_reads { 8 } else { 3 });
+            seen.extend(recorder.integers("id"));
+            position = end.position;
+            rounds += 1;
+            assert!(rounds < 50, "no progress at {position:?}");
+            if !end.more {
+                break;
+            }
+        }
+        // The last cut may fall on the last rows without knowing it.
+        let (recorder, _) = read(&mut source, position.as_ref()).await.unwrap();
+        seen.extend(recorder.integers("id"));
+        assert_eq!(seen.len(), 40, "{options}");
+    }
+    // A window wider than a round still advances.
+    let mut source =
+        open(&format!("table = \"{table}\"\nmax_rows = 3\ncursor = \"id\"\nlate_window = 30\nkey = [\"id\"]"));
+    let mut position = None;
+    for _ in 0..20 {
+        position = read(&mut source, position.as_ref()).await.unwrap().1.position;
+    }
+    assert_eq!(value(&position), "40");
+}
+
+#[tokio::test]
+async fn a_query_is_read_whole_or_by_its_cursor() {
+    let table = fresh("query");
+    server()
+        .sql(&format!(
+            "CREATE TABLE {table} (id bigint primary key, v int); INSERT INTO {table} VALUES (1, 10), (2, 20)"
+        ))
+        .unwrap();
+    let query = format!("query = '''select id, v * 2 as twice from {table} where v > 0 -- both\n ;; '''");
+    let (recorder, end) = read(&mut open(&query), None).await.unwrap();
+    assert_eq!((recorder.rows(), end.position), (2, None));
+    let error = failure(&mut open(&format!("{query}\ncursor = \"id\""))).await;
+    assert_eq!(error.kind(), ErrorKind::Configuration, "a query shows no index: {error:?}");
+    let mut source = open(&format!("{query}\ncursor = \"id\"\nkey = [\"id\"]"));
+    let (_, end) = read(&mut source, None).await.unwrap();
+    server().sql(&format!("INSERT INTO {table} VALUES (3, 30)")).unwrap();
+    let (recorder, _) = read(&mut source, end.position.as_ref()).await.unwrap();
+    assert_eq!(recorder.integers("id"), [3]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_exactly_is_refused() {
+    let table = fresh("refused");
+    server()
+        .sql(&format!(
+            "CREATE TABLE {table} (id bigint primary key, n bigint unique, e enum('b','a') not null unique, \
+             d double not null unique, p varchar(20) not null, unique key prefix (p(3)), unique key pair (p, d)); \
+             INSERT INTO {table} VALUES (1, 1, 'a', 1, 'x'), (2, null, 'b', 2, 'y')"
+        ))
+        .unwrap();
+    for (options, kind, part) in [
+        ("cursor = \"n\"", ErrorKind::Data, "NULL"),
+        ("cursor = \"e\"", ErrorKind::Configuration, "ENUM"),
+        ("cursor = \"absent\"", ErrorKind::NotFound, "absent"),
+        ("cursor = \"p\"", ErrorKind::Configuration, "share"),
+    ] {
+        let error = failure(&mut open(&format!("table = \"{table}\"\n{options}"))).await;
+        assert_eq!(error.kind(), kind, "{options}: {error:?}");
+        assert!(error.message().contains(part), "{options}: {error:?}");
+        assert_eq!(error.source_name().map(|name| name.as_str()), Some("s"));
+    }
+    for (query, kind) in [
+        (format!("select a.id, b.id from {table} a join {table} b using (n)"), ErrorKind::Configuration),
+        (format!("select id from {table} where id = ?"), ErrorKind::Configuration),
+        (format!("delete from {table}"), ErrorKind::Permission),
+        ("select".to_owned(), ErrorKind::Configuration),
+        ("set @a = 1".to_owned(), ErrorKind::Configuration),
+    ] {
+        let error = failure(&mut open(&format!("query = \"{query}\""))).await;
+        assert_eq!(error.kind(), kind, "{query}: {error:?}");
+    }
+    assert_eq!(server().sql(&format!("SELECT COUNT(*) FROM {table}")).unwrap().trim(), "2");
+    // A position of another cursor is no place to continue from.
+    let mut source = open(&format!("table = \"{table}\"\ncursor = \"id\""));
+    let (_, end) = read(&mut source, None).await.unwrap();
+    let mut other = open(&format!("table = \"{table}\"\ncursor = \"d\""));
+    let error = read(&mut other, end.position.as_ref()).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+}
+
+#[test]
+fn options_are_checked_before_the_network_is_touched() {
+    for (options, part) in [
+        ("", "neither `table` nor `query`"),
+        ("table = \"t\"\nquery = \"select 1\"", "exclude each other"),
+        ("table = \"\"", "`table` is empty"),
+        ("table = \"t\"\nlate_window = 5", "`late_window` needs `cursor`"),
+        ("table = \"t\"\ncursor = \"id\"\nlate_window = 5", "needs `key`"),
+        ("table = \"t\"\ncursor = \"id\"\nlate_window = 0\nkey = [\"id\"]", "`late_window` is 0"),
+        ("table = \"t\"\ncursor = \"id\"\nlate_window = -1\nkey = [\"id\"]", "not negative"),
+        ("table = \"t\"\ncursor = \"id\"\nlate_window = \"soon\"\nkey = [\"id\"]", "not a duration"),
+        ("table = \"t\"\nmax_rows = 5", "`max_rows` needs `cursor`"),
+        ("table = \"t\"\nbatch_rows = 0", "`batch_rows` is 0"),
+        ("table = \"t\"\ntime_as = \"text\"", "text"),
+        ("table = \"t\"\ncursor = \"id\"\nmode = \"replace\"", "only what is new"),
+        ("table = \"t\"\ntabel = \"t\"", "tabel"),
+        ("table = \"t\"\npassword = \"hunter2\"", "secret"),
+    ] {
+        let found = problems(options);
+        assert!(found.iter().any(|problem| problem.message.contains(part)), "{options}: {found:?}");
+        assert!(found.iter().all(|problem| !problem.message.contains("hunter2")));
+        assert!(found.iter().all(|problem| problem.span.is_some()), "{options}: {found:?}");
+    }
+    assert_eq!(problems("table = \"t\"\ncursor = \"id\"\nlate_window = \"10min\"\nkey = [\"id\"]"), []);
+}

@@ -1,0 +1,204 @@
+//! Who may come in, over what, and what is said to those who may not.
+
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::rsa::{KeySize, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, PrivateDecryptingKey};
+use portolan_model::ErrorKind;
+use portolan_testkit::servers::{MariaDb, MariaDbOptions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{failure, fresh, open, open_at, read, server};
+
+const ONE: &str = "query = \"select 1 as one\"";
+
+#[tokio::test]
+async fn refusals_say_what_to_do() {
+    let table = fresh("secret");
+    server()
+        .sql(&format!(
+            "CREATE TABLE {table} (id int); CREATE USER {table}@'%' IDENTIFIED BY 'x'; GRANT USAGE ON *.* TO {table}@'%'; \
+             CREATE TABLE {table}_open (id int); GRANT SELECT ON shop.{table}_open TO {table}@'%'"
+        ))
+        .unwrap();
+    let limited = format!("user = \"{table}\"\npassword = {{ literal = \"x\" }}");
+    for (options, kind, hint) in [
+        (format!("password = {{ literal = \"wrong\" }}\n{ONE}"), ErrorKind::Authentication, "password"),
+        (format!("user = \"nobody\"\n{ONE}"), ErrorKind::Authentication, "user"),
+        (format!("database = \"absent\"\n{ONE}"), ErrorKind::NotFound, "SHOW DATABASES"),
+        ("table = \"absent\"".to_owned(), ErrorKind::NotFound, "SHOW TABLES"),
+        ("query = \"select absent from mysql.user\"".to_owned(), ErrorKind::NotFound, "column"),
+        (format!("{limited}\ntable = \"{table}\""), ErrorKind::Permission, "GRANT SELECT"),
+        (format!("{limited}\ndatabase = \"mysql\"\n{ONE}"), ErrorKind::Permission, "GRANT SELECT"),
+    ] {
+        let error = failure(&mut open(&options)).await;
+        assert_eq!(error.kind(), kind, "{options}: {error:?}");
+        assert!(error.hint().unwrap_or_default().contains(hint), "{options}: {error:?}");
+        assert!(!format!("{error:?}").contains("wrong"));
+    }
+    assert!(read(&mut open(&format!("{limited}\ntable = \"{table}_open\"")), None).await.is_ok());
+}
+
+#[tokio::test]
+async fn tls_checks_names_authorities_and_versions() {
+    let tls = server().tls();
+    let authority = tls.authority.display();
+    let good = format!("tls = {{ ca = \"{authority}\" }}\n{ONE}");
+    let mut source = open(&good);
+    assert_eq!(read(&mut source, None).await.unwrap().0.rows(), 1);
+    let probe = source.probe().await.unwrap();
+    assert!(probe.tls.as_deref().is_some_and(|tls| tls.starts_with("TLSv1_3")), "{probe:?}");
+    assert!(probe.server.as_deref().is_some_and(|server| server.contains("MariaDB")), "{probe:?}");
+
+    let other = portolan_testkit::tls::TlsFiles::create(&tempfile::tempdir().unwrap().keep()).unwrap();
+    for tls in [
+        format!("tls = {{ ca = \"{authority}\", server_name = \"other.example\" }}"),
+        format!("tls = {{ ca = \"{}\" }}", other.authority.display()),
+    ] {
+        let error = failure(&mut open(&format!("{tls}\n{ONE}"))).await;
+        assert_eq!(error.kind(), ErrorKind::Tls, "{tls}: {error:?}");
+        assert!(error.hint().is_some());
+    }
+
+    let (certificate, key) = (tls.client_certificate.display(), tls.client_key.display());
+    let certified = format!(
+        "user = \"certified\"\npassword = {{ literal = \"\" }}\ntls = {{ ca = \"{authority}\", certificate = \"{certificate}\", key = \"{key}\" }}\n{ONE}"
+    );
+    assert_eq!(read(&mut open(&certified), None).await.unwrap().0.rows(), 1);
+    let error = failure(&mut open(&format!("user = \"certified\"\npassword = {{ literal = \"\" }}\n{good}"))).await;
+    assert_eq!(error.kind(), ErrorKind::Authentication);
+}
+
+#[tokio::test]
+async fn tls_1_2_needs_its_reason_and_a_server_without_tls_is_named() {
+    let old = MariaDb::start_with(MariaDbOptions { arguments: vec!["--tls-version=TLSv1.2".into()] }).unwrap();
+    let authority = old.tls().authority.display().to_string();
+    let error = failure(&mut open_at(old.port(), &format!("tls = {{ ca = \"{authority}\" }}\n{ONE}"))).await;
+    assert_eq!(error.kind(), ErrorKind::Tls, "{error:?}");
+    assert!(error.hint().unwrap_or_default().contains("allow_tls12"), "{error:?}");
+    let allowed = format!("tls = {{ ca = \"{authority}\", allow_tls12 = \"old server\" }}\n{ONE}");
+    let mut source = open_at(old.port(), &allowed);
+    assert_eq!(read(&mut source, None).await.unwrap().0.rows(), 1);
+    assert!(source.probe().await.unwrap().tls.is_some_and(|tls| tls.starts_with("TLSv1_2")));
+
+    let bare = MariaDb::start_with(MariaDbOptions { arguments: vec!["--skip-ssl".into()] }).unwrap();
+    let error = failure(&mut open_at(bare.port(), &format!("tls = {{ ca = \"{authority}\" }}\n{ONE}"))).await;
+    assert_eq!(error.kind(), ErrorKind::Tls);
+    assert!(error.message().contains("does not offer TLS"), "{error:?}");
+}
+
+#[tokio::test]
+async fn too_many_connections_is_busy() {
+    let own = MariaDb::start_with(MariaDbOptions { arguments: vec!["--max-connections=10".into()] }).unwrap();
+    own.sql("REVOKE ALL PRIVILEGES ON *.* FROM collector@'%'; GRANT SELECT ON *.* TO collector@'%'").unwrap();
+    let mut sources: Vec<_> = (0..10).map(|_| open_at(own.port(), ONE)).collect();
+    for source in &mut sources {
+        source.prepare().await.unwrap();
+    }
+    let error = failure(&mut open_at(own.port(), ONE)).await;
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error:?}");
+}
+
+struct Scripted {
+    socket: TcpStream,
+}
+
+impl Scripted {
+    async fn send(&mut self, sequence: u8, payload: &[u8]) {
+        let mut frame = (payload.len() as u32).to_le_bytes()[..3].to_vec();
+        frame.push(sequence);
+        frame.extend_from_slice(payload);
+        self.socket.write_all(&frame).await.unwrap();
+    }
+
+    async fn receive(&mut self) -> (u8, Vec<u8>) {
+        let mut head = [0; 4];
+        self.socket.read_exact(&mut head).await.unwrap();
+        let mut payload = vec![0; u32::from_le_bytes([head[0], head[1], head[2], 0]) as usize];
+        self.socket.read_exact(&mut payload).await.unwrap();
+        (head[3], payload)
+    }
+}
+
+const NONCE: &[u8; 20] = b"abcdefghijklmnopqrst";
+
+fn greeting(plugin: &str) -> Vec<u8> {
+    let mut packet = b"\x0a8.0.36\0\x07\0\0\0".to_vec();
+    packet.extend_from_slice(&NONCE[..8]);
+    packet.extend_from_slice(&[0, 0xFF, 0xF7, 45, 2, 0, 0xFF, 0xDF, 21]);
+    packet.extend_from_slice(&[0; 10]);
+    packet.extend_from_slice(&NONCE[8..]);
+    packet.push(0);
+    packet.extend_from_slice(plugin.as_bytes());
+    packet.push(0);
+    packet
+}
+
+/// No MySQL server is at hand: this plays the server's side of `caching_sha2_password` when it does not know the hash
+/// yet, and checks that the password arrives, encrypted to its key.
+#[tokio::test]
+async fn caching_sha2_sends_the_password_encrypted_to_the_servers_key() {
+    let private = PrivateDecryptingKey::generate(KeySize::Rsa2048).unwrap();
+    let der: PublicKeyX509Der<'_> = private.public_key().as_der().unwrap();
+    let pem = pem("PUBLIC KEY", der.as_ref());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let played = tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut server = Scripted { socket };
+        server.send(0, &greeting("mysql_native_password")).await;
+        let (_, response) = server.receive().await;
+        assert!(!response.windows(7).any(|part| part == b"p@ss:w'"), "the password travels in the clear");
+        server.send(2, &[b"\xfecaching_sha2_password\0", &NONCE[..], b"\0"].concat()).await;
+        assert_eq!(server.receive().await.1.len(), 32);
+        server.send(4, &[1, 4]).await;
+        assert_eq!(server.receive().await.1, [2]);
+        server.send(6, &[&[1], pem.as_bytes()].concat()).await;
+        let (_, encrypted) = server.receive().await;
+        let key = OaepPrivateDecryptingKey::new(private).unwrap();
+        let mut out = vec![0; key.min_output_size()];
+        let masked = key.decrypt(&OAEP_SHA1_MGF1SHA1, &encrypted, &mut out, None).unwrap();
+        let password: Vec<u8> = masked.iter().zip(NONCE.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+        server.send(8, b"\0\0\0\x02\0\0\0").await;
+        let (_, statement) = server.receive().await;
+        assert!(statement.starts_with(b"\x03SET NAMES utf8mb4"));
+        server.send(1, b"\xff\x10\x04#08004Too many connections").await;
+        password
+    });
+    let error = failure(&mut open_at(port, ONE)).await;
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error:?}");
+    assert_eq!(played.await.unwrap(), [portolan_testkit::servers::COLLECTOR_PASSWORD.as_bytes(), b"\0"].concat());
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_the_password_in_the_clear_is_refused() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut server = Scripted { socket };
+        server.send(0, &greeting("mysql_clear_password")).await;
+        let (_, response) = server.receive().await;
+        assert!(!response.windows(7).any(|part| part == b"p@ss:w'"));
+        server.send(2, b"\xfemysql_clear_password\0").await;
+        let mut rest = Vec::new();
+        server.socket.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.is_empty());
+    });
+    let error = failure(&mut open_at(port, ONE)).await;
+    assert_eq!(error.kind(), ErrorKind::Authentication, "{error:?}");
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in der.chunks(3) {
+        let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let is_padding = place > chunk.len();
+            let digit = ALPHABET[(bits >> (18 - 6 * place)) as usize & 63];
+            text.push(if is_padding { '=' } else { digit.into() });
+        }
+    }
+    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
