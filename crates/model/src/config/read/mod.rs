@@ -3,6 +3,9 @@
 //! Each table is first compared with the keys it may have (all unknown keys are reported, with the nearest known one),
 //! then read value by value through serde, then the whole is checked: names, references, exceptions.
 
+mod round;
+mod source;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
@@ -12,12 +15,9 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use toml_edit::{Document, Item, Table, Value};
 
-use super::{
-    Configuration, ConnectorSet, Consistency, Diagnostic, DurationText, LakeSpec, OptionTable, RoundSpec, SourceSpec,
-    TlsSpec,
-};
+use super::{Configuration, ConnectorSet, Consistency, Diagnostic, DurationText, LakeSpec, SourceSpec, TlsSpec};
 use crate::catalog::WriteMode;
-use crate::name::{RoundName, SourceName, name_problem};
+use crate::name::SourceName;
 
 /// The longest text read, in bytes.
 pub(crate) const TEXT_LENGTH_MAX: usize = 4 << 20;
@@ -191,219 +191,6 @@ impl Reader<'_> {
         if lake.path.as_os_str().is_empty() {
             self.report(Diagnostic::new("lake.path is empty", span("path")));
         }
-    }
-
-    fn source(&mut self, table: &Table, server: &ServerTable) -> Option<(SourceSpec, Rhythm)> {
-        let span = table.span();
-        let common_keys = property_names(&schemars::schema_for!(SourceTable));
-        let protocol = table.get("protocol").and_then(Item::as_str).unwrap_or_default();
-        let connector = self.connectors.get(protocol);
-        let option_keys = connector.map(|connector| property_names(&connector.option_schema())).unwrap_or_default();
-        let mut common = Table::new();
-        let mut options = Table::new();
-        for (key, item) in table {
-            let key_span = table.key(key).and_then(toml_edit::Key::span);
-            let entry_key = table.key(key).cloned().unwrap_or_else(|| toml_edit::Key::new(key));
-            if common_keys.iter().any(|known| known == key) {
-                common.insert_formatted(&entry_key, item.clone());
-            } else if option_keys.iter().any(|known| known == key) {
-                options.insert_formatted(&entry_key, item.clone());
-            } else if connector.is_some() {
-                let known: Vec<&str> = common_keys.iter().chain(&option_keys).map(String::as_str).collect();
-                let entity = format!("key of a {protocol} source");
-                self.report(unknown_key(&entity, key, &known, key_span.or_else(|| item.span())));
-            }
-        }
-        if let Some(tls) = common.get("tls")
-            && !tls.is_table_like()
-        {
-            self.report(Diagnostic::new("`tls` is a table", tls.span()).with_help(
-                "leave it out for TLS 1.3; to speak without TLS, write the reason: tls = { allow_plaintext = \"why\" }",
-            ));
-            common.remove("tls");
-        }
-        if let Some(protocol_item) = table.get("protocol")
-            && connector.is_none()
-            && protocol_item.as_str().is_some()
-        {
-            let known: Vec<&str> = self.connectors.all().iter().map(|connector| connector.protocol()).collect();
-            self.report(unknown_value("protocol", protocol, &known, protocol_item.span()));
-        }
-        let common: SourceTable = self.values(common, span.clone(), "a [[source]]")?;
-        let connector = connector?;
-        let place = |key: &str| table.get(key).and_then(Item::span).or_else(|| span.clone());
-        if let Some(problem) = name_problem(&common.name) {
-            self.report(Diagnostic::new(format!("{:?} is not a source name: {problem}", common.name), place("name")));
-        }
-        let port = common.port.or_else(|| connector.default_port());
-        if port.is_none() || port == Some(0) {
-            self.report(
-                Diagnostic::new(format!("source `{}` has no port", common.name), place("port"))
-                    .with_help("write port = 1 … 65535"),
-            );
-        }
-        let host = common.host.clone().or_else(|| server.host.clone());
-        if host.as_deref().is_none_or(|host| host.is_empty() || host.contains(['/', ' '])) {
-            let message = match &host {
-                None => format!("source `{}` has no host", common.name),
-                Some(host) => format!("{host:?} is not a host name or address"),
-            };
-            let help = "write host = \"…\" under [server], for all sources, or in the source";
-            self.report(Diagnostic::new(message, place("host")).with_help(help));
-        }
-        let tls = common.tls.unwrap_or_default();
-        self.tls(&tls, table, &common.name);
-        for (key, value) in [
-            ("connect_timeout", common.connect_timeout),
-            ("idle_timeout", common.idle_timeout),
-            ("every", common.every),
-            ("deadline", common.deadline),
-        ] {
-            if value.is_some_and(|value| value.0 < SHORTEST) {
-                self.report(Diagnostic::new(format!("{key} must be at least 1ms"), place(key)));
-            }
-        }
-        let rhythm = Rhythm {
-            every: common.every.map(|value| value.0),
-            deadline: common.deadline.map(|value| value.0),
-            every_span: table.get("every").and_then(Item::span),
-            deadline_span: table.get("deadline").and_then(Item::span),
-        };
-        let spec = SourceSpec {
-            name: SourceName::new(&common.name).ok()?,
-            host: host?,
-            port: port?,
-            protocol: common.protocol,
-            tls,
-            required: common.required.unwrap_or(true),
-            mode: common.mode,
-            key: common.key,
-            key_memory: common.key_memory.unwrap_or(KEY_MEMORY_DEFAULT),
-            columns: common.columns,
-            connect_timeout: common.connect_timeout.map_or(CONNECT_TIMEOUT_DEFAULT, |value| value.0),
-            idle_timeout: common.idle_timeout.map_or(IDLE_TIMEOUT_DEFAULT, |value| value.0),
-            options: OptionTable::new(options, span.clone()),
-            span,
-        };
-        let found = connector.check(&spec);
-        self.diagnostics.extend(found);
-        Some((spec, rhythm))
-    }
-
-    fn tls(&mut self, tls: &TlsSpec, table: &Table, source: &str) {
-        let item = table.get("tls");
-        let place = |key: &str| item.and_then(|tls| tls.get(key)).and_then(Item::span);
-        for (key, reason) in [("allow_plaintext", &tls.allow_plaintext), ("allow_tls12", &tls.allow_tls12)] {
-            if reason.as_deref().is_some_and(|reason| reason.trim().len() < 3) {
-                self.report(
-                    Diagnostic::new(format!("source `{source}`: {key} needs its reason"), place(key))
-                        .with_help(format!("say why, for those who review it: {key} = \"trusted rack network\"")),
-                );
-            }
-        }
-        if tls.allow_plaintext.is_some() {
-            let others = [
-                ("ca", tls.ca.is_some()),
-                ("certificate", tls.certificate.is_some()),
-                ("key", tls.key.is_some()),
-                ("server_name", tls.server_name.is_some()),
-                ("allow_tls12", tls.allow_tls12.is_some()),
-            ];
-            if let Some((key, _)) = others.into_iter().find(|(_, present)| *present) {
-                self.report(
-                    Diagnostic::new(
-                        format!("source `{source}`: `{key}` has no effect beside allow_plaintext"),
-                        place(key),
-                    )
-                    .with_help("remove one of the two"),
-                );
-            }
-        }
-        if tls.certificate.is_some() != tls.key.is_some() {
-            let (present, absent) = if tls.key.is_some() { ("key", "certificate") } else { ("certificate", "key") };
-            self.report(
-                Diagnostic::new(format!("source `{source}`: tls.{present} without tls.{absent}"), place(present))
-                    .with_help("a client certificate needs both PEM files"),
-            );
-        }
-    }
-
-    fn rounds(
-        &mut self,
-        root: &Table,
-        source_names: &BTreeMap<String, Option<Range<usize>>>,
-        sources: &BTreeMap<SourceName, Rhythm>,
-    ) -> Vec<RoundSpec> {
-        let mut rounds: Vec<RoundSpec> = Vec::new();
-        let mut names = BTreeMap::new();
-        let mut taken: BTreeMap<String, String> = BTreeMap::new();
-        for table in self.tables(root, "round") {
-            let span = table.span();
-            self.unknown_keys::<RoundTable>(&table, "round");
-            let Some(round) = self.values::<RoundTable>(table.clone(), span.clone(), "a [[round]]") else { continue };
-            let place = |key: &str| table.get(key).and_then(Item::span).or_else(|| span.clone());
-            if self.is_new("round", &round.name, place("name"), &names) {
-                names.insert(round.name.clone(), place("name"));
-            }
-            if let Some(problem) = name_problem(&round.name) {
-                let message = format!("{:?} is not a round name: {problem}", round.name);
-                self.report(Diagnostic::new(message, place("name")));
-            }
-            if round.sources.is_empty() {
-                self.report(Diagnostic::new(format!("round `{}` has no sources", round.name), place("sources")));
-            }
-            let entries = table.get("sources").and_then(Item::as_array);
-            for (index, source) in round.sources.iter().enumerate() {
-                let entry = entries.and_then(|entries| entries.get(index)).and_then(Value::span);
-                if !source_names.contains_key(source) {
-                    let known: Vec<&str> = source_names.keys().map(String::as_str).collect();
-                    self.report(unknown_value("source", source, &known, entry));
-                } else if let Some(other) = taken.insert(source.clone(), round.name.clone()) {
-                    let message = format!("source `{source}` is already in round `{other}`");
-                    let help = "a source is read by one round; describe the port twice to read it at two rhythms";
-                    self.report(Diagnostic::new(message, entry).with_help(help));
-                }
-            }
-            for (key, value) in [("every", round.every), ("deadline", round.deadline)] {
-                if value.is_some_and(|value| value.0 < SHORTEST) {
-                    self.report(Diagnostic::new(format!("{key} must be at least 1ms"), place(key)));
-                }
-            }
-            let Ok(name) = RoundName::new(&round.name) else { continue };
-            rounds.push(RoundSpec {
-                name,
-                sources: round.sources.iter().filter_map(|source| SourceName::new(source).ok()).collect(),
-                every: round.every.map_or(EVERY_DEFAULT, |value| value.0),
-                deadline: round.deadline.map_or(DEADLINE_DEFAULT, |value| value.0),
-                consistency: round.consistency,
-            });
-        }
-        for (name, rhythm) in sources {
-            if let Some(round) = taken.get(name.as_str()) {
-                for (key, span) in [("every", &rhythm.every_span), ("deadline", &rhythm.deadline_span)] {
-                    if let Some(span) = span {
-                        let message = format!("source `{name}` is in round `{round}`, whose `{key}` counts");
-                        let help = format!("write `{key}` in the [[round]]");
-                        self.report(Diagnostic::new(message, Some(span.clone())).with_help(help));
-                    }
-                }
-                continue;
-            }
-            if let Some(span) = names.get(name.as_str()) {
-                let message = format!("round `{name}` has the name of a source that it does not hold");
-                let help = "a source outside every [[round]] is a round of its own, under its own name";
-                self.report(Diagnostic::new(message, span.clone()).with_help(help));
-            }
-            let Ok(round_name) = RoundName::new(name.as_str()) else { continue };
-            rounds.push(RoundSpec {
-                name: round_name,
-                sources: vec![name.clone()],
-                every: rhythm.every.unwrap_or(EVERY_DEFAULT),
-                deadline: rhythm.deadline.unwrap_or(DEADLINE_DEFAULT),
-                consistency: Consistency::None,
-            });
-        }
-        rounds
     }
 
     /// Reads one optional `[section]`; a problem is reported and gives `None`.
