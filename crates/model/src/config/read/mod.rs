@@ -17,7 +17,6 @@ use toml_edit::{Document, Item, Table, Value};
 
 use super::{Configuration, ConnectorSet, Consistency, Diagnostic, DurationText, LakeSpec, SourceSpec, TlsSpec};
 use crate::catalog::WriteMode;
-use crate::name::SourceName;
 
 /// The longest text read, in bytes.
 pub(crate) const TEXT_LENGTH_MAX: usize = 4 << 20;
