@@ -8,7 +8,7 @@ use super::Problem;
 use crate::run::{capture, cargo};
 
 /// A crate of the workspace → the crates of the workspace that it may depend on.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("portolan-model", &[]),
     ("portolan-connect", &["portolan-model"]),
     ("portolan-rounds", &["portolan-model"]),
@@ -16,13 +16,14 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     ("portolan-query", &["portolan-model", "portolan-lake"]),
     ("portolan-testkit", &["portolan-model"]),
     ("portolan", &["portolan-model", "portolan-connect", "portolan-rounds", "portolan-lake", "portolan-query"]),
+    ("portolan-bench", &["portolan-model", "portolan-connect", "portolan-rounds", "portolan-lake", "portolan-query"]),
     ("xtask", &[]),
 ];
 
 /// A library → the crates that may have it.
 const FENCED: [(&str, &[&str]); 5] = [
     ("datafusion", &["portolan-query"]),
-    ("rusqlite", &["portolan-lake", "portolan-testkit"]),
+    ("rusqlite", &["portolan-lake", "portolan-testkit", "portolan-bench"]),
     ("mysql_async", &["portolan-connect"]),
     ("hyper", &["portolan-connect"]),
     ("clap", &["portolan"]),

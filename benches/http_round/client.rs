@@ -1,0 +1,96 @@
+//! `http_round FIRST_PORT PORTS [LAKE]`: our client of the round comparison.
+//!
+//! For each line on standard input, one round over all ports through the product's own path; prints
+//! `wall_us cpu_us answers`. Without LAKE a round ends with the rows in memory, as in `portolan fetch`: request, JSON
+//! parsed into Arrow, SHA-256 of the payload, instants noted. With LAKE it ends when the round is committed to a lake in
+//! that folder, as in `portolan run`; the difference is what committing costs.
+
+#![forbid(unsafe_code)]
+
+use std::io::{BufRead, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use portolan_bench::{Stretch, configuration};
+use portolan_connect::Registry;
+use portolan_connect::transport::SystemSecrets;
+use portolan_model::clock::SystemClock;
+use portolan_model::config::{Configuration, ConnectorSet};
+use portolan_model::source::Environment;
+use portolan_rounds::output::{MemoryRows, Receiver};
+use portolan_rounds::reading::read_all;
+use portolan_rounds::slot::Slot;
+
+/// More than any round here takes.
+const DEADLINE: Duration = Duration::from_secs(60);
+const MEMORY_BYTES_MAX: usize = 64 << 20;
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let (first_port, ports, lake) = match words.as_slice() {
+        [first_port, ports] => (first_port, ports, None),
+        [first_port, ports, lake] => (first_port, ports, Some(lake)),
+        _ => bail!("usage: http_round FIRST_PORT PORTS [LAKE]"),
+    };
+    let configuration = configuration(first_port.parse()?, ports.parse()?)?;
+    // The runtime of the product's `main`, and the round in a task of its own, as `portolan run` has it.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let clock = Arc::new(SystemClock::new());
+    let secrets = Arc::new(SystemSecrets::new(&std::env::current_dir()?));
+    let environment = Environment { clock, secrets };
+    let slots = open(&configuration, &environment)?;
+    let mut rounds = match lake {
+        None => Rounds::InMemory { slots, environment },
+        Some(_) => bail!("a lake that is written is not part of this build yet"),
+    };
+    let mut output = std::io::stdout().lock();
+    for line in std::io::stdin().lock().lines() {
+        line?;
+        let stretch = Stretch::begin();
+        let (back, answers) = runtime.block_on(tokio::spawn(rounds.next()))?;
+        let (wall_us, cpu_us) = stretch.end_us();
+        rounds = back;
+        writeln!(output, "{wall_us:.1} {cpu_us:.1} {}", answers?)?;
+        output.flush()?;
+    }
+    Ok(())
+}
+
+fn open(configuration: &Configuration, environment: &Environment) -> Result<Vec<Slot>> {
+    let connector = Registry.get("http").context("this build has no http")?;
+    let specs = configuration.sources.iter();
+    Ok(specs.map(|spec| Slot::open(spec, connector, environment, None)).collect::<Result<_, _>>()?)
+}
+
+/// Where a round's rows go.
+enum Rounds {
+    /// They stay in memory.
+    InMemory { slots: Vec<Slot>, environment: Environment },
+}
+
+impl Rounds {
+    /// Reads all ports once. Returns how many yielded a row; an error if one failed.
+    async fn next(mut self) -> (Self, Result<usize>) {
+        let answers = match &mut self {
+            Self::InMemory { slots, environment } => in_memory(slots, environment).await,
+        };
+        (self, answers)
+    }
+}
+
+async fn in_memory(slots: &mut [Slot], environment: &Environment) -> Result<usize> {
+    let receivers = slots.iter().map(|_| Receiver { table: None, memory: Some(MemoryRows::new(MEMORY_BYTES_MAX)) });
+    let receivers = receivers.collect();
+    let mut due: Vec<&mut Slot> = slots.iter_mut().collect();
+    let readings = read_all(&mut due, receivers, &*environment.clock, DEADLINE).await;
+    let mut answers = 0;
+    for (slot, reading) in due.iter_mut().zip(readings) {
+        let outcome = reading.outcome?;
+        slot.position = outcome.end.position;
+        let rows: usize =
+            reading.receiver.memory.iter().flat_map(|rows| &rows.batches).map(|batch| batch.num_rows()).sum();
+        answers += usize::from(rows == 1 && reading.measured.payload_sha256.is_some());
+    }
+    Ok(answers)
+}
