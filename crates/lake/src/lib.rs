@@ -1,5 +1,6 @@
 //! The unified store: a DuckLake 1.0 catalog in SQLite and Parquet files, written one round a transaction.
 //!
+//! - [`Lake`]: the collector's side, a [`Catalog`](portolan_model::catalog::Catalog)
 //! - [`LakeReader`] and [`Snapshot`]: reading committed states, beside a collector or without one
 //! - [`types`]: the types of stored columns
 //!
@@ -7,11 +8,28 @@
 
 #![forbid(unsafe_code)]
 
+mod cells;
+mod commit;
+mod digest;
+mod encode;
 mod error;
+mod failpoint;
+mod keys;
+mod lake;
 mod lock;
 mod reader;
+mod round;
+mod shape;
 pub mod spec;
+mod stage;
+mod state;
+mod statistics;
+mod system;
 mod text;
 pub mod types;
+mod writer;
+
+pub use failpoint::FAILPOINTS;
+pub use lake::{Lake, LakeSettings};
 
 pub use reader::{At, ColumnStatistics, DataFile, DeleteFile, FileRows, LakeReader, Snapshot, TableView};

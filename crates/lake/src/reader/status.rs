@@ -15,16 +15,7 @@ const OPERATION: &str = "read status";
 impl LakeReader {
     /// The stored state of every source, by name.
     pub fn statuses(&self) -> Result<Vec<SourceStatus>> {
-        let connection = self.connection()?;
-        let sql = "SELECT source, address, state, since, cause_kind, cause, hint, last_round, last_success, rows_total, \
-                   errors_total, failures FROM portolan_source_status ORDER BY source";
-        let mut statement = connection.prepare(sql).map_err(|error| sqlite(OPERATION, error))?;
-        let mut rows = statement.query([]).map_err(|error| sqlite(OPERATION, error))?;
-        let mut statuses = Vec::new();
-        while let Some(row) = rows.next().map_err(|error| sqlite(OPERATION, error))? {
-            statuses.push(status(row)?);
-        }
-        Ok(statuses)
+        read_statuses(&self.connection()?)
     }
 
     /// The committed position of every source that has one.
@@ -47,6 +38,18 @@ impl LakeReader {
         let read = |row: &Row<'_>| Ok((RoundId(row.get(0)?), row.get(1)?));
         row.map(read).transpose().map_err(|error| sqlite(OPERATION, error))
     }
+}
+
+pub(crate) fn read_statuses(connection: &Connection) -> Result<Vec<SourceStatus>> {
+    let sql = "SELECT source, address, state, since, cause_kind, cause, hint, last_round, last_success, rows_total, \
+               errors_total, failures FROM portolan_source_status ORDER BY source";
+    let mut statement = connection.prepare(sql).map_err(|error| sqlite(OPERATION, error))?;
+    let mut rows = statement.query([]).map_err(|error| sqlite(OPERATION, error))?;
+    let mut statuses = Vec::new();
+    while let Some(row) = rows.next().map_err(|error| sqlite(OPERATION, error))? {
+        statuses.push(status(row)?);
+    }
+    Ok(statuses)
 }
 
 pub(crate) fn read_positions(connection: &Connection) -> Result<BTreeMap<SourceName, Position>> {

@@ -216,7 +216,7 @@ fn load_files(
     let mut rows = statement.query([table, snapshot]).map_err(error)?;
     let mut files = Vec::new();
     while let Some(row) = rows.next().map_err(error)? {
-        let mut read = || -> rusqlite::Result<_> {
+        let read = || -> rusqlite::Result<_> {
             let path: String = row.get(1)?;
             let begin_snapshot = row.get(6)?;
             let partial_max: Option<i64> = row.get(8)?;

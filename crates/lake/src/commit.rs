@@ -1,0 +1,597 @@
+//! One round in one SQL transaction.
+//!
+//! Promise: after [`commit`] returns an error nothing of the round is visible; after it returns `Ok` everything is, and
+//! survives a power cut. Head and next ids are read inside `BEGIN IMMEDIATE`, never before.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use portolan_model::catalog::{SourceStatus, WriteMode};
+use portolan_model::{Error, ErrorKind, Position, Result, SourceName};
+use rusqlite::{Connection, params};
+
+use crate::cells::sqlite_type;
+use crate::encode::sync_folder;
+use crate::error::{internal, sqlite};
+use crate::failpoint;
+use crate::reader::{quoted, snapshot_time_text};
+use crate::shape::{Shape, StoredColumn};
+use crate::stage::StagedRows;
+use crate::state::{self, State, TAG_SOURCE, TAG_VARIANT, TableState};
+use crate::statistics::{Statistics, leaves};
+use crate::types::{Column, Kind};
+use crate::writer::Writer;
+
+const OPERATION: &str = "commit round";
+
+/// Everything one transaction publishes.
+pub(crate) struct Changes {
+    /// The round, where there is one.
+    pub(crate) round: Option<i64>,
+    pub(crate) tables: Vec<StagedRows>,
+    pub(crate) positions: Vec<(SourceName, Position)>,
+    pub(crate) statuses: Vec<SourceStatus>,
+    pub(crate) now: Timestamp,
+    pub(crate) message: String,
+}
+
+/// The head of the catalog and the ids that come next.
+pub(crate) struct Head {
+    pub(crate) snapshot: i64,
+    pub(crate) schema_version: i64,
+    pub(crate) next_catalog_id: i64,
+    pub(crate) next_file_id: i64,
+    /// Entries of `changes_made`.
+    pub(crate) changes: Vec<String>,
+}
+
+impl Head {
+    /// Reads the head, and moves on to the snapshot after it.
+    pub(crate) fn next(connection: &Connection) -> Result<Self> {
+        let sql = "SELECT snapshot_id, schema_version, next_catalog_id, next_file_id FROM ducklake_snapshot \
+                   ORDER BY snapshot_id DESC LIMIT 1";
+        let read = |row: &rusqlite::Row<'_>| {
+            Ok(Self {
+                snapshot: row.get::<_, i64>(0)? + 1,
+                schema_version: row.get(1)?,
+                next_catalog_id: row.get(2)?,
+                next_file_id: row.get(3)?,
+                changes: Vec::new(),
+            })
+        };
+        connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.query_row([], read))
+            .map_err(|error| sqlite(OPERATION, error))
+    }
+
+    /// Writes the snapshot.
+    pub(crate) fn write(&self, connection: &Connection, now: Timestamp, message: &str) -> Result<()> {
+        let run = || -> rusqlite::Result<()> {
+            connection.prepare_cached("INSERT INTO ducklake_snapshot VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(
+                params![
+                    self.snapshot,
+                    snapshot_time_text(now),
+                    self.schema_version,
+                    self.next_catalog_id,
+                    self.next_file_id
+                ],
+            )?;
+            connection
+                .prepare_cached("INSERT INTO ducklake_snapshot_changes VALUES (?1, ?2, 'portolan', ?3, NULL)")?
+                .execute(params![self.snapshot, self.changes.join(","), message])?;
+            Ok(())
+        };
+        run().map_err(|error| sqlite(OPERATION, error))
+    }
+}
+
+/// Commits `changes`; the snapshot they made.
+pub(crate) fn commit(writer: &mut Writer, mut changes: Changes) -> Result<i64> {
+    let folders: BTreeSet<_> = changes
+        .tables
+        .iter()
+        .flat_map(|table| &table.files)
+        .filter_map(|(file, _)| file.path.parent().map(std::path::Path::to_path_buf))
+        .collect();
+    for folder in &folders {
+        sync_folder(folder)?;
+        // A table's first file may have made its folder, and the schema's.
+        for above in folder.ancestors().skip(1).take(2) {
+            sync_folder(above)?;
+        }
+    }
+    if !folders.is_empty() {
+        failpoint::pass("commit::after_folder_fsync");
+    }
+    let snapshot = writer.transaction(|connection, state| {
+        let mut head = Head::next(connection)?;
+        for table in &mut changes.tables {
+            store_table(connection, state, &mut head, table)?;
+        }
+        failpoint::pass("commit::rows_inserted");
+        store_round(connection, &head, &changes)?;
+        head.write(connection, changes.now, &changes.message)?;
+        failpoint::pass("commit::before_commit");
+        // From here on the files may belong to the catalog, whatever COMMIT says.
+        for (_, guard) in changes.tables.iter_mut().flat_map(|table| &mut table.files) {
+            guard.keep();
+        }
+        Ok(head.snapshot)
+    })?;
+    failpoint::pass("commit::after_commit");
+    Ok(snapshot)
+}
+
+fn store_round(connection: &Connection, head: &Head, changes: &Changes) -> Result<()> {
+    let run = || -> rusqlite::Result<()> {
+        let Some(round) = changes.round else { return Ok(()) };
+        connection.prepare_cached("INSERT INTO portolan_round VALUES (?1, ?2)")?.execute([round, head.snapshot])?;
+        let sql = "INSERT INTO portolan_position VALUES (?1, ?2, ?3) \
+                   ON CONFLICT(source) DO UPDATE SET position = excluded.position, round = excluded.round";
+        let mut statement = connection.prepare_cached(sql)?;
+        for (source, position) in &changes.positions {
+            statement.execute(params![source.as_str(), position.to_text(), round])?;
+        }
+        Ok(())
+    };
+    run().map_err(|error| sqlite(OPERATION, error))?;
+    store_statuses(connection, &changes.statuses)?;
+    for (source, keys, memory) in changes.tables.iter().filter_map(|table| table.keys.as_ref()) {
+        crate::keys::store(connection, source, keys, *memory)?;
+    }
+    Ok(())
+}
+
+/// Stores the live state of sources.
+pub(crate) fn store_statuses(connection: &Connection, statuses: &[SourceStatus]) -> Result<()> {
+    let run = || -> rusqlite::Result<()> {
+        let sql = "INSERT OR REPLACE INTO portolan_source_status \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+        let mut statement = connection.prepare_cached(sql)?;
+        for status in statuses {
+            statement.execute(params![
+                status.source.as_str(),
+                status.address,
+                status.state.as_str(),
+                status.since.to_string(),
+                status.cause_kind,
+                status.cause,
+                status.hint,
+                status.last_round.map(|round| round.0),
+                status.last_success.map(|time| time.to_string()),
+                status.rows_total,
+                status.errors_total,
+                status.failures,
+            ])?;
+        }
+        Ok(())
+    };
+    run().map_err(|error| sqlite("store states", error))
+}
+
+fn store_table(connection: &Connection, state: &mut State, head: &mut Head, table: &mut StagedRows) -> Result<()> {
+    let name = (table.target.schema.to_owned(), table.target.name.clone());
+    let current = state.tables.get(&name);
+    let unchanged = match (&table.base, current) {
+        (None, None) => true,
+        (Some(base), Some(entry)) => base.id == entry.shape.id && base.schema_version == entry.shape.schema_version,
+        _ => false,
+    };
+    if !unchanged {
+        let message = format!("the columns of table `{}` were changed by another writer meanwhile", name.1);
+        return Err(Error::new(ErrorKind::Conflict, OPERATION, message)
+            .with_hint("the round is read again with the new columns"));
+    }
+    if current.is_none() {
+        let entry = create_table(connection, state, head, table)?;
+        state.tables.insert(name.clone(), entry);
+    } else if table.changed {
+        change_columns(connection, state, head, table, &name)?;
+    }
+    let Some(entry) = state.tables.get_mut(&name) else { return Err(internal(OPERATION, "a table is gone")) };
+    if table.mode == WriteMode::Replace {
+        end_rows(connection, head, entry)?;
+    }
+    if table.rows == 0 {
+        return Ok(());
+    }
+    insert_cells(connection, head, entry, table)?;
+    insert_files(connection, head, entry, table)?;
+    store_statistics(connection, entry, table)
+}
+
+fn create_table(connection: &Connection, state: &mut State, head: &mut Head, table: &StagedRows) -> Result<TableState> {
+    let schema = table.target.schema;
+    let error = |error| sqlite(OPERATION, error);
+    let schema_id = match state.schemas.get(schema) {
+        Some(id) => *id,
+        None => {
+            let id = head.next_catalog_id;
+            head.next_catalog_id += 1;
+            let sql = "INSERT INTO ducklake_schema VALUES (?1, ?2, ?3, NULL, ?4, ?5, 1)";
+            let values = params![id, uuid::Uuid::now_v7().to_string(), head.snapshot, schema, format!("{schema}/")];
+            connection.execute(sql, values).map_err(error)?;
+            head.changes.push(format!("created_schema:{}", quoted(schema)));
+            state.schemas.insert(schema.to_owned(), id);
+            id
+        }
+    };
+    let id = head.next_catalog_id;
+    head.next_catalog_id += 1;
+    let name = &table.target.name;
+    let sql = "INSERT INTO ducklake_table VALUES (?1, ?2, ?3, NULL, ?4, ?5, ?6, 1)";
+    let uuid = uuid::Uuid::now_v7().to_string();
+    connection.execute(sql, params![id, uuid, head.snapshot, schema_id, name, format!("{name}/")]).map_err(error)?;
+    head.changes.push(format!("created_table:{}.{}", quoted(schema), quoted(name)));
+    let shape = Shape {
+        id,
+        schema_version: new_schema_version(connection, head, id)?,
+        columns: table.columns.clone(),
+        next_column_id: table.next_column_id,
+        folder: state.data.join(schema).join(name),
+    };
+    for stored in &table.columns {
+        insert_column(connection, head, id, stored)?;
+    }
+    Ok(TableState {
+        shape: Arc::new(shape),
+        record_count: 0,
+        next_row_id: 0,
+        file_size_bytes: 0,
+        statistics: Default::default(),
+        inlined: false,
+        counted: false,
+    })
+}
+
+fn new_schema_version(connection: &Connection, head: &mut Head, table: i64) -> Result<i64> {
+    // One version a snapshot, however many tables change in it.
+    let sql = "SELECT schema_version FROM ducklake_snapshot ORDER BY snapshot_id DESC LIMIT 1";
+    let last: i64 = connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+        .map_err(|error| sqlite(OPERATION, error))?;
+    head.schema_version = last + 1;
+    connection
+        .execute(
+            "INSERT INTO ducklake_schema_versions VALUES (?1, ?2, ?3)",
+            [head.snapshot, head.schema_version, table],
+        )
+        .map_err(|error| sqlite(OPERATION, error))?;
+    Ok(head.schema_version)
+}
+
+fn insert_column(connection: &Connection, head: &Head, table: i64, stored: &StoredColumn) -> Result<()> {
+    insert_part(connection, head, table, &stored.column, None)?;
+    let tag = match stored.variant {
+        true => Some(TAG_VARIANT),
+        false if stored.source != stored.column.name => Some(TAG_SOURCE),
+        false => None,
+    };
+    if let Some(key) = tag {
+        let sql = "INSERT INTO ducklake_column_tag VALUES (?1, ?2, ?3, NULL, ?4, ?5)";
+        connection
+            .execute(sql, params![table, stored.column.id, head.snapshot, key, stored.source])
+            .map_err(|error| sqlite(OPERATION, error))?;
+    }
+    Ok(())
+}
+
+fn insert_part(connection: &Connection, head: &Head, table: i64, column: &Column, parent: Option<i64>) -> Result<()> {
+    let default_type = if column.kind.is_nested() { "" } else { "literal" };
+    let sql = "INSERT INTO ducklake_column VALUES (?1, ?2, NULL, ?3, ?1, ?4, ?5, NULL, 'NULL', 1, ?6, ?7, 'duckdb')";
+    let values = params![column.id, head.snapshot, table, column.name, column.kind.to_string(), parent, default_type];
+    connection.execute(sql, values).map_err(|error| sqlite(OPERATION, error))?;
+    column.kind.children().into_iter().try_for_each(|part| insert_part(connection, head, table, part, Some(column.id)))
+}
+
+fn change_columns(
+    connection: &Connection,
+    state: &mut State,
+    head: &mut Head,
+    table: &StagedRows,
+    name: &(String, String),
+) -> Result<()> {
+    let Some(entry) = state.tables.get_mut(name) else { return Err(internal(OPERATION, "a table is gone")) };
+    let id = entry.shape.id;
+    for stored in &table.columns {
+        let old = entry.shape.columns.iter().find(|old| old.column.id == stored.column.id);
+        match old {
+            Some(old) if old.column == stored.column => {}
+            Some(_) => {
+                let sql = "UPDATE ducklake_column SET end_snapshot = ?1 WHERE table_id = ?2 AND column_id = ?3 \
+                           AND end_snapshot IS NULL";
+                connection
+                    .execute(sql, [head.snapshot, id, stored.column.id])
+                    .map_err(|error| sqlite(OPERATION, error))?;
+                insert_part(connection, head, id, &stored.column, None)?;
+            }
+            None => {
+                insert_column(connection, head, id, stored)?;
+                // Rows that are there already have no value in it.
+                if entry.record_count > 0 {
+                    for leaf in leaves(&stored.column) {
+                        entry.statistics.insert(leaf.id, Statistics { nulls: 1, ..Statistics::default() });
+                        write_column_statistics(connection, id, leaf, None, &entry.statistics[&leaf.id])?;
+                    }
+                }
+            }
+        }
+    }
+    head.changes.push(format!("altered_table:{id}"));
+    entry.shape = Arc::new(Shape {
+        id,
+        schema_version: new_schema_version(connection, head, id)?,
+        columns: table.columns.clone(),
+        next_column_id: table.next_column_id,
+        folder: entry.shape.folder.clone(),
+    });
+    entry.inlined = false;
+    Ok(())
+}
+
+/// Ends every row and file of a table.
+fn end_rows(connection: &Connection, head: &mut Head, entry: &TableState) -> Result<()> {
+    let error = |error| sqlite(OPERATION, error);
+    let id = entry.shape.id;
+    for source in crate::reader::inlined_tables(connection, id)? {
+        let sql = format!("UPDATE {} SET end_snapshot = ?1 WHERE end_snapshot IS NULL", quoted(&source.name));
+        let ended = connection
+            .prepare_cached(&sql)
+            .and_then(|mut statement| statement.execute([head.snapshot]))
+            .map_err(error)?;
+        if ended > 0 {
+            push_once(&mut head.changes, format!("inlined_delete:{id}"));
+        }
+    }
+    for (table, what) in [("ducklake_data_file", true), ("ducklake_delete_file", false)] {
+        let sql = format!("UPDATE {table} SET end_snapshot = ?1 WHERE table_id = ?2 AND end_snapshot IS NULL");
+        let ended = connection
+            .prepare_cached(&sql)
+            .and_then(|mut statement| statement.execute([head.snapshot, id]))
+            .map_err(error)?;
+        if ended > 0 && what {
+            push_once(&mut head.changes, format!("deleted_from_table:{id}"));
+        }
+    }
+    Ok(())
+}
+
+fn push_once(changes: &mut Vec<String>, change: String) {
+    if !changes.contains(&change) {
+        changes.push(change);
+    }
+}
+
+/// Makes the table of inlined rows for the present columns.
+fn create_inlined(connection: &Connection, entry: &mut TableState) -> Result<()> {
+    let name = entry.inlined_name();
+    let mut sql = format!(
+        "CREATE TABLE IF NOT EXISTS {}(row_id BIGINT, begin_snapshot BIGINT, end_snapshot BIGINT",
+        quoted(&name)
+    );
+    for stored in &entry.shape.columns {
+        let _ = write!(sql, ", {} {}", quoted(&stored.column.name), sqlite_type(&stored.column.kind));
+    }
+    sql.push(')');
+    connection.execute_batch(&sql).map_err(|error| sqlite(OPERATION, error))?;
+    connection
+        .execute(
+            "INSERT INTO ducklake_inlined_data_tables VALUES (?1, ?2, ?3)",
+            params![entry.shape.id, name, entry.shape.schema_version],
+        )
+        .map_err(|error| sqlite(OPERATION, error))?;
+    entry.inlined = true;
+    Ok(())
+}
+
+fn insert_cells(
+    connection: &Connection,
+    head: &mut Head,
+    entry: &mut TableState,
+    table: &mut StagedRows,
+) -> Result<()> {
+    let Some(cells) = &mut table.cells else { return Ok(()) };
+    if !entry.inlined {
+        create_inlined(connection, entry)?;
+    }
+    // Rounds tell their own snapshot, which is known only here.
+    if table.target.schema == crate::system::SCHEMA && table.target.name == crate::system::ROUNDS {
+        let place = table.columns.iter().position(|stored| stored.column.name == crate::system::SNAPSHOT_COLUMN);
+        if let Some(place) = place {
+            cells.set_integer(place, head.snapshot);
+        }
+    }
+    let mut sql = format!("INSERT INTO {} VALUES (?, ?, NULL", quoted(&entry.inlined_name()));
+    for _ in &entry.shape.columns {
+        sql.push_str(", ?");
+    }
+    sql.push(')');
+    let run = || -> rusqlite::Result<()> {
+        let mut statement = connection.prepare_cached(&sql)?;
+        for row in 0..cells.rows() {
+            statement.raw_bind_parameter(1, entry.next_row_id + row as i64)?;
+            statement.raw_bind_parameter(2, head.snapshot)?;
+            for (place, value) in cells.row(row).enumerate() {
+                statement.raw_bind_parameter(place + 3, value)?;
+            }
+            statement.raw_execute()?;
+        }
+        Ok(())
+    };
+    run().map_err(|error| sqlite(OPERATION, error))?;
+    head.changes.push(format!("inlined_insert:{}", entry.shape.id));
+    // DuckDB takes a file id for rows that it keeps inside the catalog; so do we.
+    head.next_file_id += 1;
+    entry.next_row_id += cells.rows() as i64;
+    entry.record_count += cells.rows() as i64;
+    Ok(())
+}
+
+fn insert_files(connection: &Connection, head: &mut Head, entry: &mut TableState, table: &StagedRows) -> Result<()> {
+    for (file, _) in &table.files {
+        let id = head.next_file_id;
+        head.next_file_id += 1;
+        let row = FileRow {
+            id,
+            table: entry.shape.id,
+            begin: head.snapshot,
+            row_id_start: entry.next_row_id,
+            partial_max: None,
+        };
+        insert_file(connection, &row, file, &entry.shape.columns)?;
+        entry.next_row_id += file.rows as i64;
+        entry.record_count += file.rows as i64;
+        entry.file_size_bytes += file.size_bytes as i64;
+    }
+    if !table.files.is_empty() {
+        head.changes.push(format!("inserted_into_table:{}", entry.shape.id));
+    }
+    Ok(())
+}
+
+/// What the catalog says of a data file beside what is in it.
+pub(crate) struct FileRow {
+    pub(crate) id: i64,
+    pub(crate) table: i64,
+    pub(crate) begin: i64,
+    pub(crate) row_id_start: i64,
+    pub(crate) partial_max: Option<i64>,
+}
+
+/// Puts a data file and its statistics into the catalog.
+pub(crate) fn insert_file(
+    connection: &Connection,
+    row: &FileRow,
+    file: &crate::encode::WrittenFile,
+    columns: &[StoredColumn],
+) -> Result<()> {
+    let Some(name) = file.path.file_name().and_then(|name| name.to_str()) else {
+        return Err(internal(OPERATION, "a file has no name"));
+    };
+    let run = || -> rusqlite::Result<()> {
+        let sql = "INSERT INTO ducklake_data_file VALUES \
+                   (?1, ?2, ?3, NULL, NULL, ?4, 1, 'parquet', ?5, ?6, ?7, ?8, NULL, NULL, NULL, ?9)";
+        connection.prepare_cached(sql)?.execute(params![
+            row.id,
+            row.table,
+            row.begin,
+            name,
+            file.rows,
+            file.size_bytes,
+            file.footer_size_bytes,
+            row.row_id_start,
+            row.partial_max
+        ])?;
+        let sql = "INSERT INTO ducklake_file_column_stats VALUES (?1, ?2, ?3, 0, ?4, ?5, ?6, ?7, ?8, NULL)";
+        let mut statement = connection.prepare_cached(sql)?;
+        // A file's columns are the first of the table's: those after were added later in the same round.
+        for (stored, known) in columns.iter().zip(&file.statistics) {
+            let nested = stored.column.kind.is_nested();
+            for leaf in leaves(&stored.column) {
+                let (min, max) = if nested { (None, None) } else { known.texts(&leaf.kind) };
+                let (values, nulls) = match nested {
+                    true => (None, None),
+                    false => (Some(known.values - known.nulls), Some(known.nulls)),
+                };
+                let nan = if nested { None } else { known.nan_flag(&leaf.kind) };
+                statement.execute(params![row.id, row.table, leaf.id, values, nulls, min, max, nan])?;
+            }
+        }
+        Ok(())
+    };
+    run().map_err(|error| sqlite(OPERATION, error))
+}
+
+fn store_statistics(connection: &Connection, entry: &mut TableState, table: &StagedRows) -> Result<()> {
+    let id = entry.shape.id;
+    for (place, stored) in table.columns.iter().enumerate() {
+        let mut added = Statistics::default();
+        let parts = table.files.iter().map(|(file, _)| &file.statistics).chain([&table.statistics]);
+        for part in parts {
+            match part.get(place) {
+                Some(part) => added.merge(part),
+                // A file from before the column was added: nulls.
+                None if !part.is_empty() => added.nulls += 1,
+                None => {}
+            }
+        }
+        if stored.column.name == crate::system::SNAPSHOT_COLUMN && table.target.schema == crate::system::SCHEMA {
+            added.unbounded = true;
+            added.range = None;
+        }
+        for leaf in leaves(&stored.column) {
+            let old = entry.statistics.get(&leaf.id).cloned();
+            let mut new = old.clone().unwrap_or_default();
+            if stored.column.kind.is_nested() {
+                new.merge(&Statistics { nulls: 1, unbounded: true, ..Statistics::default() });
+            } else {
+                new.merge(&added);
+            }
+            // Only what is stored counts: how many nulls there are is not.
+            new.values = 1;
+            new.nulls = new.nulls.min(1);
+            if old.as_ref() != Some(&new) {
+                write_column_statistics(connection, id, leaf, old.as_ref(), &new)?;
+                entry.statistics.insert(leaf.id, new);
+            }
+        }
+    }
+    write_table_statistics(connection, entry)
+}
+
+/// Writes the counts of a table.
+pub(crate) fn write_table_statistics(connection: &Connection, entry: &mut TableState) -> Result<()> {
+    let values = params![entry.shape.id, entry.record_count, entry.next_row_id, entry.file_size_bytes];
+    let sql = match entry.counted {
+        true => {
+            "UPDATE ducklake_table_stats SET record_count = ?2, next_row_id = ?3, file_size_bytes = ?4 \
+                 WHERE table_id = ?1"
+        }
+        false => "INSERT INTO ducklake_table_stats VALUES (?1, ?2, ?3, ?4)",
+    };
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.execute(values))
+        .map_err(|error| sqlite(OPERATION, error))?;
+    entry.counted = true;
+    Ok(())
+}
+
+fn write_column_statistics(
+    connection: &Connection,
+    table: i64,
+    column: &Column,
+    old: Option<&Statistics>,
+    new: &Statistics,
+) -> Result<()> {
+    let (min, max) = new.texts(&column.kind);
+    let nan: Option<bool> = match column.kind {
+        Kind::Float32 | Kind::Float64 => new.nan_flag(&column.kind),
+        _ => None,
+    };
+    let values = params![table, column.id, new.nulls > 0, nan, min, max];
+    let sql = match old {
+        Some(_) => {
+            "UPDATE ducklake_table_column_stats SET contains_null = ?3, contains_nan = ?4, min_value = ?5, \
+             max_value = ?6 WHERE table_id = ?1 AND column_id = ?2"
+        }
+        None => "INSERT INTO ducklake_table_column_stats VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL)",
+    };
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.execute(values))
+        .map_err(|error| sqlite(OPERATION, error))?;
+    Ok(())
+}
+
+/// Loads the state anew if somebody else has written since.
+pub(crate) fn refresh(connection: &Connection, layout: &crate::spec::Layout, state: &mut State) -> Result<()> {
+    if state::data_version(connection)? != state.data_version {
+        *state = state::load(connection, layout)?;
+    }
+    Ok(())
+}

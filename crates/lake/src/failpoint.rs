@@ -1,0 +1,35 @@
+//! Named points at which a crash campaign kills the process.
+//!
+//! With the feature `failpoints`, `FAILPOINTS="commit::before_commit=return"` (or `5*off->return` for the sixth time)
+//! ends the process at that point without a word, as a power cut would. Without the feature nothing is left of them.
+
+/// Every point, in the order in which a commit or a job passes them.
+pub const FAILPOINTS: &[&str] = &[
+    "stage::after_file_write",
+    "stage::after_file_fsync",
+    "commit::after_folder_fsync",
+    "commit::transaction_begun",
+    "commit::rows_inserted",
+    "commit::before_commit",
+    "commit::after_commit",
+    "flush::file_written",
+    "flush::before_commit",
+    "flush::after_commit",
+    "merge::file_written",
+    "merge::before_commit",
+    "merge::after_commit",
+    "expire::before_commit",
+    "expire::after_commit",
+    "orphans::file_removed",
+    "checkpoint::before",
+];
+
+/// Passes the point `name`: with the feature on and the point armed, the process ends here.
+#[cfg(feature = "failpoints")]
+pub(crate) fn pass(name: &'static str) {
+    fail::fail_point!(name, |_| std::process::abort());
+}
+
+/// Passes the point `name`: nothing, without the feature.
+#[cfg(not(feature = "failpoints"))]
+pub(crate) fn pass(_name: &'static str) {}

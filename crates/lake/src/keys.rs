@@ -1,0 +1,141 @@
+//! Items that have been stored before are not stored again.
+//!
+//! Promise: a row whose key was committed before, and is still remembered, or came earlier in the same round, is left
+//! out and counted. The keys are stored in the transaction that publishes the rows. A row whose key columns are all
+//! null has no identity and is always kept.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use arrow::array::{Array, BooleanArray};
+use arrow::compute::filter_record_batch;
+use arrow::record_batch::RecordBatch;
+use portolan_model::{Error, ErrorKind, Result, SourceName};
+use rusqlite::{Connection, OptionalExtension, params};
+use sha2::{Digest, Sha256};
+
+use crate::digest;
+use crate::error::{arrow as arrow_error, sqlite};
+use crate::shape::Columns;
+
+/// The digest of a key's canonical bytes.
+pub(crate) type KeyDigest = [u8; 16];
+
+/// Leaves out items that have been stored before.
+pub(crate) struct KeyFilter {
+    source: SourceName,
+    key: Vec<String>,
+    seen: HashSet<KeyDigest>,
+    /// Keys of this round, in row order.
+    pub(crate) new: Vec<KeyDigest>,
+}
+
+impl KeyFilter {
+    pub(crate) fn new(source: SourceName, key: Vec<String>) -> Self {
+        Self { source, key, seen: HashSet::new(), new: Vec::new() }
+    }
+
+    /// The rows of `batch` that have not been stored before, and how many have.
+    pub(crate) fn filter(&mut self, batch: RecordBatch, catalog: &Mutex<Connection>) -> Result<(RecordBatch, u64)> {
+        let digests = self.digests(&batch)?;
+        let connection = catalog.lock().unwrap_or_else(PoisonError::into_inner);
+        let sql = "SELECT 1 FROM portolan_item_key WHERE source = ?1 AND digest = ?2";
+        let mut statement = connection.prepare_cached(sql).map_err(|error| sqlite("look up item keys", error))?;
+        let mut keep = Vec::with_capacity(digests.len());
+        for digest in digests {
+            let Some(digest) = digest else {
+                keep.push(true);
+                continue;
+            };
+            let new = !self.seen.contains(&digest) && {
+                let found = statement.query_row(params![self.source.as_str(), digest], |_| Ok(())).optional();
+                found.map_err(|error| sqlite("look up item keys", error))?.is_none()
+            };
+            if new {
+                self.seen.insert(digest);
+                self.new.push(digest);
+            }
+            keep.push(new);
+        }
+        let duplicates = keep.iter().filter(|keep| !**keep).count() as u64;
+        if duplicates == 0 {
+            return Ok((batch, 0));
+        }
+        let batch = filter_record_batch(&batch, &BooleanArray::from(keep));
+        Ok((batch.map_err(|error| arrow_error("leave out duplicates", error))?, duplicates))
+    }
+
+    fn digests(&self, batch: &RecordBatch) -> Result<Vec<Option<KeyDigest>>> {
+        let schema = batch.schema();
+        let mut parts = Vec::new();
+        for name in &self.key {
+            let Some((index, field)) = schema.column_with_name(name) else {
+                let message = format!("rows lack the key column `{name}`");
+                return Err(Error::new(ErrorKind::Data, "leave out duplicates", message)
+                    .with_source(&self.source)
+                    .with_hint("name columns that every row has under `key`"));
+            };
+            // The stored form of the values, so that a key is the same whichever width it comes in.
+            let mut columns = Columns::new(None, false);
+            let mut placed = Vec::new();
+            columns.place(field, batch.column(index), &mut placed)?;
+            if let Some((place, array)) = placed.pop() {
+                parts.push((columns.list.swap_remove(place).column.kind, array));
+            }
+        }
+        let mut bytes = Vec::new();
+        let digests = (0..batch.num_rows()).map(|row| {
+            if parts.iter().all(|(_, array)| array.is_null(row)) {
+                return None;
+            }
+            bytes.clear();
+            for (kind, array) in &parts {
+                match array.is_valid(row) {
+                    true => digest::value(array.as_ref(), row, kind, &mut bytes),
+                    false => bytes.push(b'0'),
+                }
+            }
+            let mut short = KeyDigest::default();
+            short.copy_from_slice(&Sha256::digest(&bytes)[..16]);
+            Some(short)
+        });
+        Ok(digests.collect())
+    }
+}
+
+/// Stores the keys of a round and forgets old ones, a bounded number at a time.
+///
+/// # Errors
+/// `Conflict` if another round stored one of them meanwhile.
+pub(crate) fn store(connection: &Connection, source: &SourceName, keys: &[KeyDigest], key_memory: u64) -> Result<()> {
+    let operation = "store item keys";
+    let error = |error| sqlite(operation, error);
+    let sql = "SELECT coalesce(max(sequence), 0), coalesce(min(sequence), 0) FROM portolan_item_key WHERE source = ?1";
+    let (last, first): (i64, i64) = connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.query_row([source.as_str()], |row| Ok((row.get(0)?, row.get(1)?))))
+        .map_err(error)?;
+    let mut insert =
+        connection.prepare_cached("INSERT OR IGNORE INTO portolan_item_key VALUES (?1, ?2, ?3)").map_err(error)?;
+    let mut sequence = last;
+    for key in keys {
+        sequence += 1;
+        if insert.execute(params![source.as_str(), key, sequence]).map_err(error)? == 0 {
+            return Err(Error::new(ErrorKind::Conflict, operation, "another round stored the same item meanwhile")
+                .with_source(source)
+                .with_hint("read the round again: its items will be found stored"));
+        }
+    }
+    let memory = i64::try_from(key_memory).unwrap_or(i64::MAX);
+    // Twice what came, and some: the surplus shrinks at each commit, and no commit is long.
+    let step = (keys.len() as i64).saturating_mul(2).saturating_add(1_000);
+    let limit = sequence.saturating_sub(memory).min(first.saturating_add(step));
+    if limit >= first && first > 0 {
+        let sql = "DELETE FROM portolan_item_key WHERE source = ?1 AND sequence <= ?2";
+        connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute(params![source.as_str(), limit]))
+            .map_err(error)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! The lake as the collector has it open.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use portolan_model::catalog::{Catalog, SourceStatus, Staging, WriteMode};
+use portolan_model::clock::Clock;
+use portolan_model::config::LakeSpec;
+use portolan_model::{Position, Result, RoundId, SourceName};
+use rusqlite::Connection;
+
+use crate::commit::{Changes, commit, store_statuses};
+use crate::error::{file as file_error, sqlite};
+use crate::reader::snapshot_time_text;
+use crate::round::Round;
+use crate::shape::SharedShape;
+use crate::spec::{Layout, open_reader, open_writer};
+use crate::stage::{StagedFiles, Stager, Target};
+use crate::writer::{Shapes, Writer, WriterHandle, shape_of};
+use crate::{lock, system};
+
+/// How the lake stores and keeps itself in shape; from `[lake]` in the configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LakeSettings {
+    /// Rows of a table and round up to which they are kept inside the catalog.
+    pub inline_rows: u32,
+    /// Rows inside the catalog from which on a table is flushed to Parquet.
+    pub flush_rows: u32,
+    /// Age of the oldest row inside the catalog from which on a table is flushed.
+    pub flush_after: Duration,
+    /// Files smaller than this, in bytes, are merged with their neighbours.
+    pub merge_below_bytes: u64,
+    /// Age from which on a snapshot can no longer be read.
+    pub keep_snapshots: Duration,
+    /// How long a file that the catalog no longer names is kept for those still reading it, and how old a file that the
+    /// catalog never named must be to be taken for an orphan.
+    pub grace: Duration,
+}
+
+impl Default for LakeSettings {
+    fn default() -> Self {
+        Self::from(&LakeSpec::default())
+    }
+}
+
+impl From<&LakeSpec> for LakeSettings {
+    fn from(spec: &LakeSpec) -> Self {
+        Self {
+            inline_rows: spec.inline_rows,
+            flush_rows: spec.flush_rows,
+            flush_after: spec.flush_after.0,
+            merge_below_bytes: spec.merge_below.0,
+            keep_snapshots: spec.keep_snapshots.0,
+            grace: Duration::from_secs(600),
+        }
+    }
+}
+
+/// What stagings and maintenance share.
+pub(crate) struct Context {
+    pub(crate) layout: Layout,
+    pub(crate) settings: LakeSettings,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) staged: Arc<StagedFiles>,
+    pub(crate) writer: WriterHandle,
+    /// For looking up item keys.
+    pub(crate) lookup: Mutex<Connection>,
+    shapes: Shapes,
+    next_round: AtomicI64,
+}
+
+impl Context {
+    /// The committed columns of a table.
+    pub(crate) fn shape(&self, target: &Target) -> Option<SharedShape> {
+        shape_of(&self.shapes, target)
+    }
+}
+
+/// A lake, open for collecting. At most one process has a lake open so; readers need not care.
+pub struct Lake {
+    pub(crate) context: Arc<Context>,
+}
+
+impl std::fmt::Debug for Lake {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Lake").field("folder", &self.context.layout.folder).finish_non_exhaustive()
+    }
+}
+
+impl Lake {
+    /// Opens the lake in `folder`, making it if it is not there, and takes the collector's lock.
+    ///
+    /// # Errors
+    /// `Conflict` naming the process that collects into it already, `StorageFull`, `Storage`, or `Corrupt` for a lake
+    /// of a newer format.
+    pub async fn open(folder: &Path, settings: LakeSettings, clock: Arc<dyn Clock>) -> Result<Self> {
+        let folder = folder.to_path_buf();
+        let open = move || Self::open_blocking(&folder, settings, clock);
+        let lake = tokio::task::spawn_blocking(open)
+            .await
+            .map_err(|error| crate::error::internal("open lake", "opening was interrupted").with_cause(error))??;
+        lake.create_system_tables().await?;
+        Ok(lake)
+    }
+
+    fn open_blocking(folder: &Path, settings: LakeSettings, clock: Arc<dyn Clock>) -> Result<Self> {
+        std::fs::create_dir_all(folder.join("data")).map_err(|error| file_error("open lake", folder, error))?;
+        let layout = Layout::new(folder)?;
+        let collector = lock::take(&layout.lock())?;
+        let connection = open_writer(&layout, &snapshot_time_text(clock.wall()))?;
+        let last: i64 = connection
+            .query_row("SELECT coalesce(max(round), 0) FROM portolan_round", [], |row| row.get(0))
+            .map_err(|error| sqlite("open lake", error))?;
+        let writer = Writer::new(connection, layout.clone(), collector)?;
+        let shapes = writer.shapes();
+        let context = Context {
+            lookup: Mutex::new(open_reader(&layout)?),
+            layout,
+            settings,
+            clock,
+            staged: Arc::default(),
+            writer: WriterHandle::start(writer)?,
+            shapes,
+            next_round: AtomicI64::new(last + 1),
+        };
+        Ok(Self { context: Arc::new(context) })
+    }
+
+    /// The lake's folder, absolute.
+    pub fn folder(&self) -> PathBuf {
+        self.context.layout.folder.clone()
+    }
+
+    /// Schema `portolan` is there from the start, so that a query on it never fails for want of a round.
+    async fn create_system_tables(&self) -> Result<()> {
+        let target = |name: &str| Target { schema: system::SCHEMA, name: name.to_owned() };
+        if self.context.shape(&target(system::QUARANTINE)).is_some() {
+            return Ok(());
+        }
+        let mut tables = Vec::new();
+        for (name, rows) in system::empty()? {
+            let mut stager = Stager::new(self.context.clone(), target(name), WriteMode::Append, None);
+            stager.push(rows)?;
+            tables.push(stager.finish()?);
+        }
+        let changes = Changes {
+            round: None,
+            tables,
+            positions: Vec::new(),
+            statuses: Vec::new(),
+            now: self.context.clock.wall(),
+            message: "create system tables".to_owned(),
+        };
+        self.context.writer.run(move |writer| commit(writer, changes)).await?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Catalog for Lake {
+    async fn positions(&self) -> Result<BTreeMap<SourceName, Position>> {
+        self.context.writer.run(|writer| crate::reader::read_positions(writer.connection())).await
+    }
+
+    async fn statuses(&self) -> Result<BTreeMap<SourceName, SourceStatus>> {
+        let statuses = self.context.writer.run(|writer| crate::reader::read_statuses(writer.connection())).await?;
+        Ok(statuses.into_iter().map(|status| (status.source.clone(), status)).collect())
+    }
+
+    async fn begin(&self) -> Result<Box<dyn Staging>> {
+        let round = self.context.next_round.fetch_add(1, Ordering::Relaxed);
+        Ok(Box::new(Round::new(self.context.clone(), RoundId(round))))
+    }
+
+    async fn record_states(&self, states: &[SourceStatus]) -> Result<()> {
+        let states = states.to_vec();
+        let store = move |writer: &mut Writer| writer.transaction(|connection, _| store_statuses(connection, &states));
+        self.context.writer.run(store).await
+    }
+}

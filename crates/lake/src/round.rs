@@ -1,0 +1,274 @@
+//! One round being staged: the tables of its sources, its quarantine, its commit.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use portolan_model::catalog::{Commit, SourceStatus, StagedTable, Staging, TableSpec, TableStaging, WriteMode};
+use portolan_model::round::{ReceiptVerdict, RoundRecord, RoundVerdict};
+use portolan_model::source::QuarantineItem;
+use portolan_model::{Error, ErrorKind, Result, RoundId, SourceName};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::commit::{Changes, commit};
+use crate::error::internal;
+use crate::lake::Context;
+use crate::stage::{SourceRows, StagedRows, Stager, Target};
+use crate::system;
+
+/// Batches that may wait for the encoder: with the one in work, what a source is ahead of the disk.
+const ENCODER_QUEUE: usize = 2;
+/// Rows of a batch above which its work is left to a thread of its own.
+const THREAD_ROWS: u64 = 1_024;
+/// Quarantined items kept in memory before they become rows.
+const QUARANTINE_ITEMS: usize = 1_000;
+
+/// What finished tables hand to their round.
+#[derive(Default)]
+struct Parts {
+    tables: Vec<(SourceName, StagedRows)>,
+    quarantine: Vec<RecordBatch>,
+}
+
+type SharedParts = Arc<Mutex<Parts>>;
+
+/// The lake's [`Staging`].
+pub(crate) struct Round {
+    context: Arc<Context>,
+    round: RoundId,
+    parts: SharedParts,
+    opened: HashSet<SourceName>,
+}
+
+impl Round {
+    pub(crate) fn new(context: Arc<Context>, round: RoundId) -> Self {
+        Self { context, round, parts: SharedParts::default(), opened: HashSet::new() }
+    }
+
+    fn system_rows(&self, name: &str, batches: Vec<RecordBatch>) -> Result<StagedRows> {
+        let target = Target { schema: system::SCHEMA, name: name.to_owned() };
+        let mut stager = Stager::new(self.context.clone(), target, WriteMode::Append, None);
+        for batch in batches {
+            stager.push(batch)?;
+        }
+        stager.finish()
+    }
+}
+
+#[async_trait]
+impl Staging for Round {
+    fn round(&self) -> RoundId {
+        self.round
+    }
+
+    fn table(&mut self, spec: TableSpec) -> Result<Box<dyn TableStaging>> {
+        if !self.opened.insert(spec.source.clone()) {
+            return Err(internal("stage table", "a source has one table in a round").with_source(&spec.source));
+        }
+        let target = Target { schema: "main", name: spec.source.as_str().to_owned() };
+        let source = SourceRows {
+            source: spec.source.clone(),
+            round: self.round.0,
+            time_us: spec.time.as_microsecond(),
+            key: spec.key,
+            key_memory: spec.key_memory,
+        };
+        let stager = Stager::new(self.context.clone(), target, spec.mode, Some(source));
+        Ok(Box::new(Table {
+            round: self.round,
+            time_us: spec.time.as_microsecond(),
+            inline_rows: u64::from(self.context.settings.inline_rows),
+            source: spec.source,
+            place: Place::Here(Box::new(stager)),
+            parts: self.parts.clone(),
+            quarantine: Vec::new(),
+            quarantined_batches: Vec::new(),
+            quarantined: 0,
+        }))
+    }
+
+    async fn commit(self: Box<Self>, mut record: RoundRecord, states: &[SourceStatus]) -> Result<Commit> {
+        let parts = std::mem::take(&mut *self.parts.lock().unwrap_or_else(PoisonError::into_inner));
+        let rejected = record.verdict == RoundVerdict::Rejected;
+        let mut positions = Vec::new();
+        for receipt in &mut record.receipts {
+            let staged = parts.tables.iter().find(|(source, _)| *source == receipt.source);
+            receipt.rows_sha256 = staged.filter(|_| !rejected).map(|(_, rows)| rows.rows_sha256.clone());
+            if rejected {
+                continue;
+            }
+            if let (ReceiptVerdict::Ok | ReceiptVerdict::Unchanged, Some(position)) =
+                (receipt.verdict, &receipt.position_after)
+            {
+                positions.push((receipt.source.clone(), position.clone()));
+            }
+        }
+        let mut tables: Vec<StagedRows> = Vec::new();
+        if !rejected {
+            tables.extend(parts.tables.into_iter().map(|(_, rows)| rows));
+            if !parts.quarantine.is_empty() {
+                tables.push(self.system_rows(system::QUARANTINE, parts.quarantine)?);
+            }
+        }
+        tables.push(self.system_rows(system::ROUNDS, vec![system::rounds(self.round.0, &record)?])?);
+        if !record.receipts.is_empty() {
+            let receipts = system::receipts(self.round.0, &record.receipts)?;
+            tables.push(self.system_rows(system::RECEIPTS, vec![receipts])?);
+        }
+        let round = self.round;
+        let changes = Changes {
+            round: Some(round.0),
+            tables,
+            positions,
+            statuses: states.to_vec(),
+            now: self.context.clock.wall(),
+            message: format!("round {round} of {}", record.name),
+        };
+        let snapshot = self.context.writer.run(move |writer| commit(writer, changes)).await?;
+        Ok(Commit { round, snapshot })
+    }
+
+    async fn abort(self: Box<Self>) {
+        // Files go with what staged them; removing them is disk work.
+        let parts = self.parts.clone();
+        let _ = tokio::task::spawn_blocking(move || {
+            drop(std::mem::take(&mut *parts.lock().unwrap_or_else(PoisonError::into_inner)));
+        })
+        .await;
+    }
+}
+
+enum Message {
+    Rows(RecordBatch),
+    Finish,
+}
+
+/// Where the work on a table's rows is done.
+enum Place {
+    /// At the caller: few rows, which stay in memory.
+    Here(Box<Stager>),
+    /// On a thread of their own: many rows, which go to a file.
+    Thread { sender: mpsc::Sender<Message>, done: JoinHandle<Result<Option<StagedRows>>> },
+    /// It failed, or has ended.
+    Ended,
+}
+
+struct Table {
+    round: RoundId,
+    time_us: i64,
+    inline_rows: u64,
+    source: SourceName,
+    place: Place,
+    parts: SharedParts,
+    quarantine: Vec<QuarantineItem>,
+    quarantined_batches: Vec<RecordBatch>,
+    quarantined: u64,
+}
+
+impl Table {
+    fn to_thread(mut stager: Box<Stager>) -> Place {
+        let (sender, mut receiver) = mpsc::channel(ENCODER_QUEUE);
+        let run = move || {
+            while let Some(message) = receiver.blocking_recv() {
+                match message {
+                    Message::Rows(batch) => stager.push(batch)?,
+                    Message::Finish => return stager.finish().map(Some),
+                }
+            }
+            Ok(None)
+        };
+        Place::Thread { sender, done: tokio::task::spawn_blocking(run) }
+    }
+
+    /// The error with which the thread ended.
+    async fn failure(&mut self) -> Error {
+        let Place::Thread { done, .. } = std::mem::replace(&mut self.place, Place::Ended) else {
+            return self.ended();
+        };
+        match done.await {
+            Ok(Err(error)) => error,
+            _ => self.ended(),
+        }
+    }
+
+    fn ended(&self) -> Error {
+        internal("stage rows", "the table has ended").with_source(&self.source)
+    }
+
+    fn pack_quarantine(&mut self) -> Result<()> {
+        if !self.quarantine.is_empty() {
+            let items = std::mem::take(&mut self.quarantine);
+            self.quarantined_batches.push(system::quarantine(self.round.0, self.time_us, &self.source, &items)?);
+        }
+        Ok(())
+    }
+}
+
+/// Quarantined items of one source and round that are kept; a source that yields more is misconfigured.
+const QUARANTINED_MAX: u64 = 100_000;
+
+#[async_trait]
+impl TableStaging for Table {
+    async fn write(&mut self, batch: RecordBatch) -> Result<()> {
+        if let Place::Here(stager) = &self.place
+            && (batch.num_rows() as u64 > THREAD_ROWS || stager.rows() + batch.num_rows() as u64 > self.inline_rows)
+            && let Place::Here(stager) = std::mem::replace(&mut self.place, Place::Ended)
+        {
+            self.place = Self::to_thread(stager);
+        }
+        let result = match &mut self.place {
+            Place::Here(stager) => stager.push(batch),
+            Place::Thread { sender, .. } => match sender.send(Message::Rows(batch)).await {
+                Ok(()) => Ok(()),
+                Err(_) => Err(self.failure().await),
+            },
+            Place::Ended => Err(self.ended()),
+        };
+        result.map_err(|error| {
+            self.place = Place::Ended;
+            error.with_source(&self.source)
+        })
+    }
+
+    async fn quarantine(&mut self, item: QuarantineItem) -> Result<()> {
+        if self.quarantined >= QUARANTINED_MAX {
+            let message = format!("more than {QUARANTINED_MAX} items of one round cannot be stored as configured");
+            return Err(Error::new(ErrorKind::Limit, "quarantine", message)
+                .with_source(&self.source)
+                .with_hint("look at portolan.quarantine of an earlier round, and at the source's format and columns"));
+        }
+        self.quarantined += 1;
+        self.quarantine.push(item);
+        if self.quarantine.len() >= QUARANTINE_ITEMS { self.pack_quarantine() } else { Ok(()) }
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<StagedTable> {
+        self.pack_quarantine()?;
+        let rows = match std::mem::replace(&mut self.place, Place::Ended) {
+            Place::Here(stager) => stager.finish().map_err(|error| error.with_source(&self.source))?,
+            Place::Thread { sender, done } => {
+                // A thread that has ended before tells why when it is joined.
+                let _ = sender.send(Message::Finish).await;
+                drop(sender);
+                match done.await {
+                    Ok(Ok(Some(rows))) => rows,
+                    Ok(Err(error)) => return Err(error.with_source(&self.source)),
+                    Ok(Ok(None)) | Err(_) => return Err(self.ended()),
+                }
+            }
+            Place::Ended => return Err(self.ended()),
+        };
+        let staged = StagedTable {
+            rows: rows.rows,
+            duplicates: rows.duplicates,
+            quarantined: self.quarantined,
+            rows_sha256: rows.rows_sha256.clone(),
+        };
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.tables.push((self.source.clone(), rows));
+        parts.quarantine.append(&mut self.quarantined_batches);
+        Ok(staged)
+    }
+}

@@ -1,0 +1,394 @@
+//! The columns of a table: those committed, those a round adds, and where each incoming column goes.
+//!
+//! Promise: nothing is lost when types change. A column is widened where every value it holds keeps its meaning; a
+//! value that does not fit its column exactly goes to a variant column of its own type, `<name>__<type>`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, new_null_array};
+use arrow::compute::kernels::{boolean, cmp, nullif};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{self as ty, DataType, Field};
+use portolan_model::{Error, ErrorKind, Result};
+
+use crate::error::arrow as arrow_error;
+use crate::types::{Column, Kind, kind_of};
+
+/// Whole numbers up to this magnitude are exact as a 64-bit float.
+const EXACT_FLOAT: i64 = 1 << 53;
+/// The most columns a table may have.
+const COLUMNS_MAX: usize = 4_000;
+
+/// A column with what it was made for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct StoredColumn {
+    pub(crate) column: Column,
+    /// The name that the source gives it.
+    pub(crate) source: String,
+    /// Whether it takes the values that do not fit the source's main column.
+    pub(crate) variant: bool,
+}
+
+/// A committed table, as stagings see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
+    pub(crate) id: i64,
+    /// The version of its columns.
+    pub(crate) schema_version: i64,
+    pub(crate) columns: Vec<StoredColumn>,
+    pub(crate) next_column_id: i64,
+    /// Where its files are.
+    pub(crate) folder: PathBuf,
+}
+
+/// The columns of a table while a round adds rows to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Columns {
+    pub(crate) list: Vec<StoredColumn>,
+    pub(crate) next_id: i64,
+    /// Counts changes, so that a file is ended when its columns are no longer the table's.
+    pub(crate) version: u64,
+    /// Whether a table of a source: two leading columns, and names are checked.
+    leading: bool,
+}
+
+impl Columns {
+    /// The columns of a committed table, or those of a new one.
+    pub(crate) fn new(base: Option<&Shape>, leading: bool) -> Self {
+        if let Some(shape) = base {
+            return Self { list: shape.columns.clone(), next_id: shape.next_column_id, version: 0, leading };
+        }
+        let mut columns = Self { list: Vec::new(), next_id: 1, version: 0, leading };
+        if leading {
+            columns.push("_round", "_round", Kind::Int64, false);
+            columns.push("_time", "_time", Kind::TimestampTz, false);
+        }
+        columns
+    }
+
+    /// The bare columns.
+    pub(crate) fn plain(&self) -> Vec<Column> {
+        self.list.iter().map(|stored| stored.column.clone()).collect()
+    }
+
+    fn push(&mut self, name: &str, source: &str, kind: Kind, variant: bool) -> usize {
+        let id = self.next_id;
+        self.next_id += 1;
+        let kind = self.renumber(kind);
+        let column = Column { id, name: name.to_owned(), kind };
+        self.list.push(StoredColumn { column, source: source.to_owned(), variant });
+        self.version += 1;
+        self.list.len() - 1
+    }
+
+    /// Gives the parts of a nested type ids of this table.
+    fn renumber(&mut self, kind: Kind) -> Kind {
+        let mut part = |column: Column| {
+            let id = self.next_id;
+            self.next_id += 1;
+            Column { id, name: column.name, kind: self.renumber(column.kind) }
+        };
+        match kind {
+            Kind::List(element) => Kind::List(Box::new(part(*element))),
+            Kind::Map(key, value) => Kind::Map(Box::new(part(*key)), Box::new(part(*value))),
+            Kind::Struct(fields) => Kind::Struct(fields.into_iter().map(part).collect()),
+            simple => simple,
+        }
+    }
+
+    /// A name for `wanted` that is neither reserved nor taken, whatever its case: with `_2`, `_3`, … where it is.
+    fn free_name(&self, wanted: &str) -> String {
+        let clean: String = wanted.chars().map(|c| if c.is_control() { '_' } else { c }).collect();
+        let base = if clean.is_empty() { "column".to_owned() } else { clean };
+        let taken = |name: &str| {
+            let lower = name.to_lowercase();
+            (self.leading && is_reserved(&lower)) || self.list.iter().any(|c| c.column.name.to_lowercase() == lower)
+        };
+        if !taken(&base) {
+            return base;
+        }
+        (2u32..).map(|number| format!("{base}_{number}")).find(|name| !taken(name)).unwrap_or(base)
+    }
+
+    /// Places one incoming column: appends `(place, array)` pairs to `out`.
+    ///
+    /// # Errors
+    /// `Data` for a type without a lossless place, `Limit` for too many columns.
+    pub(crate) fn place(&mut self, field: &Field, array: &ArrayRef, out: &mut Vec<(usize, ArrayRef)>) -> Result<()> {
+        let Some(kind) = kind_of(field)? else { return Ok(()) };
+        let main = self.list.iter().position(|stored| stored.source == *field.name() && !stored.variant);
+        let Some(main) = main else {
+            if self.list.len() >= COLUMNS_MAX {
+                let message = format!("column `{}` would be number {}", field.name(), COLUMNS_MAX + 1);
+                return Err(Error::new(ErrorKind::Limit, "store rows", message)
+                    .with_hint("let the source yield fewer columns, for example the changing part as one JSON text"));
+            }
+            let name = self.free_name(field.name());
+            let place = self.push(&name, field.name(), kind, false);
+            out.push((place, stored_array(array, field, &self.list[place].column)?));
+            return Ok(());
+        };
+        if self.list[main].column.kind.is_nested() && has_untyped(field.data_type()) {
+            // An empty list or a missing part says nothing about its type: it takes the column's.
+            if let Ok(array) = stored_array(array, field, &self.list[main].column) {
+                out.push((main, array));
+                return Ok(());
+            }
+        }
+        let existing = self.list[main].column.kind.clone();
+        match relation(&existing, &kind) {
+            Relation::Fits => out.push((main, stored_array(array, field, &self.list[main].column)?)),
+            Relation::Widen(wider) => {
+                self.list[main].column.kind = wider;
+                self.version += 1;
+                return self.place(field, array, out);
+            }
+            Relation::ByValue => {
+                let own = Column { id: 0, name: field.name().clone(), kind: kind.clone() };
+                let values = stored_array(array, field, &own)?;
+                let (fitting, rest) = split(&values, &kind, &existing)?;
+                out.push((main, fitting));
+                if let Some(rest) = rest {
+                    self.place_variant(main, &own, &rest, out)?;
+                }
+            }
+            Relation::Apart => {
+                if array.null_count() == array.len() {
+                    return Ok(());
+                }
+                let own = Column { id: 0, name: field.name().clone(), kind };
+                let values = stored_array(array, field, &own)?;
+                self.place_variant(main, &own, &values, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn place_variant(
+        &mut self,
+        main: usize,
+        own: &Column,
+        values: &ArrayRef,
+        out: &mut Vec<(usize, ArrayRef)>,
+    ) -> Result<()> {
+        // The widest type of its class, so that one variant column serves all widths.
+        let kind = match &own.kind {
+            Kind::Int8 | Kind::Int16 | Kind::Int32 => Kind::Int64,
+            Kind::UInt8 | Kind::UInt16 | Kind::UInt32 => Kind::UInt64,
+            Kind::Float32 => Kind::Float64,
+            other => other.clone(),
+        };
+        let source = self.list[main].source.clone();
+        let found = self
+            .list
+            .iter()
+            .position(|stored| stored.variant && stored.source == source && stored.column.kind.same_shape(&kind));
+        let place = match found {
+            Some(place) => place,
+            None => {
+                let name = self.free_name(&format!("{}__{}", self.list[main].column.name, kind.word()));
+                self.push(&name, &source, kind, true)
+            }
+        };
+        let options = CastOptions { safe: false, ..CastOptions::default() };
+        let array = cast_with_options(values, &self.list[place].column.kind.arrow(), &options);
+        out.push((place, array.map_err(|error| arrow_error("store rows", error))?));
+        Ok(())
+    }
+}
+
+/// Names that DuckLake or the lake itself uses inside a table.
+fn is_reserved(lower: &str) -> bool {
+    matches!(lower, "row_id" | "rowid" | "begin_snapshot" | "end_snapshot" | "_round" | "_time")
+        || lower.starts_with("_ducklake_internal_")
+}
+
+/// A row of columns as arrays in the order of `columns`, nulls where nothing came.
+pub(crate) fn fill(columns: &Columns, parts: Vec<(usize, ArrayRef)>, rows: usize) -> Vec<ArrayRef> {
+    let mut arrays: Vec<Option<ArrayRef>> = vec![None; columns.list.len()];
+    for (place, array) in parts {
+        arrays[place] = Some(array);
+    }
+    let pairs = arrays.into_iter().zip(&columns.list);
+    pairs.map(|(array, stored)| array.unwrap_or_else(|| new_null_array(&stored.column.kind.arrow(), rows))).collect()
+}
+
+#[derive(Debug, PartialEq)]
+enum Relation {
+    /// Every value of the incoming type is one of the column's.
+    Fits,
+    /// The column can be widened so that it is.
+    Widen(Kind),
+    /// Some values may be.
+    ByValue,
+    /// No value is.
+    Apart,
+}
+
+fn relation(existing: &Kind, incoming: &Kind) -> Relation {
+    if existing.same_shape(incoming) {
+        return Relation::Fits;
+    }
+    match (integer(existing), integer(incoming)) {
+        (Some((signed, bits)), Some((incoming_signed, incoming_bits))) => {
+            let covers = |signed: bool, bits: u8| match (signed, incoming_signed) {
+                (true, true) | (false, false) => bits >= incoming_bits,
+                (true, false) => bits > incoming_bits,
+                (false, true) => false,
+            };
+            if covers(signed, bits) {
+                return Relation::Fits;
+            }
+            let wider = [(signed, 16), (signed, 32), (signed, 64), (true, 16), (true, 32), (true, 64)];
+            // An unsigned column may become a signed one only with room for all it holds.
+            let holds = |(other, width): &(bool, u8)| *width > bits || (*other == signed && *width >= bits);
+            match wider.into_iter().filter(holds).find(|(signed, bits)| covers(*signed, *bits)) {
+                Some((signed, bits)) => Relation::Widen(integer_kind(signed, bits)),
+                None => Relation::ByValue,
+            }
+        }
+        (None, Some((_, bits))) => match existing {
+            Kind::Float64 if bits <= 32 => Relation::Fits,
+            Kind::Float32 if bits <= 16 => Relation::Fits,
+            Kind::Float32 => Relation::Widen(Kind::Float64),
+            Kind::Float64 => Relation::ByValue,
+            Kind::Decimal(precision, scale) if precision - scale >= digits(bits) => Relation::Fits,
+            Kind::Decimal(..) => Relation::ByValue,
+            _ => Relation::Apart,
+        },
+        // A float is no decimal, whatever its shortest digits look like.
+        (Some(_), None) => match incoming {
+            Kind::Float32 | Kind::Float64 | Kind::Decimal(..) => Relation::ByValue,
+            _ => Relation::Apart,
+        },
+        (None, None) => match (existing, incoming) {
+            (Kind::Float64, Kind::Float32) => Relation::Fits,
+            (Kind::Float32, Kind::Float64) => Relation::Widen(Kind::Float64),
+            (Kind::Decimal(p, s), Kind::Decimal(q, t)) if s >= t && p - s >= q - t => Relation::Fits,
+            (Kind::Decimal(..), Kind::Decimal(..)) => Relation::ByValue,
+            (
+                Kind::TimestampMs | Kind::Timestamp | Kind::TimestampNs,
+                Kind::TimestampMs | Kind::Timestamp | Kind::TimestampNs,
+            ) => Relation::ByValue,
+            _ => Relation::Apart,
+        },
+    }
+}
+
+fn integer(kind: &Kind) -> Option<(bool, u8)> {
+    Some(match kind {
+        Kind::Int8 => (true, 8),
+        Kind::Int16 => (true, 16),
+        Kind::Int32 => (true, 32),
+        Kind::Int64 => (true, 64),
+        Kind::UInt8 => (false, 8),
+        Kind::UInt16 => (false, 16),
+        Kind::UInt32 => (false, 32),
+        Kind::UInt64 => (false, 64),
+        _ => return None,
+    })
+}
+
+fn integer_kind(signed: bool, bits: u8) -> Kind {
+    match (signed, bits) {
+        (true, 16) => Kind::Int16,
+        (true, 32) => Kind::Int32,
+        (true, _) => Kind::Int64,
+        (false, 16) => Kind::UInt16,
+        (false, 32) => Kind::UInt32,
+        (false, _) => Kind::UInt64,
+    }
+}
+
+/// Decimal digits that any integer of this width fits in.
+fn digits(bits: u8) -> u8 {
+    match bits {
+        8 => 3,
+        16 => 5,
+        32 => 10,
+        _ => 20,
+    }
+}
+
+/// Splits values into those that are exactly the same in `target`, and the rest, if there are any.
+fn split(values: &ArrayRef, kind: &Kind, target: &Kind) -> Result<(ArrayRef, Option<ArrayRef>)> {
+    let arrow = |error| arrow_error("store rows", error);
+    let options = CastOptions { safe: true, ..CastOptions::default() };
+    let there = cast_with_options(values, &target.arrow(), &options).map_err(arrow)?;
+    let back = cast_with_options(&there, &kind.arrow(), &options).map_err(arrow)?;
+    let same = cmp::not_distinct(values, &back).map_err(arrow)?;
+    let same = boolean::and(&same, &exact(values, &there, kind, target)).map_err(arrow)?;
+    let other = boolean::not(&same).map_err(arrow)?;
+    let fitting = nullif::nullif(&there, &other).map_err(arrow)?;
+    let rest = nullif::nullif(values, &same).map_err(arrow)?;
+    let rest = (rest.null_count() < rest.len()).then_some(rest);
+    Ok((fitting, rest))
+}
+
+/// Where a round trip of the types is not proof enough: floats beyond 2^53, and negative zero.
+fn exact(values: &ArrayRef, there: &ArrayRef, kind: &Kind, target: &Kind) -> BooleanArray {
+    let all = || BooleanArray::from(vec![true; values.len()]);
+    let within = |value: f64| value.abs() <= EXACT_FLOAT as f64 && !(value == 0.0 && value.is_sign_negative());
+    let floats = |array: &ArrayRef| -> BooleanArray {
+        let float = |row: usize| match array.data_type() {
+            DataType::Float32 => f64::from(array.as_primitive::<ty::Float32Type>().value(row)),
+            _ => array.as_primitive::<ty::Float64Type>().value(row),
+        };
+        (0..array.len()).map(|row| Some(array.is_null(row) || within(float(row)))).collect()
+    };
+    match (kind, target) {
+        (Kind::Float32 | Kind::Float64, _) => floats(values),
+        (_, Kind::Float64 | Kind::Float32) => floats(there),
+        _ => all(),
+    }
+}
+
+fn has_untyped(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Null => true,
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::Map(item, _) => has_untyped(item.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| has_untyped(field.data_type())),
+        _ => false,
+    }
+}
+
+/// An incoming array as the column's type.
+fn stored_array(array: &ArrayRef, field: &Field, column: &Column) -> Result<ArrayRef> {
+    let target = column.kind.arrow();
+    if *array.data_type() == target {
+        return Ok(array.clone());
+    }
+    let array = without_zone(array);
+    if let (DataType::Struct(fields), Kind::Json) = (array.data_type(), &column.kind)
+        && fields.is_empty()
+    {
+        // An object without members has no column: it is kept as the JSON text it was.
+        let texts = (0..array.len()).map(|row| array.is_valid(row).then_some("{}"));
+        return Ok(Arc::new(texts.collect::<arrow::array::StringArray>()));
+    }
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(&array, &target, &options).map_err(|error| {
+        let message =
+            format!("column `{}` of type {} does not convert to {}", field.name(), field.data_type(), column.kind);
+        Error::new(ErrorKind::Data, "store rows", message).with_cause(error)
+    })
+}
+
+/// Nanoseconds with a zone are kept as nanoseconds in UTC: the instant, not the local clock.
+fn without_zone(array: &ArrayRef) -> ArrayRef {
+    match array.data_type() {
+        DataType::Timestamp(ty::TimeUnit::Nanosecond, Some(_)) => {
+            Arc::new(array.as_primitive::<ty::TimestampNanosecondType>().clone().with_timezone_opt(None::<Arc<str>>))
+        }
+        _ => array.clone(),
+    }
+}
+
+/// The base of a staging and what the writer knows of it, shared.
+pub(crate) type SharedShape = Arc<Shape>;
