@@ -1,7 +1,7 @@
 //! Incremental reads: what is new, all of it, from an exact position.
 
 use portolan_model::source::Phase;
-use portolan_model::{ErrorKind, Position};
+use portolan_model::{ErrorKind, Position, Retry};
 
 use crate::support::{failure, fresh, open, problems, read, server};
 
@@ -134,6 +134,39 @@ async fn a_late_window_reads_again_and_never_turns_back() {
 
     let error = failure(&mut open(&options.replace("\"1h\"", "5"))).await;
     assert_eq!(error.kind(), ErrorKind::Configuration);
+
+    // A window that reaches below the smallest unsigned number.
+    let table = fresh("late");
+    server()
+        .sql(&format!("CREATE TABLE {table} (id bigint unsigned primary key); INSERT INTO {table} VALUES (0), (3)"))
+        .unwrap();
+    let mut source = open(&format!("table = \"{table}\"\ncursor = \"id\"\nlate_window = 10\nkey = [\"id\"]"));
+    let (_, end) = read(&mut source, None).await.unwrap();
+    assert_eq!(read(&mut source, end.position.as_ref()).await.unwrap().0.rows(), 2);
+}
+
+#[tokio::test]
+async fn a_table_may_change_between_rounds() {
+    let table = fresh("altered");
+    server()
+        .sql(&format!("CREATE TABLE {table} (id bigint primary key, v int); INSERT INTO {table} VALUES (1, 1)"))
+        .unwrap();
+    let mut source = open(&format!("table = \"{table}\"\ncursor = \"id\""));
+    let (_, end) = read(&mut source, None).await.unwrap();
+    server()
+        .sql(&format!(
+            "ALTER TABLE {table} ADD COLUMN w bigint FIRST, DROP COLUMN v; INSERT INTO {table} VALUES (7, 2)"
+        ))
+        .unwrap();
+    let (recorder, end) = read(&mut source, end.position.as_ref()).await.unwrap();
+    assert_eq!((recorder.integers("w"), recorder.integers("id")), (vec![7], vec![2]));
+    server().sql(&format!("ALTER TABLE {table} MODIFY id varchar(20)")).unwrap();
+    let error = read(&mut source, end.position.as_ref()).await.err().unwrap();
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::Data, Retry::Transient), "{error:?}");
+    let error = read(&mut source, end.position.as_ref()).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Configuration, "the position is of another kind: {error:?}");
+    server().sql(&format!("DROP TABLE {table}")).unwrap();
+    assert_eq!(failure(&mut source).await.kind(), ErrorKind::NotFound);
 }
 
 #[tokio::test]

@@ -125,6 +125,7 @@ async fn a_port_that_misbehaves_is_told_apart() {
         assert_eq!(error.kind(), kind, "{mode:?}: {error:?}");
         assert!(error.address().is_some_and(|address| address.ends_with(&proxy.port().to_string())));
         proxy.set(Mode::Pass);
+        until("the port listens again", || std::net::TcpStream::connect(("127.0.0.1", proxy.port())).is_ok()).await;
         assert_eq!(read(&mut source, None).await.unwrap().0.rows(), 400_000, "after {mode:?}");
     }
 }

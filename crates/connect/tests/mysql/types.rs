@@ -277,3 +277,39 @@ async fn server_defaults_do_not_change_what_is_read() {
     assert_eq!(here.batches, there.batches);
     assert_eq!(there.rows(), 2);
 }
+
+#[tokio::test]
+async fn expressions_have_types_that_hold_their_values() {
+    let table = fresh("sums");
+    server()
+        .sql(&format!(
+            "CREATE TABLE {table} (d decimal(65,30), u bigint unsigned); INSERT INTO {table} VALUES \
+             (99999999999999999999999999999999999.999999999999999999999999999999, 18446744073709551615), (-1, 1)"
+        ))
+        .unwrap();
+    let expressions = [
+        "sum(d)",
+        "avg(d)",
+        "sum(u)",
+        "max(u)",
+        "-99999.5",
+        "1/3",
+        "count(*)",
+        "0.5 + sum(u)",
+        "sum(u) * 1.000001",
+        "max(u) - 1",
+        "round(min(d), 2)",
+        "cast(7.25 as decimal(4,2))",
+        "case when 1 then 1.5 else 100 end",
+    ];
+    let columns: Vec<String> =
+        expressions.iter().enumerate().map(|(index, expression)| format!("{expression} as c{index}")).collect();
+    let sql = format!("select {} from {table} where u > 0", columns.join(", "));
+    let expected = server().sql(&sql).unwrap();
+    let (recorder, _) = read(&mut open(&format!("query = \"{sql}\"")), None).await.unwrap();
+    assert_eq!(recorder.quarantined, []);
+    for (index, expected) in expected.trim_end().split('\t').enumerate() {
+        let array = recorder.batches[0].column(index);
+        assert_eq!(text_of(array, 0, ""), expected, "{} as {}", expressions[index], array.data_type());
+    }
+}

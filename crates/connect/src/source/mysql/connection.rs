@@ -1,6 +1,6 @@
-//! One connection: handshake, login, session, statements.
+//! One connection, logged in: its session, its statements, and their end.
 //!
-//! Promise: a connection that is given back after an error is never used again; no secret reaches an error.
+//! Promise: every answer is bounded; a session is the same whatever the server's defaults are.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,22 +10,19 @@ use portolan_model::{Error, ErrorKind, Result};
 
 use super::cursor::Parameter;
 use super::error::Subject;
-use super::wire::login;
-use super::wire::message::{
-    CONNECTION_CHARACTER_SET, Column, Greeting, Prepared, ServerError, capability, column_type,
-};
-use super::wire::packets::{Located, PacketStream, malformed};
+use super::handshake::{self, Session};
+use super::wire::message::{Column, Prepared, capability, column_type};
+use super::wire::packets::{Located, malformed};
 use super::wire::reader::{Malformed, Reader, put_bytes};
-
 use crate::transport::tls::Tls;
-use crate::transport::{Dialer, ObservedSocket, Stream, sniff};
+use crate::transport::{Dialer, ObservedSocket};
 
-/// Answers to our own small questions have at most so many rows.
-const ROWS_MAX: usize = 100_000;
-/// Rounds of a login: more is a server that plays with us.
-const LOGIN_STEPS_MAX: usize = 8;
-const GREETING_BYTES_MAX: usize = 1 << 16;
-
+/// Answers to our own small questions have at most so many bytes.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// The most columns that MySQL and MariaDB know of one table.
+const COLUMNS_MAX: u16 = 4_096;
+/// A longer column definition is no server's.
+const DEFINITION_BYTES_MAX: usize = 16 << 10;
 /// Makes the session the same whatever the server's defaults are: text in UTF-8, instants in UTC, zero dates shown,
 /// no silent limit of rows, patience while the lake is slow, nothing written.
 const SESSION: [&str; 2] = [
@@ -71,16 +68,9 @@ pub(super) enum Step<'a> {
 
 /// An open connection, logged in.
 pub(super) struct Connection {
-    packets: PacketStream<Stream>,
+    /// What the login has settled.
+    pub(super) session: Session,
     endpoint: Arc<Endpoint>,
-    capabilities: u32,
-    extended_metadata: bool,
-    /// The server's number of this connection, for KILL.
-    pub(super) thread_id: u32,
-    /// The server's version.
-    pub(super) server: String,
-    /// Negotiated TLS version and cipher suite.
-    pub(super) tls: Option<String>,
 }
 
 impl Connection {
@@ -90,123 +80,46 @@ impl Connection {
         let deadline = tokio::time::Instant::now() + allowed;
         let socket = ObservedSocket::new(endpoint.dialer.clone().connect(deadline, allowed).await?);
         let mut greeted = false;
-        match tokio::time::timeout_at(deadline, Self::log_in(socket, endpoint, &mut greeted)).await {
+        let session = async {
+            let session = handshake::log_in(socket, endpoint, &mut greeted).await?;
+            let mut connection = Self { session, endpoint: endpoint.clone() };
+            for statement in SESSION {
+                connection.query(statement).await?;
+            }
+            Ok(connection)
+        };
+        match tokio::time::timeout_at(deadline, session).await {
             Ok(result) => result,
-            Err(_) => Err(no_greeting(allowed, greeted)),
+            Err(_) => Err(handshake::no_answer(allowed, greeted)),
         }
-    }
-
-    async fn log_in(socket: ObservedSocket, endpoint: &Arc<Endpoint>, greeted: &mut bool) -> Result<Self> {
-        let mut packets = PacketStream::new(socket, endpoint.connect_timeout);
-        let greeting = receive_greeting(&mut packets, endpoint).await?;
-        *greeted = true;
-        let mut capabilities = (capability::LONG_FLAG
-            | capability::PROTOCOL_41
-            | capability::TRANSACTIONS
-            | capability::SECURE_CONNECTION
-            | capability::PLUGIN_AUTHENTICATION
-            | capability::CONNECT_ATTRIBUTES
-            | capability::AUTHENTICATION_DATA_LENGTH_ENCODED
-            | capability::DEPRECATE_EOF)
-            & greeting.capabilities
-            | capability::CONNECT_WITH_DATABASE;
-        if capabilities & capability::PROTOCOL_41 == 0 {
-            return Err(Error::new(ErrorKind::Protocol, "log in", "the server is older than MySQL 4.1"));
-        }
-        let mariadb_capabilities = greeting.mariadb_capabilities & capability::MARIADB_EXTENDED_METADATA;
-        capabilities |= greeting.capabilities & capability::MYSQL;
-        let mut head = |tls: u32| {
-            capabilities |= tls;
-            let mut head = capabilities.to_le_bytes().to_vec();
-            head.extend_from_slice(&(1u32 << 30).to_le_bytes()); // longest packet we send or take
-            head.push(CONNECTION_CHARACTER_SET);
-            head.extend_from_slice(&[0; 19]);
-            head.extend_from_slice(&mariadb_capabilities.to_le_bytes());
-            head
-        };
-        let mut tls_name = None;
-        let (stream, sequence) = if let Some(tls) = &endpoint.tls {
-            if greeting.capabilities & capability::TLS == 0 {
-                return Err(Error::new(ErrorKind::Tls, "start TLS", "the server does not offer TLS").with_hint(
-                    "set ssl_cert and ssl_key on the server, or write tls = { allow_plaintext = \"REASON\" }",
-                ));
-            }
-            packets.send(&head(capability::TLS)).await?;
-            let (socket, sequence) = packets.into_stream()?;
-            let stream = tls.handshake(socket).await?;
-            tls_name = Some(negotiated(stream.get_ref().1));
-            (Stream::tls(stream), sequence)
-        } else {
-            let (socket, sequence) = packets.into_stream()?;
-            (Stream::plain(socket), sequence)
-        };
-        let mut packets = PacketStream::new(stream, endpoint.idle_timeout).resumed(sequence, endpoint.tls.clone());
-        let is_encrypted = endpoint.tls.is_some();
-        let password = endpoint.password.as_ref().map_or(&b""[..], |password| password.expose().as_bytes());
-        let plugin = if greeting.plugin.is_empty() { login::NATIVE } else { &greeting.plugin };
-        // Any answer will do for a method we do not know: the server then names the account's own.
-        let answer = login::answer(plugin, &greeting.nonce, password, is_encrypted).unwrap_or_default();
-        let mut response = head(0);
-        response.extend_from_slice(endpoint.subject.user.as_bytes());
-        response.push(0);
-        if capabilities & capability::AUTHENTICATION_DATA_LENGTH_ENCODED != 0 {
-            put_bytes(&mut response, &answer);
-        } else {
-            response.push(answer.len() as u8);
-            response.extend_from_slice(&answer);
-        }
-        response.extend_from_slice(endpoint.subject.database.as_bytes());
-        response.push(0);
-        if capabilities & capability::PLUGIN_AUTHENTICATION != 0 {
-            response.extend_from_slice(plugin.as_bytes());
-            response.push(0);
-        }
-        if capabilities & capability::CONNECT_ATTRIBUTES != 0 {
-            let mut attributes = Vec::new();
-            for (name, value) in [("program_name", "portolan"), ("_client_version", env!("CARGO_PKG_VERSION"))] {
-                put_bytes(&mut attributes, name.as_bytes());
-                put_bytes(&mut attributes, value.as_bytes());
-            }
-            put_bytes(&mut response, &attributes);
-        }
-        packets.send(&response).await?;
-        authenticate(&mut packets, endpoint, plugin.to_owned(), greeting.nonce.clone(), password).await?;
-        let mut connection = Self {
-            packets,
-            endpoint: endpoint.clone(),
-            capabilities,
-            extended_metadata: mariadb_capabilities != 0,
-            thread_id: greeting.thread_id,
-            server: greeting.display_version().to_owned(),
-            tls: tls_name,
-        };
-        for statement in SESSION {
-            connection.query(statement).await?;
-        }
-        Ok(connection)
     }
 
     /// Whether the server still answers.
-    pub(super) async fn ping(&mut self) -> Result<()> {
-        self.send(command::PING, &[]).await?;
-        self.packet().await.map(drop)
+    pub(super) async fn is_alive(&mut self) -> bool {
+        let patience = self.endpoint.connect_timeout;
+        let answer = async {
+            self.send(command::PING, &[]).await?;
+            self.packet().await
+        };
+        matches!(tokio::time::timeout(patience, answer).await, Ok(Ok(_)))
     }
 
     /// Runs a small statement; its rows as text.
     pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
         self.send(command::QUERY, sql.as_bytes()).await?;
         let located = self.packet().await?;
-        let header = self.packets.bytes(&located);
+        let header = self.session.packets.bytes(&located);
         if header.first() == Some(&0) {
             return Ok(Vec::new());
         }
         let columns = column_count(header)?;
         self.definitions(columns).await?;
-        let mut rows = Vec::new();
+        let (mut rows, mut bytes) = (Vec::new(), 0);
         loop {
-            let located = self.packets.receive().await?;
+            let located = self.session.packets.receive().await?;
             match self.step(&located, "read answer")? {
                 Step::Row(packet) => {
+                    bytes += packet.len();
                     let mut reader = Reader::new(packet);
                     let row = (0..columns)
                         .map(|_| {
@@ -215,8 +128,8 @@ impl Connection {
                         })
                         .collect::<Result<_, _>>();
                     rows.push(row.map_err(malformed)?);
-                    if rows.len() > ROWS_MAX {
-                        return Err(Error::new(ErrorKind::Limit, "read answer", "an answer has too many rows"));
+                    if bytes > ANSWER_BYTES_MAX {
+                        return Err(Error::new(ErrorKind::Limit, "read answer", "an answer is too long"));
                     }
                 }
                 _ => return Ok(rows),
@@ -228,7 +141,10 @@ impl Connection {
     pub(super) async fn prepare(&mut self, sql: &str, parameters: usize) -> Result<PreparedStatement> {
         self.send(command::STATEMENT_PREPARE, sql.as_bytes()).await?;
         let located = self.packet().await?;
-        let prepared = Prepared::parse(self.packets.bytes(&located)).map_err(malformed)?;
+        let prepared = Prepared::parse(self.session.packets.bytes(&located)).map_err(malformed)?;
+        if prepared.columns > COLUMNS_MAX {
+            return Err(malformed(Malformed("an absurd number of columns")));
+        }
         if prepared.parameters > 0 {
             self.definitions(prepared.parameters).await?;
         }
@@ -260,14 +176,14 @@ impl Connection {
 
     /// Sends a request made by [`Self::execution`].
     pub(super) async fn send_execution(&mut self, request: &[u8]) -> Result<()> {
-        self.packets.reset_sequence();
-        self.packets.send(request).await
+        self.session.packets.reset_sequence();
+        self.session.packets.send(request).await
     }
 
     /// Reads the head of the answer to an execution: the columns of the rows that follow.
     pub(super) async fn answer_columns(&mut self) -> Result<Vec<Column>> {
         let located = self.packet().await?;
-        let header = self.packets.bytes(&located);
+        let header = self.session.packets.bytes(&located);
         if header.first() == Some(&0) {
             return Err(Error::new(ErrorKind::Configuration, "read rows", "the query yields no rows at all")
                 .with_hint("`query` must be a SELECT"));
@@ -278,7 +194,7 @@ impl Connection {
 
     /// What has been received of the rows.
     pub(super) fn next_row(&mut self) -> Result<Step<'_>> {
-        match self.packets.locate()? {
+        match self.session.packets.locate()? {
             Some(located) => self.step(&located, "read rows"),
             None => Ok(Step::Pending),
         }
@@ -286,23 +202,23 @@ impl Connection {
 
     /// Waits for more bytes.
     pub(super) async fn fill(&mut self) -> Result<()> {
-        self.packets.fill().await
+        self.session.packets.fill().await
     }
 
     /// Bytes received since the last call.
     pub(super) fn take_received_bytes(&mut self) -> u64 {
-        self.packets.take_received_bytes()
+        self.session.packets.take_received_bytes()
     }
 
     /// Says goodbye.
     pub(super) async fn close(mut self) {
         if self.send(command::QUIT, &[]).await.is_ok() {
-            self.packets.shutdown().await;
+            self.session.packets.shutdown().await;
         }
     }
 
     fn step(&self, located: &Located, operation: &'static str) -> Result<Step<'_>> {
-        let packet = self.packets.bytes(located);
+        let packet = self.session.packets.bytes(located);
         match packet.first() {
             Some(0xFF) => Err(self.refusal(operation, packet)),
             // A row of text may begin with the same byte, but only if it is longer than a frame.
@@ -312,28 +228,32 @@ impl Connection {
     }
 
     async fn send(&mut self, code: u8, body: &[u8]) -> Result<()> {
-        self.packets.reset_sequence();
-        self.packets.send(&[&[code], body].concat()).await
+        self.session.packets.reset_sequence();
+        self.session.packets.send(&[&[code], body].concat()).await
     }
 
     /// The next packet, unless it is an error.
     async fn packet(&mut self) -> Result<Located> {
-        let located = self.packets.receive().await?;
-        let packet = self.packets.bytes(&located);
+        let located = self.session.packets.receive().await?;
+        let packet = self.session.packets.bytes(&located);
         if packet.first() == Some(&0xFF) { Err(self.refusal("run statement", packet)) } else { Ok(located) }
     }
 
     fn refusal(&self, operation: &'static str, packet: &[u8]) -> Error {
-        refusal(&self.endpoint.subject, operation, packet)
+        handshake::refusal(&self.endpoint.subject, operation, packet)
     }
 
     async fn definitions(&mut self, count: u16) -> Result<Vec<Column>> {
         let mut columns = Vec::new();
         for _ in 0..count {
             let located = self.packet().await?;
-            columns.push(Column::parse(self.packets.bytes(&located), self.extended_metadata).map_err(malformed)?);
+            let packet = self.session.packets.bytes(&located);
+            if packet.len() > DEFINITION_BYTES_MAX {
+                return Err(malformed(Malformed("a column definition is too long")));
+            }
+            columns.push(Column::parse(packet, self.session.extended_metadata).map_err(malformed)?);
         }
-        if self.capabilities & capability::DEPRECATE_EOF == 0 {
+        if self.session.capabilities & capability::DEPRECATE_EOF == 0 {
             self.packet().await?;
         }
         Ok(columns)
@@ -362,99 +282,10 @@ impl Parameter {
     }
 }
 
-fn negotiated(session: &rustls::ClientConnection) -> String {
-    let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS of unknown version");
-    match session.negotiated_cipher_suite() {
-        Some(suite) => format!("{version} {:?}", suite.suite()),
-        None => version.to_owned(),
-    }
-}
-
 fn column_count(header: &[u8]) -> Result<u16> {
     let count = Reader::new(header).length().map_err(malformed)?;
-    u16::try_from(count).ok().filter(|count| *count > 0).ok_or_else(|| malformed(Malformed("a number of columns")))
-}
-
-fn refusal(subject: &Subject, operation: &'static str, packet: &[u8]) -> Error {
-    match ServerError::parse(packet) {
-        Ok(error) => subject.map(operation, &error),
-        Err(cause) => malformed(cause),
-    }
-}
-
-fn no_greeting(timeout: Duration, greeted: bool) -> Error {
-    let seconds = timeout.as_secs_f64();
-    let (what, hint) = if greeted {
-        ("log in", "the server is slow or hangs: SHOW PROCESSLIST on the server")
-    } else {
-        (
-            "receive greeting",
-            "the port accepts connections and says nothing: is it a MySQL server? HTTP servers wait so",
-        )
-    };
-    Error::new(ErrorKind::Timeout, what, format!("no answer within {seconds} s")).with_hint(hint)
-}
-
-async fn receive_greeting(packets: &mut PacketStream<ObservedSocket>, endpoint: &Endpoint) -> Result<Greeting> {
-    // A peer of another protocol is told by its first bytes: they would be read as an absurd length and number.
-    while packets.unread().len() < 5 {
-        packets.fill().await.map_err(|error| match error.kind() {
-            ErrorKind::Timeout => no_greeting(endpoint.connect_timeout, false),
-            _ => error,
-        })?;
-    }
-    let said = packets.unread();
-    let length = u32::from_le_bytes([said[0], said[1], said[2], 0]) as usize;
-    if length > GREETING_BYTES_MAX || said[3] != 0 || !matches!(said[4], 10 | 0xFF) {
-        let what = sniff::describe(said).map(|what| format!(" but {what}")).unwrap_or_default();
-        let message = format!("\"{}\" is no MySQL greeting{what}", sniff::shown(said));
-        return Err(Error::new(ErrorKind::Protocol, "receive greeting", message)
-            .with_hint("another service listens on this port: check `port` and `protocol`"));
-    }
-    let located = packets.receive().await?;
-    let packet = packets.bytes(&located);
-    if packet.first() == Some(&0xFF) {
-        return Err(refusal(&endpoint.subject, "connect", packet));
-    }
-    Greeting::parse(packet).map_err(malformed)
-}
-
-async fn authenticate(
-    packets: &mut PacketStream<Stream>,
-    endpoint: &Endpoint,
-    mut plugin: String,
-    mut nonce: Vec<u8>,
-    password: &[u8],
-) -> Result<()> {
-    let is_encrypted = endpoint.tls.is_some();
-    for _ in 0..LOGIN_STEPS_MAX {
-        let located = packets.receive().await?;
-        let packet = packets.bytes(&located);
-        match packet.first() {
-            Some(0x00) => return Ok(()),
-            Some(0xFF) => return Err(refusal(&endpoint.subject, "log in", packet)),
-            Some(0xFE) => {
-                let mut reader = Reader::new(&packet[1..]);
-                plugin = String::from_utf8_lossy(reader.until_nul()).into_owned();
-                nonce = reader.rest().strip_suffix(&[0]).unwrap_or(reader.rest()).to_vec();
-                let answer = login::answer(&plugin, &nonce, password, is_encrypted)?;
-                packets.send(&answer).await?;
-            }
-            Some(0x01) if plugin == login::CACHING_SHA2 => match packet.get(1..) {
-                // 3: the server knew the hash. 4: it wants the password itself.
-                Some([3]) => {}
-                Some([4]) if is_encrypted => packets.send(&login::readable(password)).await?,
-                Some([4]) => packets.send(&[2]).await?,
-                Some(key) => {
-                    let answer = login::encrypted(key, &nonce, password)?;
-                    packets.send(&answer).await?;
-                }
-                None => {}
-            },
-            _ => return Err(malformed(Malformed("a login step that is not known"))),
-        }
-    }
-    Err(Error::new(ErrorKind::Protocol, "log in", "the login does not come to an end"))
+    let known = u16::try_from(count).ok().filter(|count| (1..=COLUMNS_MAX).contains(count));
+    known.ok_or_else(|| malformed(Malformed("an absurd number of columns")))
 }
 
 /// Ends a statement that nobody waits for any more: a read that is dropped leaves no query behind on the server.
@@ -466,7 +297,7 @@ pub(super) struct KillGuard {
 
 impl KillGuard {
     pub(super) fn new(connection: &Connection) -> Self {
-        Self { endpoint: connection.endpoint.clone(), thread_id: connection.thread_id, is_armed: true }
+        Self { endpoint: connection.endpoint.clone(), thread_id: connection.session.thread_id, is_armed: true }
     }
 
     /// The statement has ended by itself.

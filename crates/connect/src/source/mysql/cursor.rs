@@ -4,7 +4,6 @@
 //! Promise: a position is exact for every type accepted; the server compares, in the column's own collation.
 
 use std::cmp::Ordering;
-use std::time::Duration;
 
 use arrow::datatypes::{DataType, TimeUnit, i256};
 use jiff::SignedDuration;
@@ -168,12 +167,18 @@ impl CursorKind {
         })
     }
 
-    /// Whether `window` can be taken off a cursor of this kind.
-    pub(super) fn accepts(self, window: LateWindow) -> bool {
-        match window {
+    /// Checks that `window` can be taken off a cursor of this kind.
+    pub(super) fn accept(self, window: LateWindow) -> Result<()> {
+        let fits = match window {
             LateWindow::Number(_) => matches!(self, Self::Integer | Self::Decimal { .. } | Self::Double | Self::Float),
             LateWindow::Time(_) => matches!(self, Self::Date | Self::DateTime),
+        };
+        if fits {
+            return Ok(());
         }
+        let message = format!("`late_window` does not fit a cursor of kind {}", self.name());
+        Err(Error::new(ErrorKind::Configuration, "prepare cursor", message)
+            .with_hint("a number for a numeric cursor, a duration such as \"10min\" for a date or time"))
     }
 
     /// The position text `window` before `text`; clamped where the calendar or the numbers end.
@@ -198,7 +203,7 @@ impl CursorKind {
                 let Ok(value) = text.replacen(' ', "T", 1).parse::<DateTime>() else {
                     return Ok(text.to_owned()); // a zero date: nothing lies before it
                 };
-                let window = SignedDuration::try_from(Duration::from(window.0)).map_err(|_| unreadable())?;
+                let window = SignedDuration::try_from(window.0).map_err(|_| unreadable())?;
                 let earliest = jiff::civil::date(1, 1, 1).at(0, 0, 0, 0);
                 let value = value.saturating_sub(window).max(earliest);
                 Ok(match self {
@@ -206,12 +211,7 @@ impl CursorKind {
                     _ => value.strftime("%Y-%m-%d %H:%M:%S.%6f").to_string(),
                 })
             }
-            _ => Err(Error::new(
-                ErrorKind::Configuration,
-                "prepare cursor",
-                format!("`late_window` does not fit a cursor of kind {}", self.name()),
-            )
-            .with_hint("a number for a numeric cursor, a duration such as \"10min\" for a date or time")),
+            _ => self.accept(window).and_then(|()| Err(unreadable())),
         }
     }
 
@@ -289,7 +289,7 @@ fn decimal_text(value: i256, scale: u8) -> String {
 }
 
 fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || text.len() % 2 != 0 {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;
     }
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
@@ -297,6 +297,8 @@ fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use portolan_model::config::DurationText;
 
     use super::*;

@@ -9,6 +9,7 @@ mod cursor;
 mod decimal;
 mod decode;
 mod error;
+mod handshake;
 mod settings;
 mod source;
 mod statement;

@@ -105,9 +105,7 @@ impl MySqlSource {
         };
         let kind = CursorKind::of(column)?;
         if let Some(window) = self.settings.late_window {
-            if !kind.accepts(window) {
-                kind.before("", window)?;
-            }
+            kind.accept(window)?;
         }
         let mut cursor = Cursor {
             name: column.name.clone(),
@@ -192,7 +190,6 @@ impl MySqlSource {
     ) -> Result<Vec<String>> {
         let prepared = self.statement(ready, Statement::Bound { from }).await?;
         let lower: Vec<Parameter> = lower.into_iter().collect();
-        let mut guard = KillGuard::new(&ready.connection);
         ready.connection.send_execution(&Connection::execution(&prepared, &lower)).await?;
         let columns = ready.connection.answer_columns().await?;
         let mut decoder = RowDecoder::new(&columns, TimeAs::Microseconds, Some(0));
@@ -206,11 +203,9 @@ impl MySqlSource {
                     }
                 }
                 Step::Pending => ready.connection.fill().await?,
-                Step::End => break,
+                Step::End => return Ok(bounds),
             }
         }
-        guard.disarm();
-        Ok(bounds)
     }
 
     async fn read_rows(&self, ready: &mut Ready, from: Option<&Position>, output: &mut dyn Output) -> Result<ReadEnd> {
@@ -219,7 +214,6 @@ impl MySqlSource {
         let prepared = self.statement(ready, range.statement).await.map_err(own)?;
         let request = Connection::execution(&prepared, &range.parameters);
         ready.connection.take_received_bytes();
-        let mut guard = KillGuard::new(&ready.connection);
         // Marked before the packet leaves, so that the server cannot have acted earlier than the receipt says.
         output.mark(Phase::Released);
         ready.connection.send_execution(&request).await.map_err(own)?;
@@ -254,7 +248,6 @@ impl MySqlSource {
             output.count_bytes(ready.connection.take_received_bytes());
             rows_before += self.hand_on(&mut decoder, &columns, &identity, rows_before, output).await?;
         }
-        guard.disarm();
         output.mark(Phase::LastByte);
         output.count_bytes(ready.connection.take_received_bytes());
         if decoder.rows() > 0 {
@@ -322,11 +315,11 @@ impl Source for MySqlSource {
     }
 
     async fn prepare(&mut self) -> Result<()> {
-        if let Some(mut ready) = self.ready.take() {
-            if ready.connection.ping().await.is_ok() {
-                self.ready = Some(ready);
-                return Ok(());
-            }
+        if let Some(mut ready) = self.ready.take()
+            && ready.connection.is_alive().await
+        {
+            self.ready = Some(ready);
+            return Ok(());
         }
         self.ready = Some(self.connect().await.map_err(|error| self.named(error))?);
         Ok(())
@@ -340,7 +333,15 @@ impl Source for MySqlSource {
         let Some(mut ready) = self.ready.take() else {
             return Err(self.named(Error::new(ErrorKind::Internal, "read rows", "prepared without a connection")));
         };
-        let end = self.read_rows(&mut ready, from, output).await?;
+        let mut guard = KillGuard::new(&ready.connection);
+        let result = self.read_rows(&mut ready, from, output).await;
+        match &result {
+            Ok(_) => guard.disarm(),
+            // The server has ended it itself, and after a restart the number may be another connection's.
+            Err(error) if error.kind() == ErrorKind::Disconnected => guard.disarm(),
+            Err(_) => {}
+        }
+        let end = result?;
         self.ready = Some(ready);
         Ok(end)
     }
@@ -366,7 +367,7 @@ impl Source for MySqlSource {
         facts.extend(
             rows.into_iter().flatten().zip(names).map(|(value, name)| (name.into(), value.unwrap_or_default())),
         );
-        Ok(Probe { server: Some(connection.server.clone()), tls: connection.tls.clone(), facts })
+        Ok(Probe { server: Some(connection.session.server.clone()), tls: connection.session.tls.clone(), facts })
     }
 
     async fn close(&mut self) {

@@ -193,6 +193,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PacketStream<S> {
     }
 
     fn make_room(&mut self) {
+        if !self.joining && self.joined.capacity() > 8 * BUFFER_BYTES {
+            self.joined = Vec::new();
+        }
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
             if self.buffer.len() > 8 * BUFFER_BYTES {
