@@ -1,2 +1,19 @@
-//! The command line.
-fn main() {}
+//! `portolan`: collects the data behind every port of a server, in sync, into one lake.
+//!
+//! The binary parses the command line, joins the concrete parts ([`wiring`]) and turns results into exit codes
+//! ([`exit`]). What it does is in the crates below it.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod demo;
+mod diagnostics;
+mod exit;
+mod output;
+mod rows;
+mod telemetry;
+mod wiring;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

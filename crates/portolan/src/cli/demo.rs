@@ -1,0 +1,292 @@
+//! `portolan demo`: a tour with a sample server, nothing to set up.
+//!
+//! The demo shows; it proves nothing: proofs stand on real servers, in the tests.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use comfy_table::{Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
+use portolan_model::port::{PortClass, service_name};
+use portolan_rounds::coordinator::{Event, Observer};
+use tokio::sync::watch;
+
+use crate::demo::{database, server};
+use crate::exit::{Exit, Stop};
+
+/// Arguments of `portolan demo`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  portolan demo --seconds 10 && portolan --config portolan-demo/portolan.toml status")]
+pub(crate) struct Arguments {
+    /// How long to collect.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Folder for the configuration and the lake; a lake from an earlier demo in it is replaced.
+    #[arg(long, value_name = "FOLDER", default_value = "portolan-demo")]
+    folder: PathBuf,
+}
+
+/// Runs the tour.
+pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Stop> {
+    let folder = prepare_folder(&arguments.folder)?;
+    say("Starting a sample server on loopback …")?;
+    let sample = server::start().await?;
+    let database = start_database(&folder).await?;
+    let config = folder.join("portolan.toml");
+    std::fs::write(&config, configuration(&sample, database.as_ref()))
+        .with_context(|| format!("failed to write {}", config.display()))?;
+    let (configuration, base) = super::configuration(&config)?;
+    show_ports(&configuration, database.is_some())?;
+    collect(&configuration, &base, arguments.seconds).await?;
+    show_rounds(&configuration.lake.path, database.is_some()).await?;
+    say(format_args!(
+        "\nOn your own server:\n  describe its ports in portolan.toml (docs/getting-started.md; {config} is one),\n  \
+         portolan check --connect      # is it right, does every port answer?\n  \
+         portolan fetch                # one round now, as JSON\n  \
+         portolan run                  # collect for good\n  \
+         portolan query \"select …\"     # SQL over everything collected\n\n\
+         What the demo collected stays in {folder}:\n  \
+         portolan --config {config} status",
+        config = config.display(),
+        folder = folder.display(),
+    ))?;
+    Ok(Exit::Success)
+}
+
+fn say(text: impl std::fmt::Display) -> std::io::Result<()> {
+    super::print_line(text)
+}
+
+/// Makes the folder; removes only what a demo before this one made.
+fn prepare_folder(folder: &Path) -> anyhow::Result<PathBuf> {
+    let context = || format!("failed to make {}", folder.display());
+    std::fs::create_dir_all(folder).with_context(context)?;
+    let lake = folder.join("lake");
+    if lake.join("catalog.sqlite").is_file() {
+        std::fs::remove_dir_all(&lake).with_context(|| format!("failed to remove {}", lake.display()))?;
+    }
+    folder.canonicalize().with_context(context)
+}
+
+async fn start_database(folder: &Path) -> anyhow::Result<Option<database::SampleDatabase>> {
+    if !database::is_installed() {
+        return Ok(None);
+    }
+    say("Setting up a MariaDB of its own in a temporary folder …")?;
+    let folder = folder.to_path_buf();
+    match tokio::task::spawn_blocking(move || database::start(&folder)).await? {
+        Ok(database) => Ok(Some(database)),
+        Err(error) => {
+            say(format_args!("MariaDB could not be started, the demo goes on without it: {error:#}"))?;
+            Ok(None)
+        }
+    }
+}
+
+fn configuration(sample: &server::SampleServer, database: Option<&database::SampleDatabase>) -> String {
+    let (metrics_port, orders_port) = (sample.metrics_port, sample.orders_port);
+    let mut text = format!(
+        r#"# The sample server of `portolan demo`. Its ports close when the demo ends.
+[server]
+host = "127.0.0.1"
+
+[lake]
+path = "lake"
+
+[[source]]
+name = "metrics"
+port = {metrics_port}
+protocol = "http"
+path = "/api/metrics"
+tls = {{ allow_plaintext = "sample server on loopback" }}
+
+[[source]]
+name = "orders"
+port = {orders_port}
+protocol = "http"
+path = "/api/orders"
+cursor = {{ parameter = "since", column = "id" }}
+columns = {{ price = "decimal(12,2)" }}
+tls = {{ allow_plaintext = "sample server on loopback" }}
+"#
+    );
+    if let Some(database) = database {
+        let password_file = database.password_file.file_name().unwrap_or_default().to_string_lossy();
+        text.push_str(&format!(
+            r#"
+[[source]]
+name = "customers"
+port = {}
+protocol = "mysql"
+user = "{}"
+password = {{ file = "{password_file}" }}
+database = "demo"
+table = "customers"
+tls = {{ allow_plaintext = "sample server on loopback" }}
+"#,
+            database.port,
+            database::USER
+        ));
+    }
+    let customers = if database.is_some() { ", \"customers\"" } else { "" };
+    text.push_str(&format!(
+        r#"
+# All ports at once, four times a second, in one commit.
+[[round]]
+name = "tour"
+sources = ["metrics", "orders"{customers}]
+every = "250ms"
+"#
+    ));
+    text
+}
+
+fn show_ports(configuration: &portolan_model::config::Configuration, has_database: bool) -> std::io::Result<()> {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["PORT", "CLASS (RFC 6335)", "REGISTERED SERVICE (IANA)", "SOURCE", "SPOKEN HERE"]);
+    for source in &configuration.sources {
+        let class = PortClass::of(source.port).to_string();
+        let service = service_name(source.port).unwrap_or("none");
+        table.add_row([&source.port.to_string(), &class, service, source.name.as_str(), &source.protocol]);
+    }
+    say(format_args!("\nPorts of the sample server\n{table}"))?;
+    if !has_database {
+        say(format_args!("Left out: MySQL, because no MariaDB is installed. To have it: {}", database::INSTALL_HINT))?;
+    }
+    Ok(())
+}
+
+/// Counts what the progress line shows.
+struct Progress {
+    bar: ProgressBar,
+    rounds: AtomicU64,
+    rows: AtomicU64,
+}
+
+impl Observer for Progress {
+    fn event(&self, event: Event) {
+        match event {
+            Event::Committed { commit, record } => {
+                let rows: u64 = record.receipts.iter().map(|receipt| receipt.rows).sum();
+                let rounds = self.rounds.fetch_add(1, Ordering::Relaxed) + 1;
+                let rows = self.rows.fetch_add(rows, Ordering::Relaxed) + rows;
+                let duration_ms = record.duration_us as f64 / 1_000.0;
+                let bound_us = record.skew_bound_us.unwrap_or_default();
+                self.bar.set_message(format!(
+                    "{rounds} rounds, {rows} rows; round {} took {duration_ms:.1} ms, all ports within {bound_us} µs",
+                    commit.round
+                ));
+            }
+            Event::NotStored { error, .. } => self.bar.println(format!("round not stored: {}", error.chain())),
+            Event::SourceChanged(status) => {
+                if let Some(cause) = status.cause {
+                    self.bar.println(format!("{}: {cause}", status.source));
+                }
+            }
+            Event::Missed { .. } => {}
+        }
+    }
+}
+
+async fn collect(configuration: &portolan_model::config::Configuration, base: &Path, seconds: u64) -> Result<(), Stop> {
+    say(format_args!("\nCollecting all ports at once, four rounds a second, for {seconds} s"))?;
+    let bar = ProgressBar::new(seconds * 10);
+    if let Ok(style) = ProgressStyle::with_template("  [{bar:20}] {msg}") {
+        bar.set_style(style);
+    }
+    let progress = Arc::new(Progress { bar: bar.clone(), rounds: AtomicU64::new(0), rows: AtomicU64::new(0) });
+    let (stop_sender, stop) = watch::channel(false);
+    let timer = tokio::spawn(async move {
+        for _ in 0..seconds * 10 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            bar.inc(1);
+        }
+        // The collector has ended early if nobody listens.
+        let _ = stop_sender.send(true);
+    });
+    let result = super::run::collect(configuration, base, progress.clone(), stop).await;
+    timer.abort();
+    progress.bar.finish();
+    if progress.bar.is_hidden() {
+        let (rounds, rows) = (progress.rounds.load(Ordering::Relaxed), progress.rows.load(Ordering::Relaxed));
+        say(format_args!("  {rounds} rounds, {rows} rows"))?;
+    }
+    result
+}
+
+const QUERIES: [(&str, &str, bool); 4] = [
+    (
+        "The latest rounds: release spread, bound on the skew, duration against the slowest port",
+        "select r.round, r.verdict, r.release_spread_us as spread_us, r.skew_bound_us as bound_us, \
+         round(r.duration_us / 1000.0, 2) as round_ms, round(max(p.last_byte_us) / 1000.0, 2) as slowest_port_ms \
+         from portolan.rounds r join portolan.receipts p on p.round = r.round \
+         group by r.round, r.verdict, r.release_spread_us, r.skew_bound_us, r.duration_us order by r.round desc limit 4",
+        false,
+    ),
+    (
+        "Two ports in one join: pieces ordered a machine, beside its load in the same round",
+        "select o.machine, sum(o.pieces) as pieces, sum(o.pieces * o.price) as value, \
+         round(avg(m.load_percent), 1) as load_percent \
+         from orders o join metrics m on m.machine = o.machine and m._round = o._round \
+         group by o.machine order by value desc",
+        false,
+    ),
+    (
+        "Three ports, two protocols: what each customer ordered against the credit in MariaDB",
+        "select c.name, count(*) as orders, sum(o.pieces * o.price) as value, c.credit \
+         from orders o join customers c on c.id = o.customer_id \
+         group by c.name, c.credit order by value desc limit 3",
+        true,
+    ),
+    (
+        "Nothing twice, nothing lost: orders have rising ids without a gap",
+        "select count(*) as orders, count(distinct id) as distinct_ids, min(id) as first, max(id) as last from orders",
+        false,
+    ),
+];
+
+#[cfg(feature = "sql")]
+async fn show_rounds(lake: &Path, has_database: bool) -> Result<(), Stop> {
+    use portolan_lake::{At, LakeReader};
+
+    use crate::output::{Options, Target, deliver_stream, format};
+    let engine = super::query::engine(256)?;
+    engine.attach_lake(Arc::new(LakeReader::open(lake)?.snapshot(At::Head)?))?;
+    for (title, sql, needs_database) in QUERIES {
+        if needs_database && !has_database {
+            continue;
+        }
+        say(format_args!("\n{title}\n  {sql}\n"))?;
+        let stream = engine.sql(sql).await.map_err(|error| Stop::Error(Exit::Query, error))?;
+        let schema = stream.schema.clone();
+        deliver_stream(format("table")?, &Target::Stdout, &Options::default(), "", &schema, stream.batches).await?;
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "sql"))]
+async fn show_rounds(lake: &Path, has_database: bool) -> Result<(), Stop> {
+    say(format_args!("\nThis build has no SQL. A full build, or DuckDB on {}, answers these:", lake.display()))?;
+    for (title, sql, _) in QUERIES.iter().filter(|(_, _, needs_database)| has_database || !needs_database) {
+        say(format_args!("\n{title}\n  {sql}"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_written_configuration_is_right() {
+        let sample = server::SampleServer { metrics_port: 50_001, orders_port: 50_002 };
+        let text = configuration(&sample, None);
+        let read = portolan_model::config::read(&text, &portolan_connect::Registry);
+        assert!(read.is_ok(), "{:?}", read.err());
+    }
+}

@@ -1,0 +1,220 @@
+//! `portolan fetch`: one round, now, all ports at once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use portolan_lake::LakeReader;
+use portolan_model::catalog::Catalog;
+use portolan_model::config::{Configuration, Consistency, DurationText, RoundSpec, SourceSpec};
+use portolan_model::{Error, ErrorKind, RoundName, SourceName};
+use portolan_rounds::coordinator::{Event, Observer, RoundRunner, Shared};
+use portolan_rounds::output::{MemoryRows, Receiver};
+use portolan_rounds::reading::read_all;
+use portolan_rounds::slot::Slot;
+
+use crate::exit::{Exit, Stop, show_error};
+use crate::output::{self, Options, Rows, Target};
+use crate::rows::unify;
+use crate::wiring;
+
+/// Arguments of `portolan fetch`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Without --save nothing is stored and every source is read from its start; with --save, or --new, a
+source that has a cursor yields only what the lake does not have yet.
+
+Examples:
+  portolan fetch                                     {source: [rows], …} of every source
+  portolan fetch orders --format csv > orders.csv
+  portolan fetch --format table
+  portolan fetch --save                              commits the round to the lake as well
+  portolan fetch --sql \"select o.id, c.name from orders o join customers c on c.id = o.customer_id\""
+)]
+pub(crate) struct Arguments {
+    /// Sources to read; all of them if none is named.
+    #[arg(value_name = "SOURCE")]
+    sources: Vec<String>,
+    /// How rows are written: table, json, ndjson, csv, arrow or parquet.
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Write to a file instead of standard output.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Commit the round to the lake.
+    #[arg(long)]
+    save: bool,
+    /// Read only what is new since the lake's last round, without storing it.
+    #[arg(long, conflicts_with = "save")]
+    new: bool,
+    /// Run SQL over the rows that came, each source a table, and show its result instead.
+    #[arg(long, value_name = "SQL")]
+    sql: Option<String>,
+    /// The longest the round may take.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = DurationText::parse)]
+    deadline: DurationText,
+    /// The most memory that the rows of one source may take, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 1_024)]
+    memory_limit: usize,
+}
+
+/// What one source yielded.
+struct Fetched {
+    name: SourceName,
+    rows: MemoryRows,
+}
+
+/// Reads every chosen source once and shows the rows.
+pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
+    let format =
+        output::format(arguments.format.as_deref().unwrap_or(if arguments.sql.is_some() { "table" } else { "json" }))?;
+    #[cfg(not(feature = "sql"))]
+    if arguments.sql.is_some() {
+        return Err(super::query::unsupported("fetch --sql"));
+    }
+    let (configuration, folder) = super::configuration(config)?;
+    let specs = chosen(&configuration, &arguments.sources)?;
+    let environment = wiring::environment(&folder);
+    let (fetched, failures) = if arguments.save {
+        save(&configuration, &specs, &environment, &arguments).await?
+    } else {
+        let positions =
+            if arguments.new { LakeReader::open(&configuration.lake.path)?.positions()? } else { BTreeMap::new() };
+        let slots = wiring::open_slots(specs.iter().copied(), &environment, &positions, &BTreeMap::new())?;
+        read(slots, &environment, &arguments).await
+    };
+    for error in &failures {
+        show_error(error);
+    }
+    let mut results = Vec::with_capacity(fetched.len());
+    for Fetched { name, rows } in fetched {
+        for item in &rows.quarantine {
+            let column = item.column.as_deref().unwrap_or("row");
+            eprintln!("warning: source `{name}`: {column} {}: {} ({:.80})", item.row, item.detail, item.content);
+        }
+        let (schema, batches) = unify(rows.batches)?;
+        results.push(Rows { name: name.to_string(), schema, batches });
+    }
+    let target = arguments.output.clone().map_or(Target::Stdout, Target::File);
+    match &arguments.sql {
+        None => {
+            let options = Options { named: true, ..Options::default() };
+            output::deliver_rows(format, &target, &options, &results)?;
+        }
+        Some(sql) => super::query::over_rows(sql, results, format, &target).await?,
+    }
+    Ok(match failures.len() {
+        0 => Exit::Success,
+        all if all == specs.len() => Exit::AllFailed,
+        _ => Exit::Partial,
+    })
+}
+
+/// The named sources, or all.
+fn chosen<'a>(configuration: &'a Configuration, names: &[String]) -> Result<Vec<&'a SourceSpec>, Stop> {
+    for name in names {
+        if !configuration.sources.iter().any(|source| source.name.as_str() == name) {
+            let known: Vec<&str> = configuration.sources.iter().map(|source| source.name.as_str()).collect();
+            let error = Error::new(ErrorKind::Configuration, "choose sources", format!("there is no source `{name}`"))
+                .with_hint(format!("sources: {}", known.join(", ")));
+            return Err(error.into());
+        }
+    }
+    let is_chosen = |source: &&SourceSpec| names.is_empty() || names.iter().any(|name| source.name.as_str() == name);
+    Ok(configuration.sources.iter().filter(is_chosen).collect())
+}
+
+async fn read(
+    mut slots: Vec<Slot>,
+    environment: &portolan_model::source::Environment,
+    arguments: &Arguments,
+) -> (Vec<Fetched>, Vec<Error>) {
+    let receivers = slots
+        .iter()
+        .map(|_| Receiver { table: None, memory: Some(MemoryRows::new(arguments.memory_limit << 20)) })
+        .collect();
+    let mut due: Vec<&mut Slot> = slots.iter_mut().collect();
+    let readings = read_all(&mut due, receivers, &*environment.clock, arguments.deadline.0).await;
+    let mut fetched = Vec::new();
+    let mut failures = Vec::new();
+    for (slot, mut reading) in slots.iter_mut().zip(readings) {
+        match (reading.outcome, reading.receiver.memory.take()) {
+            (Ok(_), Some(rows)) => fetched.push(Fetched { name: slot.name.clone(), rows }),
+            (Ok(_), None) => {}
+            (Err(error), _) => failures.push(error),
+        }
+        slot.source.close().await;
+    }
+    (fetched, failures)
+}
+
+async fn save(
+    configuration: &Configuration,
+    specs: &[&SourceSpec],
+    environment: &portolan_model::source::Environment,
+    arguments: &Arguments,
+) -> Result<(Vec<Fetched>, Vec<Error>), Stop> {
+    let lake = Arc::new(wiring::open_lake(&configuration.lake, environment).await?);
+    let (positions, statuses) = wiring::restored(&*lake as &dyn Catalog).await?;
+    let mut slots = wiring::open_slots(specs.iter().copied(), environment, &positions, &statuses)?;
+    for slot in &mut slots {
+        // One round by hand: what came is kept, whoever failed.
+        slot.required = false;
+    }
+    let name = RoundName::new("fetch").map_err(|problem| anyhow::anyhow!(problem))?;
+    let spec = RoundSpec {
+        name,
+        sources: specs.iter().map(|spec| spec.name.clone()).collect(),
+        every: Duration::from_secs(1),
+        deadline: arguments.deadline.0,
+        consistency: Consistency::None,
+    };
+    let shared =
+        Shared { catalog: lake.clone(), clock: environment.clock.clone(), observer: Arc::new(Quiet), jitter: || 1.0 };
+    let mut runner = RoundRunner::new(spec, slots, shared);
+    let end = runner.round_with(Some(arguments.memory_limit << 20)).await;
+    runner.close().await;
+    drop(runner);
+    drop(lake);
+    if let Some(error) = end.error {
+        let kind = error.kind();
+        let mut shown = Error::new(kind, "save round", error.chain());
+        if let Some(hint) = error.hint() {
+            shown = shown.with_hint(hint.to_owned());
+        }
+        return Err(Stop::Error(Exit::Lake, shown));
+    }
+    let mut failures = Vec::new();
+    let mut failed_names = Vec::new();
+    if let Some(record) = &end.record {
+        for receipt in &record.receipts {
+            if let Some(text) = &receipt.error {
+                failed_names.push(receipt.source.clone());
+                failures.push(Error::new(receipt.error_kind.unwrap_or(ErrorKind::Internal), "fetch", text.clone()));
+            }
+        }
+    }
+    if let Some(commit) = end.commit {
+        eprintln!(
+            "saved as round {} (snapshot {}) in {}",
+            commit.round,
+            commit.snapshot,
+            configuration.lake.path.display()
+        );
+    }
+    let fetched = end
+        .memory
+        .into_iter()
+        .filter(|(name, _)| !failed_names.contains(name))
+        .map(|(name, rows)| Fetched { name, rows })
+        .collect();
+    Ok((fetched, failures))
+}
+
+/// `fetch` tells the user itself.
+struct Quiet;
+
+impl Observer for Quiet {
+    fn event(&self, _: Event) {}
+}

@@ -1,0 +1,162 @@
+//! The command line: one file a command.
+
+mod check;
+mod demo;
+mod fetch;
+mod manual;
+mod query;
+mod run;
+mod status;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use portolan_model::config::Configuration;
+
+use crate::diagnostics;
+use crate::exit::{Exit, Stop};
+use crate::telemetry::{self, LogFormat};
+use crate::wiring::{self, Loaded};
+
+/// Collects the data behind every port of a server, in sync, into one lake.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_long_help = EXAMPLES)]
+pub(crate) struct Cli {
+    /// Configuration file.
+    #[arg(long, global = true, env = "PORTOLAN_CONFIG", default_value = "portolan.toml", value_name = "FILE")]
+    config: PathBuf,
+    /// How log lines on standard error look.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  portolan demo                                   a tour with a sample server, nothing to set up
+  portolan check                                  is portolan.toml right? where not, and why
+  portolan fetch                                  one round now: {source: rows, …} on standard output
+  portolan run                                    collect for good into ./lake
+  portolan query \"select count(*) from orders\"    SQL over everything collected
+  portolan status                                 where each source stands
+
+Exit codes: 0 done, 1 failure, 2 usage or configuration, 3 some sources failed, 4 all sources failed,
+5 lake, 6 SQL, 7 not in this build.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Says what is wrong with the configuration: file, line, column, offending text, what to do.
+    Check(check::Arguments),
+    /// Prints the JSON Schema of the configuration, for editors.
+    Schema,
+    /// Reads every source once, all ports at once, and shows the rows.
+    Fetch(fetch::Arguments),
+    /// Collects for good into the lake.
+    Run(run::Arguments),
+    /// Runs SQL over everything collected.
+    Query(query::Arguments),
+    /// Shows where each source stands: state, cause, position, last round, rows, errors.
+    Status(status::Arguments),
+    /// Starts a sample server with several ports, collects from it for a few seconds and shows what came.
+    Demo(demo::Arguments),
+    /// Prints the completion script of a shell.
+    Completions(manual::CompletionsArguments),
+    /// Writes the manual pages.
+    Man(manual::ManArguments),
+    /// Prints the named points at which a failpoint build can be stopped.
+    #[cfg(feature = "failpoints")]
+    #[command(hide = true)]
+    Failpoints,
+}
+
+/// Parses the command line and runs the command.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    telemetry::start(cli.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime could not be started: {error}");
+            return Exit::Failure.into();
+        }
+    };
+    let result = runtime.block_on(dispatch(cli));
+    // A blocking task that is still busy (a name resolution, a file) must not hold the end up.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match result {
+        Ok(exit) => exit.into(),
+        Err(stop) => stop.tell().into(),
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<Exit, Stop> {
+    let config = cli.config.as_path();
+    match cli.command {
+        Command::Check(arguments) => check::run(config, arguments).await,
+        Command::Schema => check::schema(),
+        Command::Fetch(arguments) => fetch::run(config, arguments).await,
+        Command::Run(arguments) => run::run(config, arguments).await,
+        Command::Query(arguments) => query::run(config, arguments).await,
+        Command::Status(arguments) => status::run(config, arguments),
+        Command::Demo(arguments) => demo::run(arguments).await,
+        Command::Completions(arguments) => manual::completions(arguments),
+        Command::Man(arguments) => manual::man(arguments),
+        #[cfg(feature = "failpoints")]
+        Command::Failpoints => {
+            for name in portolan_lake::FAILPOINTS {
+                print_line(name)?;
+            }
+            Ok(Exit::Success)
+        }
+    }
+}
+
+/// The command line as clap sees it, for completions and manual pages.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Reads the configuration; what is wrong with it is shown and ends the command.
+fn configuration(path: &Path) -> Result<(Configuration, PathBuf), Stop> {
+    let Loaded { file, folder, outcome, text } = wiring::load(path)?;
+    match outcome {
+        Ok(configuration) => Ok((configuration, folder)),
+        Err(found) => {
+            eprint!("{}", diagnostics::render(&text, &file, &found, is_terminal_stderr()));
+            Err(Stop::Told(Exit::Usage))
+        }
+    }
+}
+
+/// Where the lake is: named, or as the configuration says, or `./lake`.
+fn lake_path(named: Option<&Path>, config: &Path) -> Result<PathBuf, Stop> {
+    match named {
+        Some(path) => Ok(path.to_path_buf()),
+        None if config.exists() => Ok(configuration(config)?.0.lake.path),
+        None => Ok(PathBuf::from("./lake")),
+    }
+}
+
+fn is_terminal_stderr() -> bool {
+    use std::io::IsTerminal;
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// One line on standard output. A reader that has gone away is not an error of ours.
+fn print_line(line: impl std::fmt::Display) -> std::io::Result<()> {
+    use std::io::Write;
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+}

@@ -1,0 +1,161 @@
+//! `portolan run`: collects for good.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portolan_model::config::Configuration;
+use portolan_model::round::{ReceiptVerdict, RoundVerdict};
+use portolan_model::state::State;
+use portolan_rounds::coordinator::{Event, Observer, RoundRunner, Shared};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::exit::{Exit, Stop};
+use crate::wiring;
+
+/// The time from one look at what maintenance is due to the next.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Arguments of `portolan run`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Stops in order on Ctrl-C or a termination signal: the round that runs is ended, committed and
+acknowledged. A port that is down is probed beside the rounds; the others go on.
+
+Examples:
+  portolan run
+  PORTOLAN_LOG=debug portolan --config rack7.toml run
+  portolan run --for 1h                     stop after an hour")]
+pub(crate) struct Arguments {
+    /// Stop after this time.
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
+    duration: Option<Duration>,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    portolan_model::config::DurationText::parse(text).map(|duration| duration.0)
+}
+
+/// Collects until told to stop.
+pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
+    let (configuration, folder) = super::configuration(config)?;
+    let (stop_sender, stop) = watch::channel(false);
+    let signals = stop_signals()?;
+    tokio::spawn(async move {
+        match arguments.duration {
+            Some(duration) => tokio::select! {
+                () = signals => {}
+                () = tokio::time::sleep(duration) => {}
+            },
+            None => signals.await,
+        }
+        tracing::info!("stopping: the rounds that run are ended and committed");
+        // Nobody listens any more only when everything has ended.
+        let _ = stop_sender.send(true);
+    });
+    collect(&configuration, &folder, Arc::new(Log), stop).await?;
+    tracing::info!("stopped");
+    Ok(Exit::Success)
+}
+
+/// Runs every round of the configuration into its lake until `stop` turns true.
+pub(crate) async fn collect(
+    configuration: &Configuration,
+    folder: &Path,
+    observer: Arc<dyn Observer>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), Stop> {
+    let environment = wiring::environment(folder);
+    let lake = Arc::new(wiring::open_lake(&configuration.lake, &environment).await?);
+    let (positions, statuses) = wiring::restored(&*lake).await?;
+    let shared = Shared {
+        catalog: lake.clone(),
+        clock: environment.clock.clone(),
+        observer,
+        jitter: || {
+            f64::from(std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.subsec_nanos()) % 1_000) / 1_000.0
+        },
+    };
+    let mut runners = JoinSet::new();
+    for round in &configuration.rounds {
+        let specs = configuration.sources.iter().filter(|source| round.sources.contains(&source.name));
+        let slots = wiring::open_slots(specs, &environment, &positions, &statuses)?;
+        runners.spawn(RoundRunner::new(round.clone(), slots, shared.clone()).run(stop.clone()));
+    }
+    tracing::info!(
+        lake = %configuration.lake.path.display(),
+        sources = configuration.sources.len(),
+        rounds = configuration.rounds.len(),
+        "collecting"
+    );
+    while let Some(ended) = runners.join_next().await {
+        if let Err(error) = ended {
+            return Err(anyhow::anyhow!("a round's task ended by itself: {error}").into());
+        }
+    }
+    Ok(())
+}
+
+/// Ends when the process is asked to stop.
+fn stop_signals() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Writes events to the log.
+struct Log;
+
+impl Observer for Log {
+    fn event(&self, event: Event) {
+        match event {
+            Event::Committed { commit, record } => {
+                let rows: u64 = record.receipts.iter().map(|receipt| receipt.rows).sum();
+                let duration_ms = record.duration_us as f64 / 1_000.0;
+                match record.verdict {
+                    RoundVerdict::Complete => {
+                        tracing::debug!(round = %commit.round, name = %record.name, rows, duration_ms, "round committed");
+                    }
+                    verdict => {
+                        let without: Vec<&str> = record
+                            .receipts
+                            .iter()
+                            .filter(|receipt| {
+                                matches!(receipt.verdict, ReceiptVerdict::Failed | ReceiptVerdict::Skipped)
+                            })
+                            .map(|receipt| receipt.source.as_str())
+                            .collect();
+                        let verdict = verdict.as_str();
+                        tracing::debug!(
+                            round = %commit.round, name = %record.name, rows, duration_ms, verdict,
+                            without = without.join(","), "round stored"
+                        );
+                    }
+                }
+            }
+            Event::NotStored { round, error } => {
+                let next = error.hint().unwrap_or("the rows are read again with the next round");
+                tracing::error!(name = %round, kind = %error.kind(), next, "round not stored: {}", error.chain());
+            }
+            Event::SourceChanged(status) => {
+                let source = status.source.as_str();
+                let state = status.state.as_str();
+                match (status.state, status.cause) {
+                    (State::Degraded | State::Down, Some(cause)) => {
+                        tracing::warn!(source, state, next = status.hint.unwrap_or_default(), "{cause}");
+                    }
+                    _ => tracing::info!(source, state, address = status.address, "source is {state}"),
+                }
+            }
+            Event::Missed { round, missed } => {
+                tracing::warn!(name = %round, missed, "the round takes longer than its interval: starts were left out");
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `portolan status`: where each source stands, from the lake alone, whether or not a collector runs.
+
+use std::path::{Path, PathBuf};
+
+use comfy_table::{Table, presets};
+use jiff::Timestamp;
+use portolan_lake::LakeReader;
+use portolan_model::Position;
+use portolan_model::catalog::SourceStatus;
+use portolan_model::clock::{Clock, SystemClock};
+
+use crate::exit::{Exit, Stop};
+
+/// Arguments of `portolan status`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  portolan status
+  portolan status --json | jq '.sources[] | select(.state != \"healthy\")'")]
+pub(crate) struct Arguments {
+    /// Folder of the lake, instead of the configuration's.
+    #[arg(long, value_name = "FOLDER")]
+    lake: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows the states.
+pub(crate) fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
+    let path = super::lake_path(arguments.lake.as_deref(), config)?;
+    let reader = LakeReader::open(&path)?;
+    let statuses = reader.statuses()?;
+    let positions = reader.positions()?;
+    let collector = reader.collector()?;
+    let now = SystemClock::new().wall();
+    if arguments.json {
+        let sources: Vec<serde_json::Value> =
+            statuses.iter().map(|status| to_json(status, positions.get(&status.source), now)).collect();
+        let document = serde_json::json!({
+            "lake": path.display().to_string(),
+            "collector": { "running": collector.is_some(), "pid": collector },
+            "sources": sources,
+        });
+        super::print_line(document)?;
+        return Ok(Exit::Success);
+    }
+    let running = collector.map_or_else(|| "no collector runs".to_owned(), |pid| format!("collector runs (pid {pid})"));
+    super::print_line(format_args!("lake {}: {running}", path.display()))?;
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["SOURCE", "ADDRESS", "STATE", "SINCE", "LAST ROUND", "LAG", "ROWS", "ERRORS", "POSITION"]);
+    for status in &statuses {
+        table.add_row([
+            status.source.to_string(),
+            status.address.clone(),
+            status.state.as_str().to_owned(),
+            age(status.since, now),
+            status.last_round.map_or_else(|| "-".into(), |round| round.to_string()),
+            status.last_success.map_or_else(|| "-".into(), |time| age(time, now)),
+            status.rows_total.to_string(),
+            status.errors_total.to_string(),
+            positions.get(&status.source).map_or_else(|| "-".into(), |position| position.value.to_string()),
+        ]);
+    }
+    super::print_line(table)?;
+    for status in statuses.iter().filter(|status| status.cause.is_some()) {
+        let cause = status.cause.as_deref().unwrap_or_default();
+        super::print_line(format_args!("{}: {cause}", status.source))?;
+        if let Some(hint) = &status.hint {
+            super::print_line(format_args!("  next: {hint}"))?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
+fn to_json(status: &SourceStatus, position: Option<&Position>, now: Timestamp) -> serde_json::Value {
+    serde_json::json!({
+        "source": status.source,
+        "address": status.address,
+        "state": status.state,
+        "since": status.since.to_string(),
+        "cause_kind": status.cause_kind,
+        "cause": status.cause,
+        "hint": status.hint,
+        "last_round": status.last_round,
+        "last_success": status.last_success.map(|time| time.to_string()),
+        "lag_ms": status.last_success.map(|time| now.duration_since(time).as_millis() as i64),
+        "position": position.map(|position| &position.value),
+        "rows_total": status.rows_total,
+        "errors_total": status.errors_total,
+        "failures": status.failures,
+    })
+}
+
+/// How long ago, in the largest unit that says enough.
+fn age(time: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(time).as_secs().max(0);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}min", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_short() {
+        let at = |seconds: i64| age(Timestamp::UNIX_EPOCH, Timestamp::from_second(seconds).unwrap());
+        assert_eq!([at(5), at(600), at(7_300), at(200_000)], ["5s", "10min", "2h", "2d"]);
+    }
+}

@@ -1,0 +1,105 @@
+//! The sole place that joins concrete parts: configuration file → connectors → slots → lake.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use portolan_connect::Registry;
+use portolan_connect::transport::SystemSecrets;
+use portolan_lake::{Lake, LakeSettings};
+use portolan_model::catalog::{Catalog, SourceStatus};
+use portolan_model::clock::SystemClock;
+use portolan_model::config::{Configuration, ConnectorSet, Diagnostic, LakeSpec, SourceSpec};
+use portolan_model::source::Environment;
+use portolan_model::{Error, ErrorKind, Position, Result, SourceName};
+use portolan_rounds::slot::Slot;
+
+/// A configuration file that has been read.
+pub(crate) struct Loaded {
+    /// The file's path as given.
+    pub(crate) file: String,
+    /// The folder that relative paths in it start from.
+    pub(crate) folder: PathBuf,
+    /// Its content, or what is wrong with it.
+    pub(crate) outcome: std::result::Result<Configuration, Vec<Diagnostic>>,
+    /// Its text.
+    pub(crate) text: String,
+}
+
+/// Reads a configuration file.
+///
+/// # Errors
+/// `Configuration` if the file cannot be read; what is wrong inside it is in [`Loaded::outcome`].
+pub(crate) fn load(path: &Path) -> Result<Loaded> {
+    let file = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|error| {
+        let hint = if error.kind() == std::io::ErrorKind::NotFound {
+            "name the file with --config FILE, or start with the example in docs/getting-started.md"
+        } else {
+            "check the file's permissions"
+        };
+        Error::new(ErrorKind::Configuration, "read configuration", format!("{file} is not readable"))
+            .with_cause(error)
+            .with_hint(hint)
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let line =
+            error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        Error::new(ErrorKind::Configuration, "read configuration", format!("{file}:{line}: the text is not UTF-8"))
+            .with_hint("save the file as UTF-8")
+    })?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder.to_path_buf();
+    let outcome = portolan_model::config::read(&text, &Registry).map(|configuration| absolute(configuration, &folder));
+    Ok(Loaded { file, folder, outcome, text })
+}
+
+/// Paths in the file are relative to it, not to where the command runs.
+fn absolute(mut configuration: Configuration, folder: &Path) -> Configuration {
+    configuration.lake.path = folder.join(&configuration.lake.path);
+    for source in &mut configuration.sources {
+        for path in [&mut source.tls.ca, &mut source.tls.certificate, &mut source.tls.key].into_iter().flatten() {
+            *path = folder.join(&*path);
+        }
+    }
+    configuration
+}
+
+/// What connectors may use of the world.
+pub(crate) fn environment(folder: &Path) -> Environment {
+    Environment { clock: Arc::new(SystemClock::new()), secrets: Arc::new(SystemSecrets::new(folder)) }
+}
+
+/// Opens the lake for collecting, making it if it is not there.
+pub(crate) async fn open_lake(spec: &LakeSpec, environment: &Environment) -> Result<Lake> {
+    Lake::open(&spec.path, LakeSettings::from(spec), environment.clock.clone()).await
+}
+
+/// Opens the sources. Touches no network.
+pub(crate) fn open_slots<'a>(
+    specs: impl IntoIterator<Item = &'a SourceSpec>,
+    environment: &Environment,
+    positions: &BTreeMap<SourceName, Position>,
+    statuses: &BTreeMap<SourceName, SourceStatus>,
+) -> Result<Vec<Slot>> {
+    specs
+        .into_iter()
+        .map(|spec| {
+            let connector = Registry.get(&spec.protocol).ok_or_else(|| {
+                let message = format!("no connector for protocol `{}`", spec.protocol);
+                Error::new(ErrorKind::Configuration, "open source", message).with_source(&spec.name)
+            })?;
+            let mut slot = Slot::open(spec, connector, environment, positions.get(&spec.name).cloned())
+                .map_err(|error| if error.source_name().is_none() { error.with_source(&spec.name) } else { error })?;
+            slot.restore(statuses);
+            Ok(slot)
+        })
+        .collect()
+}
+
+/// Committed positions and stored states of a lake.
+pub(crate) async fn restored(
+    catalog: &dyn Catalog,
+) -> Result<(BTreeMap<SourceName, Position>, BTreeMap<SourceName, SourceStatus>)> {
+    Ok((catalog.positions().await?, catalog.statuses().await?))
+}

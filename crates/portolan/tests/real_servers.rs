@@ -1,0 +1,202 @@
+//! A MariaDB, an nginx and a stateful API behind it, the program as a user runs it, and every row in the lake compared
+//! with an outside ledger: by the program's own SQL and by DuckDB, which we did not write.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod support;
+
+use portolan_testkit::api::Api;
+use portolan_testkit::duckdb;
+use portolan_testkit::ledger::Ledger;
+use portolan_testkit::process::Signal;
+use portolan_testkit::servers::{MariaDb, Nginx, NginxOptions};
+use serde_json::{Value, json};
+use support::{Bench, PATIENCE};
+
+struct World {
+    api: Api,
+    nginx: Nginx,
+    database: MariaDb,
+    ledger: Ledger,
+    next: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let api = Api::start().unwrap();
+        let nginx = Nginx::start(NginxOptions { upstream_port: Some(api.port()) }).unwrap();
+        let database = MariaDb::start().unwrap();
+        database
+            .sql("CREATE TABLE shop.orders (id BIGINT UNSIGNED PRIMARY KEY, item VARCHAR(40) NOT NULL, price DECIMAL(30,10), at DATETIME(6))")
+            .unwrap();
+        Self { api, nginx, database, ledger: Ledger::default(), next: 1 }
+    }
+
+    /// Writes so many rows to each port, and to the ledger.
+    fn write(&mut self, count: u64) {
+        let mut statements = Vec::new();
+        let mut items = Vec::new();
+        for id in self.next..self.next + count {
+            let item = format!("it'em \u{e9}{id}");
+            let price = format!("{id}{id}.{:010}", id * 7);
+            statements.push(format!(
+                "({id}, '{}', {price}, '2026-11-22 10:00:00.{:06}')",
+                item.replace('\'', "''"),
+                id
+            ));
+            self.ledger.wrote("orders", id, json!({"id": id, "item": item, "price": price}));
+            let row = json!({"id": id, "machine": format!("m{}", id % 5), "load": id as f64 / 8.0, "note": null});
+            self.ledger.wrote(
+                "events",
+                id,
+                json!({"id": id, "machine": format!("m{}", id % 5), "load": id as f64 / 8.0}),
+            );
+            items.push(row);
+        }
+        self.database.sql(&format!("INSERT INTO shop.orders VALUES {}", statements.join(","))).unwrap();
+        self.api.append("events", items);
+        self.next += count;
+    }
+
+    fn configuration(&self) -> String {
+        let ca = self.database.tls().ca.display();
+        format!(
+            r#"
+[server]
+host = "127.0.0.1"
+
+[[source]]
+name = "events"
+port = {nginx}
+protocol = "http"
+path = "/api/link/events?limit=50"
+pagination = {{ by = "link" }}
+cursor = {{ parameter = "since", column = "id" }}
+tls = {{ allow_plaintext = "test on loopback" }}
+
+[[source]]
+name = "static"
+port = {nginx}
+protocol = "http"
+path = "/ok.json"
+tls = {{ allow_plaintext = "test on loopback" }}
+
+[[source]]
+name = "orders"
+port = {mariadb}
+protocol = "mysql"
+user = "collector"
+password = {{ env = "PORTOLAN_TEST_PASSWORD" }}
+database = "shop"
+table = "orders"
+cursor = "id"
+tls = {{ ca = "{ca}", server_name = "localhost" }}
+
+[[round]]
+name = "shop"
+sources = ["events", "orders", "static"]
+every = "200ms"
+"#,
+            nginx = self.nginx.http_port(),
+            mariadb = self.database.port(),
+        )
+    }
+
+    fn compare(&self, bench: &Bench) {
+        for table in ["orders", "events"] {
+            let sql = format!("select * from {table} order by id");
+            let outside = duckdb::query(&bench.lake(), &sql).unwrap();
+            let difference = self.ledger.compare(table, "id", &outside);
+            assert!(difference.is_empty(), "{table} by DuckDB: {difference}");
+            let own = bench.query(&sql);
+            let difference = self.ledger.compare(table, "id", &own);
+            assert!(difference.is_empty(), "{table} by the program: {difference}");
+        }
+    }
+}
+
+#[test]
+fn every_row_of_every_port_arrives_once() {
+    let mut world = World::new();
+    world.write(30);
+    let bench = Bench::new(&world.configuration());
+    let answers = bench.json(&["check", "--connect", "--json"]);
+    assert!(answers.as_array().unwrap().iter().all(|answer| answer["ok"] == true), "{answers}");
+    let mut collector = bench.start(&["run"]);
+    for batch in [1, 400, 2_500] {
+        world.write(batch);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+    let expected = world.ledger.count("orders") as i64;
+    bench.wait_until("all rows are in the lake", || {
+        bench.lake().join("catalog.sqlite").exists()
+            && bench.status("orders")["rows_total"] == expected
+            && bench.status("events")["rows_total"] == expected
+    });
+    assert_eq!(bench.status("orders")["state"], "healthy");
+    // While the collector writes, readers see whole states.
+    world.compare(&bench);
+    let status = collector.stop(Signal::TERM, PATIENCE).unwrap();
+    assert_eq!(status.code(), Some(0), "{}", bench.log());
+    world.compare(&bench);
+
+    // What was committed together is seen together: at every round, the receipts' rows are the tables' rows.
+    let rounds = bench.query("select round from portolan.rounds order by round");
+    assert!(rounds.len() >= 3, "{} rounds", rounds.len());
+    let mismatches = bench.query(
+        "select r.round, r.source, r.rows from portolan.receipts r \
+         left join (select _round, count(*) as n from orders group by _round) o on o._round = r.round \
+         where r.source = 'orders' and r.rows <> coalesce(o.n, 0)",
+    );
+    assert!(mismatches.is_empty(), "{mismatches:?}");
+    // The same time travel by both readers.
+    let middle = rounds[rounds.len() / 2]["round"].as_i64().unwrap();
+    let own =
+        bench.json(&["query", "select count(*) as n from orders", "--at", &middle.to_string(), "--format", "json"]);
+    let snapshot = bench.number(&format!("select snapshot from portolan.rounds where round = {middle}"));
+    let outside = duckdb::query_at(&bench.lake(), snapshot, "select count(*) as n from orders").unwrap();
+    assert_eq!(own[0]["n"], outside[0]["n"]);
+}
+
+#[test]
+fn fetch_yields_one_document_and_joins_live_rows() {
+    let mut world = World::new();
+    world.write(20);
+    let bench = Bench::new(&world.configuration());
+    let document = bench.json(&["fetch"]);
+    assert_eq!(document["orders"].as_array().map(Vec::len), Some(20));
+    assert_eq!(document["events"].as_array().map(Vec::len), Some(20));
+    assert_eq!(document["static"], json!([{"ok": 1}]));
+    assert!(!bench.lake().exists(), "fetch without --save makes no lake");
+    let joined = bench.json(&[
+        "fetch",
+        "--format",
+        "json",
+        "--sql",
+        "select o.id, o.price, e.machine from orders o join events e on e.id = o.id order by o.id limit 2",
+    ]);
+    assert_eq!(joined[0], json!({"id": 1, "price": "11.0000000007", "machine": "m1"}));
+    bench.text(&["fetch", "--save"]);
+    world.write(5);
+    let new = bench.json(&["fetch", "--new", "orders"]);
+    assert_eq!(new["orders"].as_array().map(Vec::len), Some(5));
+    let saved = bench.json(&["fetch", "--save"]);
+    assert_eq!(saved["orders"].as_array().map(Vec::len), Some(5));
+    world.compare(&bench);
+}
+
+#[test]
+fn a_dead_port_is_told_and_the_others_rows_still_come() {
+    let mut world = World::new();
+    world.write(3);
+    let bench = Bench::new(&world.configuration());
+    world.database.kill().unwrap();
+    let output = bench.run(&["fetch"]);
+    assert_eq!(output.status.code(), Some(3));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["events"].as_array().map(Vec::len), Some(3));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("orders") && errors.contains("refused"), "{errors}");
+    let only = bench.run(&["fetch", "orders"]);
+    assert_eq!(only.status.code(), Some(4));
+}

@@ -1,0 +1,104 @@
+//! The program under test, as a user runs it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use portolan_testkit::process::{Process, Signal};
+use serde_json::Value;
+
+/// The longest anything is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A folder with a configuration, and the program to run in it.
+pub(crate) struct Bench {
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    pub(crate) fn new(configuration: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("portolan.toml"), configuration).unwrap();
+        Self { folder }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn lake(&self) -> PathBuf {
+        self.folder.path().join("lake")
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
+        command.current_dir(self.folder.path()).args(arguments).env("NO_COLOR", "1").env_remove("PORTOLAN_CONFIG");
+        command.env("PORTOLAN_TEST_PASSWORD", portolan_testkit::servers::COLLECTOR_PASSWORD);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs a command that must succeed; its standard output.
+    pub(crate) fn text(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?} ended with {}: {errors}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.text(arguments)).unwrap()
+    }
+
+    /// Rows of a query over the lake.
+    pub(crate) fn query(&self, sql: &str) -> Vec<Value> {
+        let rows = self.json(&["query", sql, "--format", "json"]);
+        rows.as_array().unwrap().clone()
+    }
+
+    /// One number out of a query over the lake.
+    pub(crate) fn number(&self, sql: &str) -> i64 {
+        let rows = self.query(sql);
+        rows[0].as_object().unwrap().values().next().unwrap().as_i64().unwrap()
+    }
+
+    /// The source's entry of `status --json`.
+    pub(crate) fn status(&self, source: &str) -> Value {
+        let document = self.json(&["status", "--json"]);
+        let sources = document["sources"].as_array().unwrap();
+        sources.iter().find(|entry| entry["source"] == source).cloned().unwrap_or(Value::Null)
+    }
+
+    /// A collector in the background; ended when dropped.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Process {
+        let prepared = self.command(arguments);
+        let program = PathBuf::from(prepared.get_program());
+        Process::spawn(&program, &self.path().join("run.log"), Signal::TERM, |command| {
+            command.args(prepared.get_args()).current_dir(self.path());
+            for (name, value) in prepared.get_envs() {
+                match value {
+                    Some(value) => command.env(name, value),
+                    None => command.env_remove(name),
+                };
+            }
+        })
+        .unwrap()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.path().join("run.log")).unwrap_or_default()
+    }
+
+    /// Waits until `condition` holds.
+    pub(crate) fn wait_until(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        let started = Instant::now();
+        while !condition() {
+            assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
