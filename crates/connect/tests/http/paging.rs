@@ -1,0 +1,166 @@
+//! Pages, cursors and ETags against an API whose content grows.
+
+use portolan_model::Position;
+use portolan_model::error::ErrorKind;
+use portolan_testkit::api::Api;
+use serde_json::json;
+
+use super::support::*;
+
+fn api(items: std::ops::Range<i64>) -> Api {
+    let api = Api::start().unwrap();
+    api.append("items", items.map(|id| json!({ "id": id, "name": format!("item {id}") })));
+    api
+}
+
+#[tokio::test]
+async fn every_way_of_paging_gives_every_row_once() {
+    let api = api(1..24);
+    let cases = [
+        "path = \"/plain/items\"",
+        "path = \"/enveloped/items\"\nrows = \"$.data.items[*]\"",
+        "path = \"/ndjson/items\"",
+        "path = \"/csv/items\"\ncolumns = { id = \"bigint\" }",
+        "path = \"/link/items?limit=5\"\npagination = { by = \"link\" }",
+        "path = \"/cursor/items\"\nquery = { limit = \"5\" }\nrows = \"$.items\"\npagination = { by = \"cursor\", value = \"$.meta.next_cursor\" }",
+        "path = \"/page/items\"\nrows = \"$.items[*]\"\npagination = { by = \"page\", size_parameter = \"per_page\", size = 5 }",
+        "path = \"/page/items?per_page=5\"\nrows = \"$.items[*]\"\npagination = { by = \"page\" }",
+        "path = \"/offset/items\"\npagination = { by = \"offset\", size_parameter = \"limit\", size = 5 }",
+        "path = \"/gzip/plain/items\"",
+        "path = \"/zstd/plain/items\"",
+        "path = \"/redirect/plain/items\"",
+    ];
+    for keys in cases {
+        let mut output = Collected::default();
+        open(api.port(), keys).read(None, &mut output).await.unwrap_or_else(|error| panic!("{keys}: {error:?}"));
+        let ids: Vec<i64> = output
+            .batches
+            .iter()
+            .flat_map(|batch| {
+                let ids = batch.column_by_name("id").unwrap();
+                ids.as_any().downcast_ref::<arrow::array::Int64Array>().unwrap().values().to_vec()
+            })
+            .collect();
+        assert_eq!(ids, (1..24).collect::<Vec<_>>(), "{keys}");
+        assert!(output.quarantine.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_incremental_read_that_ends_between_pages_goes_on_there() {
+    let api = api(1..24);
+    let keys = "path = \"/cursor/items?limit=5\"\nrows = \"$.items\"\n\
+                pagination = { by = \"cursor\", value = \"$.meta.next_cursor\", max_pages = 2 }\n\
+                cursor = { parameter = \"since\", column = \"id\" }";
+    let mut source = open(api.port(), keys);
+    let (mut position, mut rows, mut reads) = (None::<Position>, 0, 0);
+    loop {
+        let mut output = Collected::default();
+        let end = source.read(position.as_ref(), &mut output).await.unwrap();
+        rows += output.rows();
+        reads += 1;
+        position = end.position;
+        if !end.more {
+            break;
+        }
+    }
+    assert_eq!((rows, reads), (23, 3));
+    assert_eq!(position.as_ref().unwrap().value, json!({ "cursor": 23 }));
+    api.append("items", [json!({ "id": 24, "name": "late" })]);
+    let mut output = Collected::default();
+    let end = source.read(position.as_ref(), &mut output).await.unwrap();
+    assert_eq!((output.rows(), end.position.unwrap().value), (1, json!({ "cursor": 24 })));
+}
+
+#[tokio::test]
+async fn more_pages_than_allowed_is_an_error_where_nothing_can_go_on() {
+    let api = api(1..24);
+    let keys = "path = \"/link/items?limit=5\"\npagination = { by = \"link\", max_pages = 2 }";
+    let error = open(api.port(), keys).read(None, &mut Collected::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit);
+}
+
+#[tokio::test]
+async fn a_late_window_asks_for_more_than_is_new() {
+    let server = Server::start(|_| json("[{\"id\":7,\"at\":\"2026-01-01T00:10:00Z\"}]")).await;
+    let number =
+        "key = [\"id\"]\ncursor = { parameter = \"since\", column = \"id\", late_window = 5, initial = \"0\" }";
+    let mut source = open(server.port, number);
+    let end = source.read(None, &mut Collected::default()).await.unwrap();
+    let end = source.read(end.position.as_ref(), &mut Collected::default()).await.unwrap();
+    assert_eq!(end.position.unwrap().value, json!({ "cursor": 7 }));
+    let instant = "key = [\"id\"]\ncursor = { parameter = \"from\", column = \"$.at\", late_window = \"5min\" }";
+    let mut source = open(server.port, instant);
+    let end = source.read(None, &mut Collected::default()).await.unwrap();
+    source.read(end.position.as_ref(), &mut Collected::default()).await.unwrap();
+    let targets: Vec<String> = server.seen().into_iter().map(|seen| seen.target).collect();
+    assert_eq!(targets, ["/?since=0", "/?since=2", "/", "/?from=2026-01-01T00%3A05%3A00Z"]);
+}
+
+#[tokio::test]
+async fn the_servers_own_token_is_kept_as_it_is() {
+    let server = Server::start(|seen| {
+        let next = if seen.target.contains("since=b") { "a" } else { "b" };
+        json(&format!("{{\"rows\":[{{\"id\":1}}],\"token\":\"{next}\"}}"))
+    })
+    .await;
+    let keys = "rows = \"$.rows\"\ncursor = { parameter = \"since\", value = \"$.token\" }";
+    let mut source = open(server.port, keys);
+    let first = source.read(None, &mut Collected::default()).await.unwrap().position.unwrap();
+    let second = source.read(Some(&first), &mut Collected::default()).await.unwrap().position.unwrap();
+    assert_eq!((first.value, second.value), (json!({ "cursor": "b" }), json!({ "cursor": "a" })));
+}
+
+#[tokio::test]
+async fn a_strong_etag_proves_that_nothing_changed_and_a_weak_one_does_not() {
+    let api = api(1..4);
+    let mut source = open(api.port(), "path = \"/plain/items\"");
+    let first = source.read(None, &mut Collected::default()).await.unwrap();
+    assert!(first.validator.as_deref().unwrap().starts_with('"'));
+    let mut output = Collected::default();
+    let second = source.read(first.position.as_ref(), &mut output).await.unwrap();
+    assert!(second.unchanged && output.rows() == 0);
+    assert_eq!((&second.position, &second.validator), (&first.position, &first.validator));
+    api.append("items", [json!({ "id": 4 })]);
+    let mut output = Collected::default();
+    let third = source.read(second.position.as_ref(), &mut output).await.unwrap();
+    assert!(!third.unchanged && output.rows() == 4);
+    // without a position nothing is known to be committed, so everything comes
+    let mut output = Collected::default();
+    assert!(!source.read(None, &mut output).await.unwrap().unchanged && output.rows() == 4);
+
+    let mut source = open(api.port(), "path = \"/weak/items\"");
+    let first = source.read(None, &mut Collected::default()).await.unwrap();
+    assert_eq!((&first.position, &first.validator), (&None, &None));
+}
+
+#[tokio::test]
+async fn a_server_that_goes_in_circles_is_an_error() {
+    let circle = Server::start(|_| {
+        answer(200, &[("Content-Type", "application/json"), ("Link", "</?p=2>; rel=next")], "[{\"id\":1}]")
+    })
+    .await;
+    let error =
+        open(circle.port, "pagination = { by = \"link\" }").read(None, &mut Collected::default()).await.unwrap_err();
+    assert!(error.message().contains("already read"), "{error}");
+    let deaf = Server::start(|_| json("[{\"id\":1}]")).await;
+    let error =
+        open(deaf.port, "pagination = { by = \"page\" }").read(None, &mut Collected::default()).await.unwrap_err();
+    assert!(error.message().contains("ignore"), "{error}");
+    let elsewhere = Server::start(|_| answer(200, &[("Link", "<http://127.0.0.2/x>; rel=next")], "[1]")).await;
+    let error =
+        open(elsewhere.port, "pagination = { by = \"link\" }").read(None, &mut Collected::default()).await.unwrap_err();
+    assert!(error.message().contains("another origin"), "{error}");
+}
+
+#[tokio::test]
+async fn a_large_body_is_converted_beside_the_others() {
+    let api = Api::start().unwrap();
+    let mut source = open(api.port(), "path = \"/big/6000000\"");
+    let mut output = Collected::default();
+    source.read(None, &mut output).await.unwrap();
+    assert!(output.batches.len() > 1 && output.rows() > 16_384, "{} rows", output.rows());
+    let mut source = open(api.port(), "path = \"/big/6000000\"\nmax_body = \"1MiB\"");
+    let error = source.read(None, &mut Collected::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit);
+}
