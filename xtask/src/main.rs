@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod crash;
 mod run;
 mod test;
 mod tidy;
@@ -16,6 +17,7 @@ const HELP: &str = "cargo xtask COMMAND
   test [ARGUMENT…]   install what the tests need, then run every test; arguments go to the test runner
   setup              only install what the tests need
   tidy               check the rules of the house that no other tool checks
+  crash [ARGUMENT…]  kill, starve and cut off the binary and compare its lake with a ledger (--help for modes)
 ";
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn dispatch() -> Result<()> {
         "test" => test::run_all(rest),
         "setup" => tools::install(),
         "tidy" => tidy::run(),
+        "crash" => crash::run_all(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

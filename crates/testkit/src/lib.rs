@@ -9,6 +9,7 @@
 //! - [`ledger`]: what was written outside, and its comparison with what the lake holds
 //! - [`duckdb`]: the lake as an outside reader sees it
 //! - [`conformance`]: one suite per contract, run unchanged over every implementation
+//! - `crash` (feature `campaigns`): the released binary killed, starved and cut off, and its lake compared with a ledger
 //! - [`tls`]: an authority of our own, with server and client certificates
 //! - [`process`], [`folders`]: processes that end with the test, and where tools are kept
 
@@ -16,6 +17,8 @@
 
 pub mod api;
 pub mod conformance;
+#[cfg(feature = "campaigns")]
+pub mod crash;
 pub mod duckdb;
 pub mod folders;
 pub mod ledger;

@@ -189,8 +189,11 @@ fn by_link(collection: &str, query: &Query, request: &Request, state: &State) ->
     let since = query.get("since").map_or_else(String::new, |since| format!("&since={since}"));
     let host = request.header("host").unwrap_or("127.0.0.1");
     // Every other page is linked by path alone, as real APIs do both.
-    let base = if (from / limit.max(1)).is_multiple_of(2) { format!("http://{host}") } else { String::new() };
-    let path = request.target.split('?').next().unwrap_or_default();
+    let scheme = request.header("x-forwarded-proto").unwrap_or("http");
+    let base = if (from / limit.max(1)).is_multiple_of(2) { format!("{scheme}://{host}") } else { String::new() };
+    // A server behind a proxy is told under which path it is seen.
+    let prefix = request.header("x-forwarded-prefix").unwrap_or_default();
+    let path = format!("{prefix}{}", request.target.split('?').next().unwrap_or_default());
     let next = format!("<{base}{path}?from={}&limit={limit}{since}>; rel=\"next\"", from + limit);
     response.with("link", format!("<{path}>; rel=\"first\", {next}"))
 }

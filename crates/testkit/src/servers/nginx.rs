@@ -123,7 +123,9 @@ fn configuration_text(folder: &Path, tls: &TlsFiles, options: &NginxOptions, por
     let api = options.upstream_port.map_or_else(String::new, |port| {
         format!(
             "location /api/ {{ proxy_pass http://127.0.0.1:{port}/; proxy_http_version 1.1; \
-             proxy_set_header Connection \"\"; proxy_buffering off; }}"
+             proxy_set_header Connection \"\"; proxy_set_header Host $http_host; \
+             proxy_set_header X-Forwarded-Prefix /api; proxy_set_header X-Forwarded-Proto $scheme; \
+             proxy_buffering off; }}"
         )
     });
     let content = format!(

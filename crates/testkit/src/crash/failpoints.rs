@@ -1,0 +1,60 @@
+//! Death at each named point of a commit or a maintenance job, in a build that has them (feature `failpoints`).
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::audit::compare_prefix;
+use super::collector::Collector;
+use super::world::World;
+use super::{Options, Report, kill};
+use crate::process::run;
+
+/// How long a point may take to be reached: maintenance looks for work every few seconds.
+const REACH_PATIENCE: Duration = Duration::from_secs(45);
+/// Each point is met at these passes: the first, and one in the middle of the work.
+const PASSES: [u32; 2] = [1, 4];
+
+/// The points that a binary has.
+pub fn names(options: &Options) -> Result<Vec<String>> {
+    let text = run(Command::new(&options.binary).arg("failpoints"))
+        .context("a binary built with `--features failpoints` is needed")?;
+    Ok(text.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Dies at every point, or at those whose name holds `only`, and compares the lake after each death.
+pub fn every(options: &Options, only: Option<&str>) -> Result<Report> {
+    let mut world = World::start(None)?;
+    world.start_writers(options.seed);
+    let mut deaths = 0;
+    let mut unreached = Vec::new();
+    let names = names(options)?;
+    ensure!(!names.is_empty(), "the binary names no failpoint");
+    for name in names.iter().filter(|name| only.is_none_or(|only| name.contains(only))) {
+        for pass in PASSES {
+            let action = if pass == 1 { "return".to_owned() } else { format!("{}*off->return", pass - 1) };
+            let armed = format!("{name}={action}");
+            let mut collector = Collector::start(&options.binary, &world, &[("FAILPOINTS", &armed)])?;
+            match collector.process().wait(REACH_PATIENCE)? {
+                Some(status) if status.success() => bail!("{armed}: the collector ended with success"),
+                Some(_) => deaths += 1,
+                None => {
+                    collector.kill()?;
+                    unreached.push(armed.clone());
+                }
+            }
+            let audited = compare_prefix(world.lake()).with_context(|| format!("after death at {armed}"))?;
+            println!("{armed}: {} rows, {} rounds as written", audited.rows, audited.rounds);
+        }
+    }
+    let mut report = kill::finish(&mut world, options, deaths, "deaths at named points")?;
+    // A point that is never reached proves nothing: only the later passes of rare jobs may be missed.
+    let never: Vec<&String> =
+        unreached.iter().filter(|armed| armed.ends_with("=return") && !armed.contains("->")).collect();
+    ensure!(never.is_empty(), "points that were never reached: {never:?}");
+    if !unreached.is_empty() {
+        report.notes.push(format!("not passed often enough within {REACH_PATIENCE:?}: {}", unreached.join(", ")));
+    }
+    Ok(report)
+}

@@ -1,0 +1,97 @@
+//! SIGKILL at random moments: of the collector, also while it starts or keeps the lake in shape, or of the servers.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::audit::{self, compare_all, compare_prefix};
+use super::collector::Collector;
+use super::random::Random;
+use super::world::World;
+use super::{Options, Report};
+
+/// The lake is looked at after so many kills, while the collector is dead.
+const KILLS_PER_LOOK: u64 = 20;
+
+/// How long a campaign goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// Blows.
+    pub blows: u64,
+    /// The longest it may take; then it ends early and says so.
+    pub longest: Option<Duration>,
+}
+
+impl Extent {
+    fn is_over(&self, start: Instant) -> bool {
+        self.longest.is_some_and(|longest| start.elapsed() >= longest)
+    }
+}
+
+/// Kills the collector.
+pub fn collector(options: &Options, extent: Extent) -> Result<Report> {
+    let mut random = Random::new(options.seed);
+    let mut world = World::start(None)?;
+    world.start_writers(options.seed);
+    let start = Instant::now();
+    let mut kills = 0;
+    while kills < extent.blows && !extent.is_over(start) {
+        let mut collector = Collector::start(&options.binary, &world, &[])?;
+        // Every fifth dies while it starts, every eighth lives long enough for its maintenance.
+        let life = match kills {
+            kill if kill % 5 == 0 => random.moment(0, 60),
+            kill if kill % 8 == 3 => random.moment(4_900, 6_500),
+            _ => random.moment(60, 1_400),
+        };
+        std::thread::sleep(life);
+        collector.kill().with_context(|| format!("before kill {kills}, after {life:?}"))?;
+        kills += 1;
+        if kills % KILLS_PER_LOOK == 0 {
+            let audited = compare_prefix(world.lake()).with_context(|| format!("after {kills} kills"))?;
+            println!("{kills} kills, {} rows, {} rounds: as written", audited.rows, audited.rounds);
+        }
+    }
+    finish(&mut world, options, kills, "kills of the collector")
+}
+
+/// Kills and freezes the servers while the collector goes on.
+pub fn servers(options: &Options, extent: Extent) -> Result<Report> {
+    let mut random = Random::new(options.seed);
+    let mut world = World::start(None)?;
+    world.start_writers(options.seed);
+    let mut collector = Collector::start(&options.binary, &world, &[])?;
+    let start = Instant::now();
+    let mut kills = 0;
+    while kills < extent.blows && !extent.is_over(start) {
+        std::thread::sleep(random.moment(50, 800));
+        let name = world.blow_server(&mut random)?;
+        kills += 1;
+        if kills % KILLS_PER_LOOK == 0 {
+            let audited = compare_prefix(world.lake()).with_context(|| format!("after {kills} blows, {name} last"))?;
+            println!("{kills} blows, {} rows, {} rounds: as written", audited.rows, audited.rounds);
+        }
+    }
+    world.stop_writers()?;
+    audit::drain(&world, world.lake(), &mut collector)?;
+    collector.stop()?;
+    let audited = compare_all(&world, world.lake())?;
+    Ok(Report {
+        blows: kills,
+        blow_name: "kills and freezes of servers",
+        rows: audited.rows,
+        rounds: audited.rounds,
+        notes: Vec::new(),
+    })
+}
+
+/// Lets the collector catch up undisturbed, stops it in order, and compares everything.
+pub(super) fn finish(world: &mut World, options: &Options, blows: u64, blow_name: &'static str) -> Result<Report> {
+    world.stop_writers()?;
+    let mut collector = Collector::start(&options.binary, world, &[])?;
+    audit::drain(world, world.lake(), &mut collector)?;
+    // The table that is read whole may have changed after the others had been drained.
+    std::thread::sleep(Duration::from_millis(500));
+    collector.stop()?;
+    let audited = compare_all(world, world.lake())?;
+    Ok(Report { blows, blow_name, rows: audited.rows, rounds: audited.rounds, notes: Vec::new() })
+}
