@@ -104,6 +104,14 @@ impl FileWriter {
     }
 }
 
+/// What the names of our files begin with: only the collector, of which there is one, makes such files.
+pub(crate) const FILE_PREFIX: &str = "portolan-";
+
+/// A name for a new file.
+pub(crate) fn file_name() -> String {
+    format!("{FILE_PREFIX}{}.parquet", uuid::Uuid::now_v7())
+}
+
 /// Syncs a folder, so that the names of new files in it survive a power cut.
 pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder).and_then(|file| file.sync_all()).map_err(|error| file_error("sync folder", folder, error))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -65,10 +65,16 @@ pub(crate) struct Context {
     pub(crate) layout: Layout,
     pub(crate) settings: LakeSettings,
     pub(crate) clock: Arc<dyn Clock>,
+    /// When this process took the lake: what it did not write itself and the catalog does not name is left over.
+    pub(crate) opened: std::time::SystemTime,
     pub(crate) staged: Arc<StagedFiles>,
     pub(crate) writer: WriterHandle,
     /// For looking up item keys.
     pub(crate) lookup: Mutex<Connection>,
+    /// One maintenance call at a time.
+    pub(crate) maintenance: tokio::sync::Mutex<()>,
+    /// When orphans are looked for next, in seconds of the monotonic clock.
+    pub(crate) next_sweep_s: AtomicU64,
     shapes: Shapes,
     next_round: AtomicI64,
 }
@@ -92,22 +98,21 @@ impl std::fmt::Debug for Lake {
 }
 
 impl Lake {
-    /// Opens the lake in `folder`, making it if it is not there, and takes the collector's lock.
+    /// Opens the lake of `[lake]` in the configuration, making it if it is not there, and takes the collector's lock.
+    /// Blocks on the disk for a few milliseconds, and up to half a second for the lock.
     ///
     /// # Errors
     /// `Conflict` naming the process that collects into it already, `StorageFull`, `Storage`, or `Corrupt` for a lake
     /// of a newer format.
-    pub async fn open(folder: &Path, settings: LakeSettings, clock: Arc<dyn Clock>) -> Result<Self> {
-        let folder = folder.to_path_buf();
-        let open = move || Self::open_blocking(&folder, settings, clock);
-        let lake = tokio::task::spawn_blocking(open)
-            .await
-            .map_err(|error| crate::error::internal("open lake", "opening was interrupted").with_cause(error))??;
-        lake.create_system_tables().await?;
-        Ok(lake)
+    pub fn open(spec: &LakeSpec, clock: Arc<dyn Clock>) -> Result<Self> {
+        Self::open_with(&spec.path, LakeSettings::from(spec), clock)
     }
 
-    fn open_blocking(folder: &Path, settings: LakeSettings, clock: Arc<dyn Clock>) -> Result<Self> {
+    /// Opens the lake in `folder`, as [`open`](Self::open) does, with settings that the configuration does not have.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_with(folder: &Path, settings: LakeSettings, clock: Arc<dyn Clock>) -> Result<Self> {
         std::fs::create_dir_all(folder.join("data")).map_err(|error| file_error("open lake", folder, error))?;
         let layout = Layout::new(folder)?;
         let collector = lock::take(&layout.lock())?;
@@ -121,13 +126,26 @@ impl Lake {
             lookup: Mutex::new(open_reader(&layout)?),
             layout,
             settings,
+            opened: std::time::SystemTime::now(),
             clock,
             staged: Arc::default(),
             writer: WriterHandle::start(writer)?,
+            maintenance: tokio::sync::Mutex::default(),
+            next_sweep_s: AtomicU64::new(0),
             shapes,
             next_round: AtomicI64::new(last + 1),
         };
-        Ok(Self { context: Arc::new(context) })
+        let lake = Self { context: Arc::new(context) };
+        lake.create_system_tables()?;
+        Ok(lake)
+    }
+
+    /// Waits until everything handed over is done, and leaves the catalog in one file.
+    ///
+    /// # Errors
+    /// `Storage` if the catalog's log cannot be folded in; nothing is lost then.
+    pub async fn close(&self) -> Result<()> {
+        self.context.writer.run(crate::maintenance::checkpoint::run).await.map(|_| ())
     }
 
     /// The lake's folder, absolute.
@@ -136,7 +154,7 @@ impl Lake {
     }
 
     /// Schema `portolan` is there from the start, so that a query on it never fails for want of a round.
-    async fn create_system_tables(&self) -> Result<()> {
+    fn create_system_tables(&self) -> Result<()> {
         let target = |name: &str| Target { schema: system::SCHEMA, name: name.to_owned() };
         if self.context.shape(&target(system::QUARANTINE)).is_some() {
             return Ok(());
@@ -155,7 +173,7 @@ impl Lake {
             now: self.context.clock.wall(),
             message: "create system tables".to_owned(),
         };
-        self.context.writer.run(move |writer| commit(writer, changes)).await?;
+        self.context.writer.run_now(move |writer| commit(writer, changes))?;
         Ok(())
     }
 }

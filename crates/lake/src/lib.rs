@@ -17,6 +17,7 @@ mod failpoint;
 mod keys;
 mod lake;
 mod lock;
+mod maintenance;
 mod reader;
 mod round;
 mod shape;
@@ -31,5 +32,6 @@ mod writer;
 
 pub use failpoint::FAILPOINTS;
 pub use lake::{Lake, LakeSettings};
+pub use maintenance::MaintenanceReport;
 
 pub use reader::{At, ColumnStatistics, DataFile, DeleteFile, FileRows, LakeReader, Snapshot, TableView};

@@ -11,6 +11,10 @@ use portolan_model::{Error, ErrorKind, Result};
 
 use crate::error::file as file_error;
 
+/// How often the lock is tried, and the pause between.
+const ATTEMPTS: u32 = 25;
+const ATTEMPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// The lock, held until dropped.
 #[derive(Debug)]
 pub(crate) struct CollectorLock {
@@ -30,7 +34,18 @@ pub(crate) fn take(path: &Path) -> Result<CollectorLock> {
         .truncate(false)
         .open(path)
         .map_err(|error| file_error(operation, path, error))?;
-    match file.try_lock() {
+    // Somebody who looks whether a collector runs holds the lock for an instant; so does one that is just ending.
+    let mut attempts = 0;
+    let outcome = loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if attempts < ATTEMPTS => {
+                attempts += 1;
+                std::thread::sleep(ATTEMPT_PAUSE);
+            }
+            outcome => break outcome,
+        }
+    };
+    match outcome {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let holder =

@@ -12,6 +12,8 @@ use crate::error::{corrupt, sqlite};
 
 /// The version of Portolan's own tables in the catalog.
 pub const FORMAT_VERSION: i64 = 1;
+/// How long a statement waits for another program's write.
+pub(crate) const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 /// The version of DuckLake that is written.
 pub const DUCKLAKE_VERSION: &str = "1.0";
 
@@ -136,7 +138,7 @@ pub(crate) fn open_reader(layout: &Layout) -> Result<Connection> {
 }
 
 fn configure(connection: &Connection) -> Result<()> {
-    connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(|error| sqlite("open catalog", error))?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| sqlite("open catalog", error))?;
     connection.set_prepared_statement_cache_capacity(512);
     Ok(())
 }

@@ -231,7 +231,7 @@ impl Stager {
                 None => self.context.layout.data().join(self.target.schema).join(&self.target.name),
             };
             std::fs::create_dir_all(&folder).map_err(|error| file_error("write data file", &folder, error))?;
-            let path = folder.join(format!("ducklake-{}.parquet", uuid::Uuid::now_v7()));
+            let path = folder.join(crate::encode::file_name());
             let guard = self.context.staged.register(path.clone());
             self.file = Some((FileWriter::create(path, &self.plain, &batch)?, guard, version));
         }

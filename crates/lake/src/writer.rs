@@ -130,6 +130,17 @@ impl WriterHandle {
         Ok(Self { sender })
     }
 
+    /// Runs `action` on the writer's thread and blocks for its end; for a lake that nobody else uses yet.
+    pub(crate) fn run_now<T: Send + 'static>(
+        &self,
+        action: impl FnOnce(&mut Writer) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = std::sync::mpsc::sync_channel(1);
+        let work: Work = Box::new(move |writer| drop(reply.send(action(writer))));
+        self.sender.try_send(work).map_err(|_| ended())?;
+        answer.recv().map_err(|_| ended())?
+    }
+
     /// Runs `action` on the writer's thread.
     pub(crate) async fn run<T: Send + 'static>(
         &self,

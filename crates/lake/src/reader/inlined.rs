@@ -26,8 +26,8 @@ pub(crate) struct InlinedTable {
 pub(crate) enum InlinedFilter {
     /// Those that a snapshot sees.
     VisibleAt(i64),
-    /// All with a row id of at least the first and below the second, ended or not, in row-id order.
-    Everything,
+    /// Those that have not ended, after a row of SQLite's own numbering, so many at most, in that order.
+    CurrentAfter { row: i64, limit: i64 },
 }
 
 /// Rows read, with what DuckLake keeps beside them.
@@ -35,7 +35,8 @@ pub(crate) struct InlinedRows {
     pub(crate) batch: RecordBatch,
     pub(crate) row_ids: Int64Array,
     pub(crate) begins: Int64Array,
-    pub(crate) ends: Int64Array,
+    /// SQLite's own number of the last row.
+    pub(crate) last_row: i64,
 }
 
 /// The inlined tables of `table`, oldest columns first.
@@ -92,7 +93,7 @@ pub(crate) fn read_inlined(
             None => "NULL".to_owned(),
         })
         .collect();
-    let mut list = String::from("row_id, begin_snapshot, end_snapshot");
+    let mut list = String::from("row_id, begin_snapshot, rowid");
     for name in &names {
         list.push_str(", ");
         list.push_str(name);
@@ -100,19 +101,24 @@ pub(crate) fn read_inlined(
     let from = quoted(&source.name);
     let condition = match filter {
         InlinedFilter::VisibleAt(snapshot) => {
-            format!("WHERE begin_snapshot <= {snapshot} AND (end_snapshot IS NULL OR end_snapshot > {snapshot})")
+            format!(
+                "WHERE begin_snapshot <= {snapshot} AND (end_snapshot IS NULL OR end_snapshot > {snapshot}) \
+                 ORDER BY row_id"
+            )
         }
-        InlinedFilter::Everything => String::new(),
+        InlinedFilter::CurrentAfter { row, limit } => {
+            format!("WHERE end_snapshot IS NULL AND rowid > {row} ORDER BY rowid LIMIT {limit}")
+        }
     };
-    let sql = format!("SELECT {list} FROM {from} {condition} ORDER BY row_id");
+    let sql = format!("SELECT {list} FROM {from} {condition}");
     let mut statement = connection.prepare(&sql).map_err(error)?;
     let mut rows = statement.query([]).map_err(error)?;
-    let (mut row_ids, mut begins, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut row_ids, mut begins, mut last_row) = (Vec::new(), Vec::new(), 0);
     let mut values: Vec<Vec<Node>> = columns.iter().map(|_| Vec::new()).collect();
     while let Some(row) = rows.next().map_err(error)? {
         row_ids.push(row.get::<_, i64>(0).map_err(error)?);
         begins.push(row.get::<_, i64>(1).map_err(error)?);
-        ends.push(row.get::<_, Option<i64>>(2).map_err(error)?);
+        last_row = row.get(2).map_err(error)?;
         for (place, nodes) in values.iter_mut().enumerate() {
             nodes.push(match row.get_ref(place + 3).map_err(error)? {
                 ValueRef::Null => Node::Null,
@@ -134,7 +140,7 @@ pub(crate) fn read_inlined(
     let options = RecordBatchOptions::new().with_row_count(Some(row_ids.len()));
     let batch = RecordBatch::try_new_with_options(schema_of(columns), arrays, &options)
         .map_err(|error| arrow_error(OPERATION, error))?;
-    Ok(Some(InlinedRows { batch, row_ids: row_ids.into(), begins: begins.into(), ends: ends.into() }))
+    Ok(Some(InlinedRows { batch, row_ids: row_ids.into(), begins: begins.into(), last_row }))
 }
 
 /// A name as an SQL identifier.

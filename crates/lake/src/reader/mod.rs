@@ -16,8 +16,8 @@ use portolan_model::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OptionalExtension};
 
 pub use file::FileRows;
-pub(crate) use file::{adapt, open_file};
-pub(crate) use inlined::{InlinedFilter, inlined_tables, quoted, read_inlined};
+pub(crate) use file::{ROW_ID_NAME, SNAPSHOT_ID_NAME, adapt, open_file};
+pub(crate) use inlined::{InlinedFilter, InlinedTable, columns_of, inlined_tables, quoted, read_inlined};
 pub(crate) use status::{read_positions, read_statuses};
 pub use table::{ColumnStatistics, DataFile, DeleteFile, TableView};
 pub(crate) use table::{load_columns, load_tables, tables_at};

@@ -19,7 +19,7 @@ pub fn settings() -> LakeSettings {
 }
 
 pub async fn open(folder: &Path, settings: LakeSettings) -> Lake {
-    Lake::open(folder, settings, Arc::new(SystemClock::new())).await.unwrap()
+    Lake::open_with(folder, settings, Arc::new(SystemClock::new())).unwrap()
 }
 
 pub fn source(name: &str) -> SourceName {

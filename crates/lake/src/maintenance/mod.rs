@@ -1,0 +1,81 @@
+//! Keeping the lake in shape while it is collected into. Each job is one file, bounded per call.
+//!
+//! Promise: no job changes what any snapshot that still exists shows, to Portolan or to DuckDB; a job that is killed at
+//! any moment leaves at most a file that the next sweep removes.
+
+pub(crate) mod checkpoint;
+mod expire;
+mod flush;
+mod merge;
+mod orphans;
+
+use std::fmt;
+
+use portolan_model::Result;
+
+use crate::lake::Lake;
+
+/// What one call of [`Lake::maintain`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MaintenanceReport {
+    /// Rows moved from the catalog to Parquet files.
+    pub flushed_rows: u64,
+    /// Files that were merged away.
+    pub merged_files: u64,
+    /// Snapshots that can no longer be read.
+    pub expired_snapshots: u64,
+    /// Files removed that no snapshot needs any more.
+    pub removed_files: u64,
+    /// Files removed that the catalog never named.
+    pub orphan_files: u64,
+    /// Bytes of the catalog's log that were folded into it.
+    pub checkpointed_bytes: u64,
+}
+
+impl MaintenanceReport {
+    /// Whether there was nothing to do.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for MaintenanceReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            (self.flushed_rows, "rows flushed"),
+            (self.merged_files, "files merged"),
+            (self.expired_snapshots, "snapshots expired"),
+            (self.removed_files, "files removed"),
+            (self.orphan_files, "orphans removed"),
+            (self.checkpointed_bytes, "bytes checkpointed"),
+        ];
+        let mut first = true;
+        for (number, what) in parts.into_iter().filter(|(number, _)| *number > 0) {
+            if !std::mem::take(&mut first) {
+                formatter.write_str(", ")?;
+            }
+            write!(formatter, "{number} {what}")?;
+        }
+        if first { formatter.write_str("nothing to do") } else { Ok(()) }
+    }
+}
+
+impl Lake {
+    /// Does what is due: flush, merge, expire, remove, sweep, checkpoint; a bounded piece of each. Call it every few
+    /// seconds; calls at the same time run one after the other.
+    ///
+    /// # Errors
+    /// The first job's that fails; the jobs before it are done, those after it wait for the next call.
+    pub async fn maintain(&self) -> Result<MaintenanceReport> {
+        let context = &self.context;
+        let _one_at_a_time = context.maintenance.lock().await;
+        let mut report = MaintenanceReport::default();
+        report.flushed_rows = flush::run(context).await?;
+        report.merged_files = merge::run(context).await?;
+        report.expired_snapshots = expire::run(context).await?;
+        report.removed_files = orphans::remove_scheduled(context).await?;
+        report.orphan_files = orphans::run(context).await?;
+        report.checkpointed_bytes = checkpoint::run_if_due(context).await?;
+        Ok(report)
+    }
+}
