@@ -1,5 +1,6 @@
 //! The MySQL connector against real MariaDB servers.
 
+mod conformance;
 mod cursor;
 mod faults;
 mod login;

@@ -20,7 +20,7 @@ use super::wire::message::column_flag;
 use super::wire::packets::malformed;
 
 /// A batch is handed on once it has so many bytes, however few its rows.
-const BATCH_BYTES_MAX: usize = 8 << 20;
+const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// What a source reads, and how.
 pub(super) struct Settings {

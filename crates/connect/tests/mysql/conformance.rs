@@ -1,0 +1,95 @@
+//! The contract of sources, held against the connector: plain and over TLS 1.3.
+
+use std::ops::Range;
+
+use anyhow::Result;
+use arrow::datatypes::DataType;
+use portolan_connect::source::mysql::MySql;
+use portolan_model::config::{SourceSpec, TlsSpec};
+use portolan_model::source::Connector;
+use portolan_testkit::conformance::source::{Shape, SourceFixture, run, spec};
+use portolan_testkit::servers::{COLLECTOR_PASSWORD, MariaDb};
+use serde_json::{Value, json};
+
+struct Fixture {
+    server: MariaDb,
+    is_encrypted: bool,
+}
+
+impl Fixture {
+    fn start(is_encrypted: bool) -> Result<Self> {
+        let server = MariaDb::start()?;
+        server.sql(
+            "CREATE TABLE items (id bigint PRIMARY KEY, name varchar(40) NOT NULL, price double NOT NULL, \
+             `on` bit(1) NOT NULL, padding longtext)",
+        )?;
+        Ok(Self { server, is_encrypted })
+    }
+}
+
+impl SourceFixture for Fixture {
+    fn connector(&self) -> &dyn Connector {
+        &MySql
+    }
+
+    fn server_port(&self) -> u16 {
+        self.server.port()
+    }
+
+    fn spec(&self, port: u16, shape: Shape) -> SourceSpec {
+        let mut options = format!(
+            "user = \"collector\"\npassword = {{ literal = \"{COLLECTOR_PASSWORD}\" }}\ndatabase = \"{}\"\ntable = \"items\"\n",
+            MariaDb::DATABASE
+        );
+        if shape == Shape::Incremental {
+            options.push_str("cursor = \"id\"\n");
+        }
+        let mut spec = spec("items", "mysql", port, &options);
+        if self.is_encrypted {
+            spec.tls = TlsSpec { ca: Some(self.server.tls().authority.clone()), ..TlsSpec::default() };
+        }
+        spec
+    }
+
+    fn write(&mut self, ids: Range<i64>, padding: usize) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let (first, last) = (ids.start, ids.end - 1);
+        self.server.sql(&format!(
+            "INSERT INTO items SELECT seq, CONCAT('item ', seq), seq + 0.25, seq % 2 = 0, \
+             NULLIF(REPEAT('x', {padding}), '') FROM seq_{first}_to_{last}"
+        ))?;
+        Ok(())
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        self.server.sql("TRUNCATE TABLE items").map(drop)
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.server.restart()
+    }
+
+    fn expected(&self, id: i64) -> Value {
+        json!({ "id": id, "name": format!("item {id}"), "price": id as f64 + 0.25, "on": id % 2 == 0 })
+    }
+
+    fn columns(&self) -> Vec<(&'static str, DataType)> {
+        vec![("id", DataType::Int64), ("name", DataType::Utf8), ("price", DataType::Float64), ("on", DataType::Boolean)]
+    }
+
+    fn item_bytes_max(&self) -> Option<usize> {
+        None
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contract_is_kept() {
+    run(&mut Fixture::start(false).unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contract_is_kept_over_tls() {
+    run(&mut Fixture::start(true).unwrap()).await;
+}
