@@ -96,7 +96,7 @@ def show(results):
     text = [f"Round time over kept connections; {support.machine()}.",
             "Median ms per round (CPU ms in brackets), × = wall beside the C loop's.", ""]
     labels = list(results)
-    names = dict.fromkeys(name for found in results.values() for name in found)
+    names = dict.fromkeys(name for result in results.values() for name in result["found"])
     rows = []
     for name in names:
         cells = []

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""One million rows out of MariaDB: into our lake, beside the loaders people use.
+
+Starts a MariaDB of its own, fills a table, then lets everybody copy it in turns. Reads medians of wall time, CPU time
+and peak memory. Ours ends with a committed, synced lake; the others end with a file in the page cache.
+
+    benches/setup.sh && cargo build --release -p portolan --no-default-features && benches/database/compare.py
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import support
+from support import BENCH, Measured, median
+
+ROWS = 1_000_000
+MEMORY_MIB_MAX = 150
+HERE = Path(__file__).resolve().parent
+OURS = "portolan run → lake"
+
+# `--for` asks it to stop while the first round runs; that round is ended and committed, so that the process takes as
+# long as reading and committing the table.
+CONFIGURATION = """
+[server]
+host = "127.0.0.1"
+
+[lake]
+path = "lake"
+
+[[source]]
+name = "t"
+port = {port}
+protocol = "mysql"
+tls = {{ allow_plaintext = "loopback comparison" }}
+user = "root"
+database = "demo"
+table = "t"
+
+[[round]]
+name = "copy"
+sources = ["t"]
+every = "1h"
+deadline = "10m"
+"""
+
+
+def competitors(program, server, folder):
+    """Name → (command, where standard output goes, environment)."""
+    (folder / "portolan.toml").write_text(CONFIGURATION.format(port=server.port))
+    url = f"mysql://root@127.0.0.1:{server.port}/demo"
+    python = support.require(support.PYTHON, "run benches/setup.sh")
+    script = HERE / "connectorx_to_parquet.py"
+    output = folder / "out.parquet"
+    found = {OURS: ([program, "--config", folder / "portolan.toml", "run", "--for", "100ms"], None, {})}
+    for partitions in (1, 2):
+        name = f"ConnectorX → Parquet, {partitions} partition" + ("s" if partitions > 1 else "")
+        found[name] = ([python, script, url, partitions, output], None, {})
+    sling = BENCH / "bin" / "sling"
+    if sling.exists():
+        environment = {"SOURCE": url, "SLING_HOME_DIR": str(folder / "sling"), "SLING_DISABLE_TELEMETRY": "true",
+                       "SLING_DUCKDB_COMPUTE": "false"}
+        command = [sling, "run", "--src-conn", "SOURCE", "--src-stream", "demo.t", "--tgt-object", f"file://{output}"]
+        found["sling → Parquet"] = (command, None, environment)
+    found["mariadb --quick → file, as text"] = (server.client("--quick", "-BN", "-e", "select * from demo.t"), folder / "out.text", {})
+    return found
+
+
+def clean(folder):
+    """Removes what the run before left."""
+    shutil.rmtree(folder / "lake", ignore_errors=True)
+    for name in ("out.parquet", "out.text"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def main():
+    """Measures and reports."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--repeats", type=int, default=5)
+    arguments.add_argument("--only", nargs="*", help="only those whose name holds one of these words")
+    arguments.add_argument("--program", help="the portolan program, if it is not in target/release")
+    given = arguments.parse_args()
+    program = support.release_program("portolan", given.program)
+    machine = support.machine()
+    with tempfile.TemporaryDirectory(prefix="portolan-bench-") as folder, support.MariaDb("--innodb-buffer-pool-size=1G") as server:
+        folder = Path(folder)
+        server.run((HERE / "rows.sql").read_text())
+        seen = {}
+        for number in range(given.repeats):
+            for name, (command, output, environment) in competitors(program, server, folder).items():
+                if given.only and not any(word in name for word in given.only):
+                    continue
+                clean(folder)
+                server_cpu = server.cpu_s()
+                run = Measured(command, output, environment, folder)
+                server_cpu = server.cpu_s() - server_cpu
+                if run.code:
+                    sys.exit(f"{name} ended with {run.code}: {run.errors[-2000:]}")
+                size, _ = support.folder_size(folder / "lake" if name == OURS else folder)
+                if name == OURS and (rows := support.lake_rows(folder / "lake", "t")) != ROWS:
+                    sys.exit(f"the lake holds {rows} rows instead of {ROWS}: {run.errors[-2000:]}")
+                seen.setdefault(name, []).append((run.wall_s, run.peak_mib, run.cpu_s, server_cpu, size / 1e6))
+                print(f"# {number + 1} {name}: {run.wall_s:.2f} s, {run.peak_mib:.0f} MiB, CPU {run.cpu_s:.2f} s",
+                      file=sys.stderr, flush=True)
+        clean(folder)
+    support.keep("database.md", show(seen, machine, given.repeats))
+    (support.RESULTS / "database.json").write_text(json.dumps(seen, indent=1))
+
+
+def show(seen, machine, repeats):
+    """The report in Markdown."""
+    middle = {name: [median(column) for column in zip(*runs)] for name, runs in seen.items()}
+    ours = middle.get(OURS)
+    rows = []
+    for name, (wall, peak, cpu, server_cpu, size) in middle.items():
+        spread = [run[0] for run in seen[name]]
+        beside = f"{wall / ours[0]:.2f}" if ours else "–"
+        rows.append([name, f"{ROWS / wall / 1e3:.0f} k", f"{wall:.2f} ({min(spread):.2f}–{max(spread):.2f})", beside,
+                     f"{peak:.0f}", f"{cpu:.2f}", f"{server_cpu:.2f}", f"{size:.0f}"])
+    headings = ["copy", "rows/s", "wall s (range)", "wall beside ours", "peak MiB", "CPU s", "server CPU s", "MB written"]
+    text = [f"One million rows out of MariaDB, medians of {repeats} runs in turns; {machine}.", "",
+            support.table(headings, rows), ""]
+    if ours:
+        for name, (wall, *_) in middle.items():
+            if "Parquet" in name:
+                text.append(f"- {'met' if ours[0] < wall else 'missed'}: {ours[0]:.2f} s against {wall:.2f} s of {name}")
+        text.append(f"- {'met' if ours[1] < MEMORY_MIB_MAX else 'missed'}: {ours[1]:.0f} MiB at the peak, at most {MEMORY_MIB_MAX}")
+    return "\n".join(text)
+
+
+if __name__ == "__main__":
+    main()
