@@ -84,11 +84,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_widths_agree(value in -10i128.pow(18)..10i128.pow(18), scale in 0u8..10) {
+        fn both_widths_agree(value in -10i128.pow(18)..10i128.pow(18), scale in 1u8..10) {
             let text = format!("{}{}.{:0width$}", if value < 0 { "-" } else { "" },
                 value.abs() / 10i128.pow(scale.into()), value.abs() % 10i128.pow(scale.into()), width = scale.into());
-            let text = text.trim_end_matches('.');
-            prop_assume!(scale > 0);
             prop_assert_eq!(parse_i128(text.as_bytes(), 38, scale), Some(value));
             prop_assert_eq!(parse_i256(text.as_bytes(), 65, scale), Some(i256::from_i128(value)));
         }

@@ -356,83 +356,8 @@ fn escaped(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::super::wire::column_type as t;
     use super::*;
-
-    const TYPES: [u8; 31] = [
-        t::DECIMAL,
-        t::TINY,
-        t::SHORT,
-        t::LONG,
-        t::FLOAT,
-        t::DOUBLE,
-        t::NULL,
-        t::TIMESTAMP,
-        t::LONGLONG,
-        t::INT24,
-        t::DATE,
-        t::TIME,
-        t::DATETIME,
-        t::YEAR,
-        t::VARCHAR,
-        t::BIT,
-        t::VECTOR,
-        t::JSON,
-        t::NEWDECIMAL,
-        t::ENUM,
-        t::SET,
-        t::TINY_BLOB,
-        t::MEDIUM_BLOB,
-        t::LONG_BLOB,
-        t::BLOB,
-        t::VAR_STRING,
-        t::STRING,
-        t::GEOMETRY,
-        14,
-        17,
-        99,
-    ];
-
-    fn column() -> impl Strategy<Value = Column> {
-        let kind = prop::sample::select(TYPES.to_vec());
-        let extended = prop::sample::select(vec![None, Some("json".to_owned()), Some("uuid".to_owned())]);
-        (kind, any::<u16>(), prop_oneof![0u32..100, any::<u32>()], any::<u16>(), any::<u8>(), extended).prop_map(
-            |(column_type, character_set, length, flags, decimals, extended_type)| Column {
-                name: "c".into(),
-                column_type,
-                character_set,
-                length,
-                flags,
-                decimals,
-                extended_type,
-            },
-        )
-    }
-
-    proptest! {
-        /// Also what a fuzzer calls: any columns, any bytes.
-        #[test]
-        fn no_row_panics(
-            columns in prop::collection::vec(column(), 1..5),
-            rows in prop::collection::vec(prop::collection::vec(prop_oneof![3 => 0u8..13, 1 => any::<u8>()], 0..60), 0..5),
-            spans: bool,
-        ) {
-            let time_as = if spans { TimeAs::Microseconds } else { TimeAs::Time };
-            let mut decoder = RowDecoder::new(&columns, time_as, Some(0));
-            for row in &rows {
-                let packet = [&[0], row.as_slice()].concat();
-                if decoder.push(&packet).is_err() {
-                    return Ok(());
-                }
-            }
-            let expected = decoder.rows();
-            let (batch, problems) = decoder.finish().unwrap();
-            prop_assert_eq!(batch.num_rows(), expected);
-            prop_assert!(problems.iter().all(|problem| problem.row < expected && problem.content.len() <= CONTENT_BYTES_MAX));
-        }
-    }
 
     #[test]
     fn a_value_that_is_not_text_is_kept_as_bytes() {

@@ -14,6 +14,7 @@ mod settings;
 mod source;
 mod statement;
 mod temporal;
+mod untrusted;
 mod wire;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub use columns::{TimeAs, field_of};
 pub use cursor::LateWindow;
 pub use decode::{Problem, RowDecoder};
 pub use settings::Options;
+pub use untrusted::decode_untrusted;
 pub use wire::{Column, Malformed, column_type};
 
 const CAPABILITIES: Capabilities =
