@@ -51,6 +51,8 @@ pub struct RowDecoder {
     cursor: Option<usize>,
     cursor_value: Vec<u8>,
     cursor_saw_null: bool,
+    /// A row was only partly added.
+    is_broken: bool,
 }
 
 enum Values {
@@ -99,6 +101,7 @@ impl RowDecoder {
             cursor,
             cursor_value: Vec::new(),
             cursor_saw_null: false,
+            is_broken: false,
         }
     }
 
@@ -127,6 +130,7 @@ impl RowDecoder {
     /// # Errors
     /// The packet is no row of these columns. The decoder is of no more use then.
     pub fn push(&mut self, packet: &[u8]) -> Result<(), Malformed> {
+        self.is_broken = true;
         let mut reader = Reader::new(packet);
         if reader.u8()? != 0 {
             return Err(Malformed("a row does not begin with zero"));
@@ -151,6 +155,7 @@ impl RowDecoder {
         if !reader.is_empty() {
             return Err(Malformed("a row goes on after its last column"));
         }
+        self.is_broken = false;
         self.rows += 1;
         self.bytes += packet.len();
         Ok(())
@@ -161,6 +166,9 @@ impl RowDecoder {
     /// # Errors
     /// Arrow's, if a row was only partly added.
     pub fn finish(&mut self) -> Result<(RecordBatch, Vec<Problem>), ArrowError> {
+        if self.is_broken {
+            return Err(ArrowError::InvalidArgumentError("a row was only partly added".into()));
+        }
         let arrays = self.columns.iter_mut().map(|(values, _)| values.finish()).collect();
         let batch = RecordBatch::try_new(self.schema.clone(), arrays)?;
         self.rows = 0;

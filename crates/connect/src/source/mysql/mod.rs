@@ -14,6 +14,7 @@ mod settings;
 mod source;
 mod statement;
 mod temporal;
+#[cfg(test)]
 mod untrusted;
 mod wire;
 
@@ -35,7 +36,6 @@ pub use columns::{TimeAs, field_of};
 pub use cursor::LateWindow;
 pub use decode::{Problem, RowDecoder};
 pub use settings::Options;
-pub use untrusted::decode_untrusted;
 pub use wire::{Column, Malformed, column_type};
 
 const CAPABILITIES: Capabilities =
