@@ -1,0 +1,116 @@
+//! No maintenance job changes what any surviving snapshot shows: to DuckDB or to the lake's own reader.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
+use common::*;
+use portolan_lake::{At, LakeReader, LakeSettings};
+use portolan_model::catalog::WriteMode;
+
+fn narrow(start: i32, rows: i32) -> RecordBatch {
+    let id: ArrayRef = Arc::new((start..start + rows).collect::<Int32Array>());
+    let text: ArrayRef = Arc::new((0..rows).map(|i| Some(format!("t{i}"))).collect::<StringArray>());
+    RecordBatch::try_from_iter_with_nullable([("id", id, true), ("text", text, true)]).unwrap()
+}
+
+fn wide(start: i64, rows: i64) -> RecordBatch {
+    let id: ArrayRef = Arc::new((start..start + rows).map(|i| i * 5_000_000_000).collect::<Int64Array>());
+    let price: ArrayRef = Arc::new((0..rows).map(|i| Some(i as f64 / 3.0)).collect::<Float64Array>());
+    RecordBatch::try_from_iter_with_nullable([("id", id, true), ("price", price, true)]).unwrap()
+}
+
+const TABLES: [&str; 5] = ["orders", "state", "portolan.rounds", "portolan.receipts", "portolan.quarantine"];
+
+fn eager() -> LakeSettings {
+    LakeSettings {
+        flush_rows: 1,
+        flush_after: Duration::ZERO,
+        inline_rows: 50,
+        keep_snapshots: Duration::from_secs(3_600),
+        grace: Duration::ZERO,
+        ..settings()
+    }
+}
+
+#[tokio::test]
+async fn jobs_change_nothing_that_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let lake = open(path, eager()).await;
+    let replace = || portolan_model::catalog::TableSpec { mode: WriteMode::Replace, ..spec("state") };
+    let mut flushes = 0;
+    let mut compared = 0;
+    let mut merges = 0;
+    for step in 0..14 {
+        let batch = if step < 6 { narrow(step * 100, 10 + step) } else { wide(i64::from(step) * 100, 12) };
+        round(&lake, spec("orders"), &[batch]).await.unwrap();
+        round(&lake, replace(), &[narrow(step, 5)]).await.unwrap();
+        if step % 5 == 4 {
+            // Above the inline limit: a file at once.
+            round(&lake, spec("orders"), &[narrow(step * 1_000, 80)]).await.unwrap();
+        }
+        if step % 4 == 3 || step == 13 {
+            let before = duck_fingerprint(path, &TABLES);
+            let ids: Vec<i64> = before.keys().filter_map(|k| k.split_once('@')?.1.parse().ok()).collect();
+            let own_before = own_fingerprint(path, &TABLES, &ids);
+            let report = lake.maintain().await.unwrap();
+            flushes += report.flushed_rows;
+            merges += report.merged_files;
+            let after = duck_fingerprint(path, &TABLES);
+            for (name, value) in &before {
+                if let Some(now) = after.get(name) {
+                    assert_eq!(now, value, "{name} after {report} in step {step}");
+                    compared += 1;
+                }
+            }
+            assert_eq!(own_before, own_fingerprint(path, &TABLES, &ids), "own reader after {report}");
+        }
+    }
+    assert!(
+        flushes > 50 && merges >= 4 && compared > 40,
+        "{flushes} rows flushed, {merges} files merged, {compared} states compared"
+    );
+    lake.close().await.unwrap();
+    drop(lake);
+
+    // Everything but the last snapshots expires; what is left still shows the same.
+    let before = duck_fingerprint(path, &TABLES);
+    let lake = open(path, LakeSettings { keep_snapshots: Duration::ZERO, ..eager() }).await;
+    let mut total = portolan_lake::MaintenanceReport::default();
+    for _ in 0..4 {
+        let report = lake.maintain().await.unwrap();
+        total.expired_snapshots += report.expired_snapshots;
+        total.removed_files += report.removed_files;
+    }
+    assert!(total.expired_snapshots > 20 && total.removed_files > 4, "{total}");
+    let after = duck_fingerprint(path, &TABLES);
+    let last = |map: &std::collections::BTreeMap<String, String>, table: &str| {
+        let id = |key: &str| key.rsplit('@').next().unwrap().parse::<i64>().unwrap();
+        let of = map.iter().filter(|(key, _)| key.starts_with(&format!("{table}@")));
+        of.max_by_key(|(key, _)| id(key)).unwrap().1.clone()
+    };
+    for table in TABLES {
+        assert_eq!(last(&before, table), last(&after, table), "{table}");
+    }
+    let error = LakeReader::open(path).unwrap().snapshot(At::Round(1)).unwrap_err();
+    assert_eq!(error.kind(), portolan_model::ErrorKind::NotFound);
+    // What is on disk is what the catalog names, and nothing else.
+    let head = at(path, At::Head);
+    let named: usize = head.tables().unwrap().iter().map(|table| table.files.len()).sum();
+    let on_disk = walk(&path.join("data"));
+    assert_eq!(on_disk, named);
+}
+
+fn walk(folder: &std::path::Path) -> usize {
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            if path.is_dir() { walk(&path) } else { 1 }
+        })
+        .sum()
+}
