@@ -4,7 +4,6 @@
 //! all arrays. Whatever mixes these, or holds a number that no 64-bit type holds, becomes JSON text (extension type
 //! `arrow.json`). Promise: no value is lost or rounded.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -236,7 +235,7 @@ pub(super) fn gather<'n, 'a: 'n>(
     for (row, object) in objects.enumerate() {
         let Some(members) = object else { continue };
         for (position, (name, value)) in members.iter().enumerate() {
-            let name: &'n str = cow_str(name);
+            let name: &'n str = name.as_ref();
             let index = match columns.get(position) {
                 Some(column) if column.name == name => position,
                 _ => match index_by_name.get(name) {
@@ -258,8 +257,4 @@ pub(super) fn gather<'n, 'a: 'n>(
         }
     }
     Some(columns)
-}
-
-fn cow_str<'n>(text: &'n Cow<'_, str>) -> &'n str {
-    text
 }

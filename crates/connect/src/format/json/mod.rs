@@ -88,14 +88,38 @@ pub fn decode_lines(body: &[u8], settings: &Settings, sink: &mut Sink<'_>) -> Re
 /// `Data` if the body is not JSON.
 pub fn find(body: &[u8], path: &super::RowPath) -> Result<Option<Node<'static>>> {
     let text = utf8(body)?;
-    let root = parse::parse(text).map_err(|error| not_json(text, &error))?;
-    Ok(path.first(&root).map(|node| match node {
-        Node::Number(text) => Node::Number(Cow::Owned(text.clone().into_owned())),
-        Node::Text(text) => Node::Text(Cow::Owned(text.clone().into_owned())),
-        Node::Bool(value) => Node::Bool(*value),
+    let fail = |error: ParseError| not_json(text, &error);
+    let root = match path.simple() {
+        Some(simple) if !simple.wildcard => seek(&mut Parser::new(text), &simple.names).map_err(fail)?,
+        _ => path.first(&parse::parse(text).map_err(fail)?).cloned(),
+    };
+    Ok(root.map(|node| match node {
+        Node::Number(text) => Node::Number(Cow::Owned(text.into_owned())),
+        Node::Text(text) => Node::Text(Cow::Owned(text.into_owned())),
+        Node::Bool(value) => Node::Bool(value),
         Node::Null => Node::Null,
         other => Node::Text(Cow::Owned(other.to_compact())),
     }))
+}
+
+/// The value at the end of `names`, without keeping what stands beside it.
+fn seek<'a>(parser: &mut Parser<'a>, names: &[String]) -> std::result::Result<Option<Node<'a>>, ParseError> {
+    let Some((name, rest)) = names.split_first() else { return parser.value().map(Some) };
+    if !parser.eat(b'{') {
+        return parser.skip().map(|()| None);
+    }
+    if parser.eat(b'}') {
+        return Ok(None);
+    }
+    loop {
+        if parser.name()? == name.as_str() {
+            return seek(parser, rest);
+        }
+        parser.skip()?;
+        if !parser.comma_or(b'}')? {
+            return Ok(None);
+        }
+    }
 }
 
 fn not_json(text: &str, error: &ParseError) -> Error {

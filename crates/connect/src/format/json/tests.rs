@@ -202,6 +202,20 @@ fn errors_say_where() {
     assert!(error.message().contains("cursor"), "{error}");
 }
 
+#[test]
+fn tokens_are_found() {
+    let body = br#"{"a":[{"next":"wrong"}],"meta":{"next":"right","page":2,"o":{"x":1},"gone":null},"next":"top"}"#;
+    let token = |path: &str| find(body, &RowPath::parse(path).unwrap()).unwrap().map(|node| node.to_compact());
+    assert_eq!(token("$.meta.next").as_deref(), Some("\"right\""));
+    assert_eq!(token("$.meta.page").as_deref(), Some("2"));
+    assert_eq!(token("$.meta.o").as_deref(), Some("\"{\\\"x\\\":1}\""));
+    assert_eq!(token("$.meta.gone").as_deref(), Some("null"));
+    assert_eq!(token("$..next").as_deref(), Some("\"top\""));
+    assert_eq!(token("$.meta.none.x"), None);
+    assert_eq!(token("$.a.next"), None);
+    assert!(find(b"{\"a\":", &RowPath::parse("$.b").unwrap()).is_err());
+}
+
 fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

@@ -162,6 +162,10 @@ impl Client {
         let uri: Uri = target.parse().map_err(|error: http::uri::InvalidUri| {
             Error::new(ErrorKind::Data, "assemble request", format!("{target:?} cannot be requested")).with_cause(error)
         })?;
+        if self.connection.is_some() && !self.template.is_idempotent() {
+            // A POST is not repeated: let the runtime look at the socket first, in case the server has closed it.
+            tokio::task::yield_now().await;
+        }
         loop {
             let kept = self.prepare().await?;
             let Some(mut connection) = self.connection.take() else {

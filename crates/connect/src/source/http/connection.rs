@@ -30,6 +30,11 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 256;
 
+/// How much HTTP/2 lets the server send ahead of what has been taken. Wide enough for a server that answers in many
+/// tiny frames, as compressing ones do: h2 takes those for an attack when they crowd a small window.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
 /// An open connection to a server.
 pub(super) struct Connection {
     sender: Sender,
@@ -84,7 +89,8 @@ impl Connection {
             let queue = TaskQueue::default();
             let (sender, connection) = http2::Builder::new(queue.clone())
                 .max_header_list_size(HEAD_BYTES_MAX as u32)
-                .adaptive_window(true)
+                .initial_stream_window_size(STREAM_WINDOW_BYTES)
+                .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
                 .handshake(io)
                 .await
                 .map_err(|error| {

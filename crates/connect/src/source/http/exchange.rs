@@ -107,31 +107,31 @@ pub(super) async fn exchange(
     watch.begin_answer();
     watch.output.mark(Phase::LastByte);
     let (head, mut incoming) = response.into_parts();
+    // What refuses or leads elsewhere is no part of what was read.
+    let shown = head.status.is_success();
     let declared = incoming.size_hint().lower();
     if declared > body_max {
         return Err(Failure::TooLarge);
     }
     let mut body = Collected::default();
     if !incoming.is_end_stream() {
+        let mut collection = Collection { incoming: &mut incoming, body: &mut body, declared, body_max, shown };
         std::future::poll_fn(|context| {
-            loop {
-                match poll_collect(&mut incoming, &mut body, declared, body_max, &mut watch, context) {
-                    Poll::Ready(result) => return Poll::Ready(result),
-                    Poll::Pending => {}
-                }
-                // Frames come out of the connection: drive it, then look once more before waiting.
-                let ended = watch.drive(connection, context);
-                match poll_collect(&mut incoming, &mut body, declared, body_max, &mut watch, context) {
-                    Poll::Ready(result) => return Poll::Ready(result),
-                    Poll::Pending if ended.is_some() => {
-                        return Poll::Ready(Err(Failure::Broken { error: ended.flatten(), answered: true }));
-                    }
-                    Poll::Pending if watch.is_silent(connection, context) => {
-                        return Poll::Ready(Err(Failure::Silent { answered: true }));
-                    }
-                    Poll::Pending => return Poll::Pending,
-                }
+            if let Poll::Ready(result) = collection.poll(&mut watch, context) {
+                return Poll::Ready(result);
             }
+            // Frames come out of the connection: drive it, then look once more before waiting.
+            let ended = watch.drive(connection, context);
+            if let Poll::Ready(result) = collection.poll(&mut watch, context) {
+                return Poll::Ready(result);
+            }
+            if let Some(error) = ended {
+                return Poll::Ready(Err(Failure::Broken { error, answered: true }));
+            }
+            if watch.is_silent(connection, context) {
+                return Poll::Ready(Err(Failure::Silent { answered: true }));
+            }
+            Poll::Pending
         })
         .await?;
     }
@@ -174,31 +174,38 @@ impl Collected {
     }
 }
 
-fn poll_collect(
-    incoming: &mut Incoming,
-    body: &mut Collected,
+/// A body under way.
+struct Collection<'c> {
+    incoming: &'c mut Incoming,
+    body: &'c mut Collected,
     declared: u64,
     body_max: u64,
-    watch: &mut Watch<'_>,
-    context: &mut Context<'_>,
-) -> Poll<Result<(), Failure>> {
-    loop {
-        match Pin::new(&mut *incoming).poll_frame(context) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(None) => return Poll::Ready(Ok(())),
-            Poll::Ready(Some(Err(error))) => {
-                return Poll::Ready(Err(Failure::Broken { error: Some(error), answered: true }));
-            }
-            Poll::Ready(Some(Ok(frame))) => {
-                let Ok(piece) = frame.into_data() else { continue };
-                watch.output.mark(Phase::LastByte);
-                watch.output.payload(&piece);
-                if body.len() + piece.len() as u64 > body_max {
-                    return Poll::Ready(Err(Failure::TooLarge));
+    shown: bool,
+}
+
+impl Collection<'_> {
+    /// Takes the frames that are there. Ready at the end of the body.
+    fn poll(&mut self, watch: &mut Watch<'_>, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        loop {
+            match Pin::new(&mut *self.incoming).poll_frame(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Ready(Some(Err(error))) => {
+                    return Poll::Ready(Err(Failure::Broken { error: Some(error), answered: true }));
                 }
-                body.push(piece, declared);
-                if incoming.is_end_stream() {
-                    return Poll::Ready(Ok(()));
+                Poll::Ready(Some(Ok(frame))) => {
+                    let Ok(piece) = frame.into_data() else { continue };
+                    watch.output.mark(Phase::LastByte);
+                    if self.shown {
+                        watch.output.payload(&piece);
+                    }
+                    if self.body.len() + piece.len() as u64 > self.body_max {
+                        return Poll::Ready(Err(Failure::TooLarge));
+                    }
+                    self.body.push(piece, self.declared);
+                    if self.incoming.is_end_stream() {
+                        return Poll::Ready(Ok(()));
+                    }
                 }
             }
         }

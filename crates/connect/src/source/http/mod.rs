@@ -1,13 +1,14 @@
 //! HTTP/1.1 and HTTP/2: JSON, NDJSON and CSV answers as rows.
 //!
 //! `options` is what may be configured, `check` what is wrong with it, `plan` the options worked out; `client` keeps
-//! one warm `connection` and runs an `exchange` over it; `source` walks the pages (`paging`, `link`), gives the rows
-//! on and ends with a `position`. Promise: a row is given once per position, nothing a server sends panics or grows
+//! one warm `connection` and runs an `exchange` over it; `source` walks the pages (`paging`, `link`), gives their rows
+//! on (`convert`) and ends with a `position`. Promise: a row is given once per position, nothing a server sends panics or grows
 //! without bound, no secret is shown.
 
 mod check;
 mod client;
 mod connection;
+mod convert;
 mod exchange;
 pub mod link;
 pub mod options;

@@ -122,19 +122,23 @@ impl Plan {
         })
     }
 
+    /// The cursor after two pages: the higher one, or the server's latest token.
+    pub(super) fn later(&self, earlier: Option<Cursor>, latest: Option<Cursor>) -> Result<Option<Cursor>> {
+        match (earlier, latest) {
+            (Some(earlier), Some(latest)) if self.cursor_value.is_none() => {
+                earlier.later(latest).map(Some).map_err(|problem| Error::new(ErrorKind::Data, "read cursor", problem))
+            }
+            (earlier, latest) => Ok(latest.or(earlier)),
+        }
+    }
+
     /// The end of a read whose pages are all there.
     pub(super) fn end(&self, before: HttpPosition, highest: Option<Cursor>) -> Result<ReadEnd> {
         if !self.is_incremental() {
             return Ok(ReadEnd::default());
         }
-        let cursor = match (before.cursor, highest) {
-            // A token of the server's is taken as it is; a highest value never goes back.
-            (_, Some(token)) if self.cursor_value.is_some() => Some(token),
-            (Some(old), Some(new)) => {
-                Some(old.later(new).map_err(|problem| Error::new(ErrorKind::Data, "read cursor", problem))?)
-            }
-            (old, new) => new.or(old),
-        };
+        // What was committed never goes back: rows read again in a late window may all be older.
+        let cursor = self.later(before.cursor, highest)?;
         let position = HttpPosition { cursor, ..HttpPosition::default() };
         Ok(ReadEnd { position: position.cursor.is_some().then(|| position.to_position()), ..ReadEnd::default() })
     }

@@ -13,7 +13,7 @@ use portolan_model::source::{Secret, Secrets};
 use super::options::{Auth, FormatOption, HttpOptions, Method};
 
 /// Headers that follow from the request itself and are not configured.
-pub(super) const RESERVED_HEADERS: [&str; 10] = [
+pub(super) const RESERVED_HEADERS: [&str; 9] = [
     "host",
     "content-length",
     "transfer-encoding",
@@ -22,7 +22,6 @@ pub(super) const RESERVED_HEADERS: [&str; 10] = [
     "upgrade",
     "te",
     "trailer",
-    "accept-encoding",
     "if-none-match",
 ];
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, LINK, SERVER};
 use http::{HeaderValue, StatusCode};
 use portolan_model::clock::Clock;
@@ -14,24 +13,21 @@ use portolan_model::position::Position;
 use portolan_model::source::{Capabilities, Environment, Output, Phase, Probe, QuarantineItem, ReadEnd, Source};
 
 use super::client::Client;
+use super::convert::{Conversion, Converted};
 use super::exchange::Answer;
 use super::link::find_link;
 use super::options::{FormatOption, HttpOptions, Method};
-use super::paging::{Advance, PageSeen, Pager, PagingPlan};
+use super::paging::{Advance, PageSeen, Pager};
 use super::plan::Plan;
 use super::position::HttpPosition;
 use super::status;
-use crate::format::{self, Cursor, Format, Item, Summary};
+use crate::format::Format;
 
-/// Bodies above this many bytes are converted on a thread of their own, so that other sources stay on time.
-const INLINE_BODY_BYTES: usize = 256 << 10;
-/// Batches that wait between the converting thread and the output.
-const BATCHES_WAITING: usize = 2;
-
+/// One `http` source.
 pub(super) struct HttpSource {
     name: SourceName,
     address: String,
-    plan: Plan,
+    plan: Arc<Plan>,
     client: Client,
     clock: Arc<dyn Clock>,
 }
@@ -43,7 +39,7 @@ impl HttpSource {
         })?;
         let client = Client::new(spec, options, environment).map_err(|error| error.with_source(&spec.name))?;
         let clock = Arc::clone(&environment.clock);
-        Ok(Self { name: spec.name.clone(), address: spec.address(), plan, client, clock })
+        Ok(Self { name: spec.name.clone(), address: spec.address(), plan: Arc::new(plan), client, clock })
     }
 
     fn place(&self, error: Error) -> Error {
@@ -60,9 +56,9 @@ impl HttpSource {
         let mut pager = Pager::new(&paging, before.page.clone());
         loop {
             let (answer, target) = self.client.fetch(&pager.target(&base), None, output).await?;
-            let page = self.page(&answer, &target, Some(&paging), output).await?;
-            highest = later(highest, page.cursor)?;
-            let seen = PageSeen { rows: page.rows, link: page.link, token: page.token, body: &answer.body };
+            let (page, link) = self.page(&answer, &target, output).await?;
+            highest = self.plan.later(highest, page.cursor)?;
+            let seen = PageSeen { rows: page.rows, link, token: page.token, body: &answer.body };
             let advance =
                 pager.advance(seen).map_err(|problem| Error::new(ErrorKind::Server, "follow pages", problem))?;
             match advance {
@@ -95,7 +91,7 @@ impl HttpSource {
             let position = Some(before.to_position());
             return Ok(ReadEnd { position, unchanged: true, validator: before.etag, more: false });
         }
-        let page = self.page(&answer, &target, None, output).await?;
+        let (page, _) = self.page(&answer, &target, output).await?;
         let validator = strong_etag(&answer);
         if self.plan.is_incremental() {
             return Ok(ReadEnd { validator, ..self.plan.end(before, page.cursor)? });
@@ -106,41 +102,26 @@ impl HttpSource {
         Ok(ReadEnd { position: keep.then(|| position.to_position()), validator, ..ReadEnd::default() })
     }
 
-    /// Turns one answer into rows.
+    /// Turns one answer into rows. Returns the link to the next page, too.
     async fn page(
         &mut self,
         answer: &Answer,
         target: &str,
-        paging: Option<&PagingPlan>,
         output: &mut dyn Output,
-    ) -> Result<Page> {
+    ) -> Result<(Converted, Option<String>)> {
         if !answer.status.is_success() {
             return Err(status::refusal(answer, target, self.clock.wall()));
         }
-        let link = match paging {
+        let link = match &self.plan.paging {
             Some(paging) if paging.by_link() => self.link(answer, target)?,
             _ => None,
         };
-        let body = format::encoding::decode(header(answer, CONTENT_ENCODING), &answer.body, self.plan.body_max)?;
-        if body.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Page { link, ..Page::default() });
-        }
-        let format = self.plan.format(header(answer, CONTENT_TYPE), &body)?;
-        let token = match paging.and_then(|paging| paging.token.as_ref()) {
-            Some(path) => format::json::find(&body, path)?.and_then(|node| text_of(&node)),
-            None => None,
+        let conversion = Conversion {
+            body: answer.body.clone(),
+            encoding: header(answer, CONTENT_ENCODING).map(str::to_owned),
+            content_type: header(answer, CONTENT_TYPE).map(str::to_owned),
         };
-        let server_cursor = match &self.plan.cursor_value {
-            Some(path) => match format::json::find(&body, path)? {
-                Some(node) => {
-                    Cursor::from_node(&node).map_err(|problem| Error::new(ErrorKind::Data, "read cursor", problem))?
-                }
-                None => None,
-            },
-            None => None,
-        };
-        let (summary, quarantined) = self.convert(format, body, output).await?;
-        Ok(Page { rows: summary.rows + quarantined, cursor: server_cursor.or(summary.cursor), link, token })
+        Ok((conversion.run(&self.plan, output).await?, link))
     }
 
     fn link(&self, answer: &Answer, target: &str) -> Result<Option<String>> {
@@ -150,75 +131,6 @@ impl HttpSource {
             Error::new(ErrorKind::Server, "follow pages", format!("the link to the next page: {problem}"))
                 .with_hint("only pages of the same scheme, host and port are read")
         })
-    }
-
-    /// Converts a body and gives the rows on. Returns also how many rows went to the quarantine whole.
-    async fn convert(&mut self, format: Format, body: Bytes, output: &mut dyn Output) -> Result<(Summary, u64)> {
-        let mut quarantined = 0;
-        if body.len() <= INLINE_BODY_BYTES {
-            let mut items = Vec::with_capacity(1);
-            let summary = format::decode(format, &body, &self.plan.settings, &mut |item| {
-                items.push(item);
-                Ok(())
-            })?;
-            for item in items {
-                quarantined += give(item, output).await?;
-            }
-            return Ok((summary, quarantined));
-        }
-        let (sender, mut receiver) = tokio::sync::mpsc::channel(BATCHES_WAITING);
-        let settings = Arc::clone(&self.plan.settings);
-        let task = tokio::task::spawn_blocking(move || {
-            format::decode(format, &body, &settings, &mut |item| {
-                // The receiver is gone when the read was dropped: nobody waits for the rest.
-                sender
-                    .blocking_send(item)
-                    .map_err(|_| Error::new(ErrorKind::Cancelled, "decode body", "the read was given up"))
-            })
-        });
-        while let Some(item) = receiver.recv().await {
-            quarantined += give(item, output).await?;
-        }
-        let summary = task.await.map_err(|error| {
-            Error::new(ErrorKind::Internal, "decode body", "the conversion ended early").with_cause(error)
-        })??;
-        Ok((summary, quarantined))
-    }
-}
-
-/// What a page gave beside its rows.
-#[derive(Debug, Default)]
-struct Page {
-    rows: u64,
-    cursor: Option<Cursor>,
-    link: Option<String>,
-    token: Option<String>,
-}
-
-async fn give(item: Item, output: &mut dyn Output) -> Result<u64> {
-    match item {
-        Item::Batch(batch) => output.batch(batch).await.map(|()| 0),
-        Item::Quarantine(item) => {
-            let whole_row = u64::from(item.column.is_none());
-            output.quarantine(item).await.map(|()| whole_row)
-        }
-    }
-}
-
-fn later(a: Option<Cursor>, b: Option<Cursor>) -> Result<Option<Cursor>> {
-    match (a, b) {
-        (Some(a), Some(b)) => {
-            a.later(b).map(Some).map_err(|problem| Error::new(ErrorKind::Data, "read cursor", problem))
-        }
-        (a, b) => Ok(a.or(b)),
-    }
-}
-
-fn text_of(node: &format::json::node::Node<'_>) -> Option<String> {
-    use format::json::node::Node;
-    match node {
-        Node::Number(text) | Node::Text(text) => Some(text.clone().into_owned()),
-        _ => None,
     }
 }
 
