@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use portolan_connect::Registry;
 use portolan_connect::transport::SystemSecrets;
-use portolan_lake::{Lake, LakeSettings};
 use portolan_model::catalog::{Catalog, SourceStatus};
 use portolan_model::clock::SystemClock;
-use portolan_model::config::{Configuration, ConnectorSet, Diagnostic, LakeSpec, SourceSpec};
+use portolan_model::config::{Configuration, ConnectorSet, Diagnostic, SourceSpec};
 use portolan_model::source::Environment;
 use portolan_model::{Error, ErrorKind, Position, Result, SourceName};
 use portolan_rounds::slot::Slot;
@@ -68,11 +67,6 @@ fn absolute(mut configuration: Configuration, folder: &Path) -> Configuration {
 /// What connectors may use of the world.
 pub(crate) fn environment(folder: &Path) -> Environment {
     Environment { clock: Arc::new(SystemClock::new()), secrets: Arc::new(SystemSecrets::new(folder)) }
-}
-
-/// Opens the lake for collecting, making it if it is not there.
-pub(crate) async fn open_lake(spec: &LakeSpec, environment: &Environment) -> Result<Lake> {
-    Lake::open(&spec.path, LakeSettings::from(spec), environment.clock.clone()).await
 }
 
 /// Opens the sources. Touches no network.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_lake::LakeReader;
+use portolan_lake::{Lake, LakeReader};
 use portolan_model::catalog::Catalog;
 use portolan_model::config::{Configuration, Consistency, DurationText, RoundSpec, SourceSpec};
 use portolan_model::{Error, ErrorKind, RoundName, SourceName};
@@ -155,7 +155,7 @@ async fn save(
     environment: &portolan_model::source::Environment,
     arguments: &Arguments,
 ) -> Result<(Vec<Fetched>, Vec<Error>), Stop> {
-    let lake = Arc::new(wiring::open_lake(&configuration.lake, environment).await?);
+    let lake = Arc::new(Lake::open(&configuration.lake, environment.clock.clone())?);
     let (positions, statuses) = wiring::restored(&*lake as &dyn Catalog).await?;
     let mut slots = wiring::open_slots(specs.iter().copied(), environment, &positions, &statuses)?;
     for slot in &mut slots {
@@ -176,7 +176,7 @@ async fn save(
     let end = runner.round_with(Some(arguments.memory_limit << 20)).await;
     runner.close().await;
     drop(runner);
-    drop(lake);
+    lake.close().await?;
     if let Some(error) = end.error {
         let kind = error.kind();
         let mut shown = Error::new(kind, "save round", error.chain());

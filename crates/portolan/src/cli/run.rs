@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portolan_lake::Lake;
 use portolan_model::config::Configuration;
 use portolan_model::round::{ReceiptVerdict, RoundVerdict};
 use portolan_model::state::State;
@@ -66,7 +67,7 @@ pub(crate) async fn collect(
     stop: watch::Receiver<bool>,
 ) -> Result<(), Stop> {
     let environment = wiring::environment(folder);
-    let lake = Arc::new(wiring::open_lake(&configuration.lake, &environment).await?);
+    let lake = Arc::new(Lake::open(&configuration.lake, environment.clock.clone())?);
     let (positions, statuses) = wiring::restored(&*lake).await?;
     let shared = Shared {
         catalog: lake.clone(),
@@ -88,12 +89,32 @@ pub(crate) async fn collect(
         rounds = configuration.rounds.len(),
         "collecting"
     );
+    let maintenance = tokio::spawn(maintain(lake.clone(), stop));
     while let Some(ended) = runners.join_next().await {
         if let Err(error) = ended {
             return Err(anyhow::anyhow!("a round's task ended by itself: {error}").into());
         }
     }
+    // The job that runs is ended: each is bounded.
+    if let Err(error) = maintenance.await {
+        return Err(anyhow::anyhow!("the maintenance task ended by itself: {error}").into());
+    }
+    lake.close().await?;
     Ok(())
+}
+
+async fn maintain(lake: Arc<Lake>, mut stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
+        tokio::select! {
+            () = tokio::time::sleep(MAINTENANCE_INTERVAL) => {}
+            _ = stop.changed() => return,
+        }
+        match lake.maintain().await {
+            Ok(report) if !report.is_empty() => tracing::info!("maintenance: {report}"),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(kind = %error.kind(), "maintenance is put off: {}", error.chain()),
+        }
+    }
 }
 
 /// Ends when the process is asked to stop.
