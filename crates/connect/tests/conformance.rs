@@ -30,7 +30,7 @@ impl HttpFixture {
 
     fn start_behind_nginx(path: &'static str, paging: &'static str) -> Result<Self> {
         let api = Api::start()?;
-        let nginx = Nginx::start(NginxOptions { upstream_port: Some(api.port()), ..NginxOptions::default() })?;
+        let nginx = Nginx::start(NginxOptions { upstream_port: Some(api.port()) })?;
         Ok(Self { api, nginx: Some(nginx), paging, path })
     }
 }
