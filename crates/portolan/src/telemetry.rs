@@ -13,10 +13,14 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Starts the log. `PORTOLAN_LOG` filters it (`debug`, `portolan_lake=trace`, …); the default is `info`.
-pub(crate) fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("PORTOLAN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+/// Starts the log. `PORTOLAN_LOG` filters it (`debug`, `portolan_lake=trace`, …) instead of `level`.
+pub(crate) fn start(format: LogFormat, level: &str, is_colored: bool) {
+    let filter = EnvFilter::try_from_env("PORTOLAN_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(is_colored);
     let started = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

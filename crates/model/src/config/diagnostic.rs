@@ -13,6 +13,8 @@ pub struct Diagnostic {
     pub label: Option<String>,
     /// What to do about it.
     pub help: Option<String>,
+    /// The marked text is a secret: it is not to be shown.
+    pub is_secret: bool,
     /// A second place that belongs to the problem, with what stands beside it.
     pub related: Option<Box<(Range<usize>, String)>>,
 }
@@ -20,7 +22,7 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// A problem at `span`.
     pub fn new(message: impl Into<String>, span: Option<Range<usize>>) -> Self {
-        Self { message: message.into(), span, label: None, help: None, related: None }
+        Self { message: message.into(), span, label: None, help: None, is_secret: false, related: None }
     }
 
     /// Adds what stands beside the marked text.
@@ -42,6 +44,53 @@ impl Diagnostic {
     pub fn with_related(mut self, span: Range<usize>, label: impl Into<String>) -> Self {
         self.related = Some(Box::new((span, label.into())));
         self
+    }
+}
+
+/// A reading error of one value in words for people: types by what to write, unknown words with the nearest known one.
+/// `place` is used where the error has none of its own.
+pub(super) fn explain(error: &toml_edit::de::Error, place: Option<Range<usize>>) -> Diagnostic {
+    let span = error.span().or(place);
+    let message = error.message().trim();
+    for (prefix, entity) in [("unknown field `", "key"), ("unknown variant `", "value")] {
+        if let Some((word, rest)) = message.strip_prefix(prefix).and_then(|rest| rest.split_once('`')) {
+            let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+            return Diagnostic::new(format!("unknown {entity} `{word}`"), span).with_help(suggestion(word, &known));
+        }
+    }
+    let mut words = message.to_owned();
+    for (of_program, of_people) in [
+        ("expected u8", "expected a whole number from 0 to 255"),
+        ("expected u16", "expected a whole number from 0 to 65535"),
+        ("expected u32", "expected a whole number from 0 to 4294967295"),
+        ("expected u64", "expected a whole number"),
+        ("expected a string", "expected text in quotes"),
+        ("expected a boolean", "expected true or false"),
+        ("expected a sequence", "expected a list in [ ]"),
+        ("expected a map", "expected a table in { }"),
+        ("invalid type: string", "this is text:"),
+        ("invalid type: integer", "this is a whole number:"),
+        ("invalid type: boolean", "this is true or false:"),
+        ("invalid value: integer", "out of range:"),
+    ] {
+        words = words.replace(of_program, of_people);
+    }
+    let mut diagnostic = Diagnostic::new(words, span);
+    diagnostic.is_secret = message.starts_with(super::value::LITERAL_SECRET);
+    diagnostic
+}
+
+/// The nearest known word, or all of them.
+pub(super) fn suggestion(text: &str, known: &[&str]) -> String {
+    let nearest = known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(text, candidate), *candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(text.len()) / 3)
+        .min();
+    match nearest {
+        Some((_, candidate)) => format!("did you mean `{candidate}`?"),
+        None if known.is_empty() => "there is none to refer to".to_owned(),
+        None => format!("known: {}", known.join(", ")),
     }
 }
 

@@ -137,6 +137,8 @@ impl fmt::Debug for SecretReference {
     }
 }
 
+/// How the refusal of a secret in the text begins.
+pub(super) const LITERAL_SECRET: &str = "a secret does not stand in the configuration";
 const SECRET_FORMS: &str =
     "write { env = \"NAME\" } or { file = \"PATH\" }; a secret in the file itself needs { literal = \"…\" }";
 
@@ -152,7 +154,7 @@ impl<'de> Deserialize<'de> for SecretReference {
             }
 
             fn visit_str<E: de::Error>(self, _: &str) -> Result<SecretReference, E> {
-                Err(E::custom(format!("a secret does not stand in the configuration: {SECRET_FORMS}")))
+                Err(E::custom(format!("{LITERAL_SECRET}: {SECRET_FORMS}")))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SecretReference, A::Error> {

@@ -74,7 +74,9 @@ enum Command {
 /// Parses the command line and runs the command.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    telemetry::start(cli.log_format);
+    // What collects for good tells its story; the other commands speak through their output.
+    let level = if matches!(cli.command, Command::Run(_)) { "info" } else { "warn" };
+    telemetry::start(cli.log_format, level, is_terminal_stderr());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

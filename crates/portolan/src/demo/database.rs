@@ -13,6 +13,8 @@ use super::server::CUSTOMERS;
 pub(crate) const INSTALL_HINT: &str = "apt-get install mariadb-server-core   (or your system's MariaDB server package)";
 /// The account that the sample configuration reads with.
 pub(crate) const USER: &str = "collector";
+/// The port of the sample database, where it is free.
+const PORT: u16 = 3306;
 /// The longest the server may take to answer, once started.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -132,7 +134,11 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
         .with_context(|| format!("failed to write {}", path.display()))
 }
 
+/// MariaDB's own port if it is free, else any that is.
 fn free_port() -> anyhow::Result<u16> {
+    if TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).is_ok() {
+        return Ok(PORT);
+    }
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free loopback port")?.local_addr()?.port())
 }
 

@@ -30,18 +30,27 @@ pub(crate) struct SampleServer {
     pub(crate) orders_port: u16,
 }
 
+/// The port numbers of the sample server, where they are free.
+const METRICS_PORT: u16 = 3000;
+const ORDERS_PORT: u16 = 3001;
+
 /// Starts both ports on loopback, on free port numbers. They end with the process.
 pub(crate) async fn start() -> anyhow::Result<SampleServer> {
     let started = Arc::new(Instant::now());
     let metrics = Router::new().route("/api/metrics", get(metrics)).with_state(started.clone());
     let orders = Router::new().route("/api/orders", get(orders)).with_state(started);
-    Ok(SampleServer { metrics_port: serve(metrics).await?, orders_port: serve(orders).await? })
+    Ok(SampleServer {
+        metrics_port: serve(metrics, METRICS_PORT).await?,
+        orders_port: serve(orders, ORDERS_PORT).await?,
+    })
 }
 
-async fn serve(router: Router) -> anyhow::Result<u16> {
-    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-        .await
-        .context("failed to listen on a loopback port for the sample server")?;
+async fn serve(router: Router, preferred_port: u16) -> anyhow::Result<u16> {
+    let bind = |port| TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let listener = match bind(preferred_port).await {
+        Ok(listener) => listener,
+        Err(_) => bind(0).await.context("failed to listen on a loopback port for the sample server")?,
+    };
     let port = listener.local_addr()?.port();
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(port)

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use toml_edit::{Document, Item, Table, Value};
 
+use super::diagnostic::{explain, suggestion};
 use super::{Configuration, ConnectorSet, Consistency, Diagnostic, DurationText, LakeSpec, SourceSpec, TlsSpec};
 use crate::catalog::WriteMode;
 
@@ -146,8 +147,17 @@ impl Reader<'_> {
         let server: ServerTable = self.section(root, "server").unwrap_or_default();
         let lake: LakeSpec = self.section(root, "lake").unwrap_or_default();
         self.lake(&lake, root);
+        if let Some(host) = &server.host
+            && !is_host(host)
+        {
+            let span = root.get("server").and_then(|server| server.get("host")).and_then(Item::span);
+            self.report(
+                Diagnostic::new(format!("{host:?} is not a host name or address"), span)
+                    .with_help("write the name or address alone, without a scheme or a path"),
+            );
+        }
         let source_tables = self.tables(root, "source");
-        if source_tables.is_empty() {
+        if source_tables.is_empty() && self.diagnostics.is_empty() {
             self.report(
                 Diagnostic::new("no [[source]] in the configuration", None)
                     .with_help("describe at least one port, such as:\n[[source]]\nname = \"metrics\"\nport = 3000\nprotocol = \"http\""),
@@ -243,11 +253,10 @@ impl Reader<'_> {
                 if message.starts_with("unknown field") && error.span().is_some() && self.has_unknown_at(error.span()) {
                     return None;
                 }
-                let message = match message.strip_prefix("missing field ") {
-                    Some(field) => format!("{what} needs {field}"),
-                    None => message.to_owned(),
-                };
-                self.report(Diagnostic::new(message, error.span().or(span)));
+                match message.strip_prefix("missing field ") {
+                    Some(field) => self.report(Diagnostic::new(format!("{what} needs {field}"), error.span().or(span))),
+                    None => self.report(explain(&error, span)),
+                }
                 None
             }
         }
@@ -285,6 +294,11 @@ fn as_table(table: &dyn toml_edit::TableLike) -> Table {
     copy
 }
 
+/// Whether a text can be a host name or address; whether there is such a host is found by asking.
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && !text.contains(['/', ' ', '@', '?', '#'])
+}
+
 fn name_of(table: &Table) -> Option<(String, Option<Range<usize>>)> {
     let item = table.get("name")?;
     Some((item.as_str()?.to_owned(), item.span()))
@@ -305,17 +319,4 @@ fn unknown_key(entity: &str, key: &str, known: &[&str], span: Option<Range<usize
 
 fn unknown_value(entity: &str, value: &str, known: &[&str], span: Option<Range<usize>>) -> Diagnostic {
     Diagnostic::new(format!("unknown {entity} `{value}`"), span).with_help(suggestion(value, known))
-}
-
-fn suggestion(text: &str, known: &[&str]) -> String {
-    let nearest = known
-        .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(text, candidate), *candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(text.len()) / 3)
-        .min();
-    match nearest {
-        Some((_, candidate)) => format!("did you mean `{candidate}`?"),
-        None if known.is_empty() => "there is none to refer to".to_owned(),
-        None => format!("known: {}", known.join(", ")),
-    }
 }

@@ -4,7 +4,7 @@ use toml_edit::{Item, Table};
 
 use super::{
     CONNECT_TIMEOUT_DEFAULT, IDLE_TIMEOUT_DEFAULT, KEY_MEMORY_DEFAULT, Reader, Rhythm, SHORTEST, ServerTable,
-    SourceTable, property_names, unknown_key, unknown_value,
+    SourceTable, is_host, property_names, unknown_key, unknown_value,
 };
 use crate::config::{Diagnostic, OptionTable, SourceSpec, TlsSpec};
 use crate::name::{SourceName, name_problem};
@@ -16,6 +16,7 @@ impl Reader<'_> {
         let protocol = table.get("protocol").and_then(Item::as_str).unwrap_or_default();
         let connector = self.connectors.get(protocol);
         let option_keys = connector.map(|connector| property_names(&connector.option_schema())).unwrap_or_default();
+        let mut has_unknown_key = false;
         let mut common = Table::new();
         let mut options = Table::new();
         for (key, item) in table {
@@ -26,6 +27,7 @@ impl Reader<'_> {
             } else if option_keys.iter().any(|known| known == key) {
                 options.insert_formatted(&entry_key, item.clone());
             } else if connector.is_some() {
+                has_unknown_key = true;
                 let known: Vec<&str> = common_keys.iter().chain(&option_keys).map(String::as_str).collect();
                 let entity = format!("key of a {protocol} source");
                 self.report(unknown_key(&entity, key, &known, key_span.or_else(|| item.span())));
@@ -53,20 +55,23 @@ impl Reader<'_> {
             self.report(Diagnostic::new(format!("{:?} is not a source name: {problem}", common.name), place("name")));
         }
         let port = common.port.or_else(|| connector.default_port());
-        if port.is_none() || port == Some(0) {
+        if port == Some(0) || (port.is_none() && !has_unknown_key) {
             self.report(
                 Diagnostic::new(format!("source `{}` has no port", common.name), place("port"))
                     .with_help("write port = 1 … 65535"),
             );
         }
         let host = common.host.clone().or_else(|| server.host.clone());
-        if host.as_deref().is_none_or(|host| host.is_empty() || host.contains(['/', ' '])) {
-            let message = match &host {
-                None => format!("source `{}` has no host", common.name),
-                Some(host) => format!("{host:?} is not a host name or address"),
-            };
-            let help = "write host = \"…\" under [server], for all sources, or in the source";
-            self.report(Diagnostic::new(message, place("host")).with_help(help));
+        match &host {
+            None => self.report(
+                Diagnostic::new(format!("source `{}` has no host", common.name), span.clone())
+                    .with_help("write host = \"…\" under [server], for all sources, or in the source"),
+            ),
+            Some(host) if common.host.is_some() && !is_host(host) => self.report(
+                Diagnostic::new(format!("{host:?} is not a host name or address"), place("host"))
+                    .with_help("write the name or address alone, without a scheme or a path"),
+            ),
+            Some(_) => {}
         }
         let tls = common.tls.unwrap_or_default();
         self.tls(&tls, table, &common.name);
@@ -86,6 +91,7 @@ impl Reader<'_> {
             every_span: table.get("every").and_then(Item::span),
             deadline_span: table.get("deadline").and_then(Item::span),
         };
+        let places = table.iter().filter_map(|(key, item)| Some((key.to_owned(), item.span()?))).collect();
         let spec = SourceSpec {
             name: SourceName::new(&common.name).ok()?,
             host: host?,
@@ -99,7 +105,7 @@ impl Reader<'_> {
             columns: common.columns,
             connect_timeout: common.connect_timeout.map_or(CONNECT_TIMEOUT_DEFAULT, |value| value.0),
             idle_timeout: common.idle_timeout.map_or(IDLE_TIMEOUT_DEFAULT, |value| value.0),
-            options: OptionTable::new(options, span.clone()),
+            options: OptionTable::new(options, places, span.clone()),
             span,
         };
         let found = connector.check(&spec);
