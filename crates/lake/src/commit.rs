@@ -19,7 +19,7 @@ use crate::failpoint;
 use crate::reader::{quoted, snapshot_time_text};
 use crate::shape::{Shape, StoredColumn};
 use crate::stage::StagedRows;
-use crate::state::{self, State, TAG_SOURCE, TAG_VARIANT, TableState};
+use crate::state::{self, State, TableState};
 use crate::statistics::{Statistics, leaves};
 use crate::types::{Column, Kind};
 use crate::writer::Writer;
@@ -266,15 +266,10 @@ fn new_schema_version(connection: &Connection, head: &mut Head, table: i64) -> R
 
 fn insert_column(connection: &Connection, head: &Head, table: i64, stored: &StoredColumn) -> Result<()> {
     insert_part(connection, head, table, &stored.column, None)?;
-    let tag = match stored.variant {
-        true => Some(TAG_VARIANT),
-        false if stored.source != stored.column.name => Some(TAG_SOURCE),
-        false => None,
-    };
-    if let Some(key) = tag {
-        let sql = "INSERT INTO ducklake_column_tag VALUES (?1, ?2, ?3, NULL, ?4, ?5)";
+    if stored.variant || stored.source != stored.column.name {
+        let sql = "INSERT INTO portolan_column VALUES (?1, ?2, ?3, ?4)";
         connection
-            .execute(sql, params![table, stored.column.id, head.snapshot, key, stored.source])
+            .execute(sql, params![table, stored.column.id, stored.source, stored.variant])
             .map_err(|error| sqlite(OPERATION, error))?;
     }
     Ok(())

@@ -28,10 +28,12 @@ mod statistics;
 mod system;
 mod text;
 pub mod types;
+mod verify;
 mod writer;
 
 pub use failpoint::FAILPOINTS;
 pub use lake::{Lake, LakeSettings};
 pub use maintenance::MaintenanceReport;
+pub use verify::StoredRows;
 
 pub use reader::{At, ColumnStatistics, DataFile, DeleteFile, FileRows, LakeReader, Snapshot, TableView};

@@ -117,7 +117,9 @@ impl Columns {
     /// `Data` for a type without a lossless place, `Limit` for too many columns.
     pub(crate) fn place(&mut self, field: &Field, array: &ArrayRef, out: &mut Vec<(usize, ArrayRef)>) -> Result<()> {
         let Some(kind) = kind_of(field)? else { return Ok(()) };
-        let main = self.list.iter().position(|stored| stored.source == *field.name() && !stored.variant);
+        // A source may have columns of the names of the leading ones; those are renamed, never matched.
+        let own = |stored: &StoredColumn| !(self.leading && is_leading(&stored.column.name));
+        let main = self.list.iter().position(|stored| stored.source == *field.name() && !stored.variant && own(stored));
         let Some(main) = main else {
             if self.list.len() >= COLUMNS_MAX {
                 let message = format!("column `{}` would be number {}", field.name(), COLUMNS_MAX + 1);
@@ -196,6 +198,11 @@ impl Columns {
         out.push((place, array.map_err(|error| arrow_error("store rows", error))?));
         Ok(())
     }
+}
+
+/// Whether a column is one that the lake puts before those of the source.
+fn is_leading(name: &str) -> bool {
+    matches!(name, "_round" | "_time")
 }
 
 /// Names that DuckLake or the lake itself uses inside a table.

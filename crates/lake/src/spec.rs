@@ -58,6 +58,7 @@ CREATE INDEX portolan_index_table_column_stats ON ducklake_table_column_stats(ta
 const PORTOLAN_TABLES: &str = r#"
 CREATE TABLE portolan_meta("key" TEXT PRIMARY KEY, "value" TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE portolan_round(round INTEGER PRIMARY KEY, snapshot_id BIGINT NOT NULL);
+CREATE TABLE portolan_column(table_id BIGINT NOT NULL, column_id BIGINT NOT NULL, source TEXT NOT NULL, variant BIGINT NOT NULL, PRIMARY KEY(table_id, column_id)) WITHOUT ROWID;
 CREATE TABLE portolan_position(source TEXT PRIMARY KEY, position TEXT NOT NULL, round BIGINT NOT NULL) WITHOUT ROWID;
 CREATE TABLE portolan_source_status(source TEXT PRIMARY KEY, address TEXT NOT NULL, state TEXT NOT NULL, since TEXT NOT NULL, cause_kind TEXT, cause TEXT, hint TEXT, last_round BIGINT, last_success TEXT, rows_total BIGINT NOT NULL, errors_total BIGINT NOT NULL, failures BIGINT NOT NULL) WITHOUT ROWID;
 CREATE TABLE portolan_item_key(source TEXT NOT NULL, digest BLOB NOT NULL, sequence BIGINT NOT NULL, PRIMARY KEY(source, digest)) WITHOUT ROWID;

@@ -15,11 +15,6 @@ use crate::shape::{Shape, SharedShape, StoredColumn};
 use crate::spec::Layout;
 use crate::statistics::{Statistics, leaves, read_bound};
 
-/// The key of a column tag that holds the name which the source gives a column.
-pub(crate) const TAG_SOURCE: &str = "portolan_source";
-/// The key of a column tag that marks a variant column, with the name of the source's column.
-pub(crate) const TAG_VARIANT: &str = "portolan_variant_of";
-
 /// One table.
 #[derive(Clone, Debug)]
 pub(crate) struct TableState {
@@ -86,14 +81,11 @@ pub(crate) fn load(connection: &Connection, layout: &Layout) -> Result<State> {
         let schema_version: Option<i64> = connection.query_row(sql, [table.id], |row| row.get(0)).map_err(error)?;
         let sql = "SELECT coalesce(max(column_id), 0) + 1 FROM ducklake_column WHERE table_id = ?1";
         let next_column_id: i64 = connection.query_row(sql, [table.id], |row| row.get(0)).map_err(error)?;
-        let tags = load_tags(connection, table.id)?;
+        let names = load_names(connection, table.id)?;
         let columns = columns
             .into_iter()
             .map(|column| {
-                let tag = |key: &str| tags.get(&(column.id, key.to_owned())).cloned();
-                let variant_of = tag(TAG_VARIANT);
-                let variant = variant_of.is_some();
-                let source = variant_of.or_else(|| tag(TAG_SOURCE)).unwrap_or_else(|| column.name.clone());
+                let (source, variant) = names.get(&column.id).cloned().unwrap_or((column.name.clone(), false));
                 StoredColumn { column, source, variant }
             })
             .collect();
@@ -130,11 +122,12 @@ pub(crate) fn load(connection: &Connection, layout: &Layout) -> Result<State> {
     Ok(state)
 }
 
-fn load_tags(connection: &Connection, table: i64) -> Result<HashMap<(i64, String), String>> {
-    let sql =
-        "SELECT column_id, \"key\", \"value\" FROM ducklake_column_tag WHERE table_id = ?1 AND end_snapshot IS NULL";
+/// What columns were made for, where their names do not tell. DuckDB refuses any column tag but a comment, so this is
+/// kept in a table of our own.
+fn load_names(connection: &Connection, table: i64) -> Result<HashMap<i64, (String, bool)>> {
+    let sql = "SELECT column_id, source, variant FROM portolan_column WHERE table_id = ?1";
     let mut statement = connection.prepare_cached(sql).map_err(|error| sqlite("load catalog", error))?;
-    let rows = statement.query_map([table], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)));
+    let rows = statement.query_map([table], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))));
     rows.and_then(Iterator::collect).map_err(|error| sqlite("load catalog", error))
 }
 

@@ -30,14 +30,9 @@ pub(crate) fn value(array: &dyn Array, row: usize, kind: &Kind, out: &mut String
         Kind::UInt16 => number!(ty::UInt16Type),
         Kind::UInt32 => number!(ty::UInt32Type),
         Kind::UInt64 => number!(ty::UInt64Type),
-        Kind::Float32 => {
-            let value = array.as_primitive::<ty::Float32Type>().value(row);
-            float(f64::from(value), format_args!("{value:?}"), out)
-        }
-        Kind::Float64 => {
-            let value = array.as_primitive::<ty::Float64Type>().value(row);
-            float(value, format_args!("{value:?}"), out)
-        }
+        // With the digits of the 64-bit float that it is: the text stays right when the column is widened.
+        Kind::Float32 => float(f64::from(array.as_primitive::<ty::Float32Type>().value(row)), out),
+        Kind::Float64 => float(array.as_primitive::<ty::Float64Type>().value(row), out),
         Kind::Decimal(_, scale) => {
             decimal(array.as_primitive::<ty::Decimal128Type>().value(row), *scale, out);
             true
@@ -162,14 +157,14 @@ fn quoted(text: &str, out: &mut String) {
     out.push('\'');
 }
 
-fn float(value: f64, shortest: std::fmt::Arguments<'_>, out: &mut String) -> bool {
+fn float(value: f64, out: &mut String) -> bool {
     if value.is_nan() {
         out.push_str("nan");
     } else if value.is_infinite() {
         out.push_str(if value > 0.0 { "inf" } else { "-inf" });
     } else {
         let start = out.len();
-        let _ = out.write_fmt(shortest);
+        let _ = write!(out, "{value:?}");
         if let Some(position) = out[start..].find('e') {
             let exponent: i32 = out[start + position + 1..].parse().unwrap_or(0);
             out.truncate(start + position + 1);

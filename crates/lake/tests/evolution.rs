@@ -1,0 +1,198 @@
+//! Types that change: nothing is lost, nothing is rounded, nothing becomes NULL silently.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::sync::Arc;
+
+use arrow::array::*;
+use common::*;
+use portolan_lake::{At, LakeSettings};
+use serde_json::{Value, json};
+
+fn one(name: &str, array: impl Array + 'static) -> RecordBatch {
+    let array: ArrayRef = Arc::new(array);
+    RecordBatch::try_from_iter_with_nullable([(name, array, true)]).unwrap()
+}
+
+/// Writes the batches one round each, inlined or as files, and gives DuckDB's rows; checks digests after a flush.
+async fn story(batches: &[RecordBatch], inline_rows: u32) -> Vec<Value> {
+    let folder = tempfile::tempdir().unwrap();
+    let flush_after = std::time::Duration::ZERO;
+    let lake = open(folder.path(), LakeSettings { inline_rows, flush_after, ..settings() }).await;
+    let mut digests = Vec::new();
+    for batch in batches {
+        let (commit, staged) = round(&lake, spec("t"), &[batch.clone()]).await.unwrap();
+        digests.push((commit.round, staged));
+    }
+    let answer = || duck(folder.path(), &["select * exclude (_round, _time) from t order by rowid"]).remove(0);
+    let before = answer();
+    for pass in ["stored", "flushed", "merged"] {
+        let head = at(folder.path(), At::Head);
+        let table = head.table("main", "t").unwrap().unwrap();
+        for (round, staged) in &digests {
+            let found = head.stored_rows(&table, round.0).unwrap();
+            assert_eq!((found.rows, &found.rows_sha256), (staged.rows, &staged.rows_sha256), "{pass} round {round}");
+        }
+        lake.maintain().await.unwrap();
+        assert_eq!(answer(), before, "after {pass}");
+    }
+    before
+}
+
+async fn both(batches: &[RecordBatch]) -> Vec<Value> {
+    let inlined = story(batches, 1_000).await;
+    let filed = story(batches, 0).await;
+    assert_eq!(inlined, filed);
+    inlined
+}
+
+#[tokio::test]
+async fn integers_widen() {
+    let rows = both(&[
+        one("x", Int8Array::from(vec![-1])),
+        one("x", UInt8Array::from(vec![255])),
+        one("x", Int32Array::from(vec![i32::MIN])),
+        one("x", UInt32Array::from(vec![u32::MAX])),
+        one("x", Int64Array::from(vec![7])),
+        one("x", Int8Array::from(vec![5])),
+        one("x", UInt64Array::from(vec![u64::MAX, 9])),
+    ])
+    .await;
+    let x: Vec<Value> = rows.iter().map(|row| row["x"].clone()).collect();
+    assert_eq!(x, [json!(-1), json!(255), json!(i32::MIN), json!(u32::MAX), json!(7), json!(5), Value::Null, json!(9)]);
+    assert_eq!(rows[6]["x__uint64"], json!("18446744073709551615"));
+}
+
+#[tokio::test]
+async fn what_does_not_fit_goes_to_a_column_of_its_own() {
+    let rows = both(&[
+        one("x", Int64Array::from(vec![1, i64::MAX])),
+        one("x", Float64Array::from(vec![2.0, 2.5, -0.0, 1e300])),
+        one("x", StringArray::from(vec!["three"])),
+        one("x", Int32Array::from(vec![4])),
+        one("x", BooleanArray::from(vec![true])),
+    ])
+    .await;
+    let pick = |row: usize, name: &str| rows[row][name].clone();
+    assert_eq!((pick(0, "x"), pick(1, "x")), (json!(1), json!("9223372036854775807")));
+    assert_eq!((pick(2, "x"), pick(2, "x__float64")), (json!(2), Value::Null));
+    assert_eq!((pick(3, "x"), pick(3, "x__float64")), (Value::Null, json!(2.5)));
+    assert_eq!((pick(4, "x"), pick(4, "x__float64")), (Value::Null, json!(-0.0)));
+    assert_eq!((pick(5, "x"), pick(5, "x__float64")), (Value::Null, json!(1e300)));
+    assert_eq!((pick(6, "x"), pick(6, "x__varchar")), (Value::Null, json!("three")));
+    assert_eq!(pick(7, "x"), json!(4));
+    assert_eq!((pick(8, "x"), pick(8, "x__boolean")), (Value::Null, json!(true)));
+}
+
+#[tokio::test]
+async fn floats_take_whole_numbers_only_where_they_are_exact() {
+    let rows = both(&[
+        one("x", Float32Array::from(vec![1.1])),
+        one("x", Float64Array::from(vec![0.1])),
+        one("x", Int64Array::from(vec![1 << 53, (1 << 53) + 1])),
+    ])
+    .await;
+    assert_eq!(rows[0]["x"], json!(f64::from(1.1f32)));
+    assert_eq!(rows[1]["x"], json!(0.1));
+    assert_eq!((rows[2]["x"].clone(), rows[2]["x__int64"].clone()), (json!((1i64 << 53) as f64), Value::Null));
+    assert_eq!(
+        (rows[3]["x"].clone(), rows[3]["x__int64"].clone()),
+        (Value::Null, json!(((1i64 << 53) + 1).to_string()))
+    );
+}
+
+#[tokio::test]
+async fn names_that_are_taken_get_a_number() {
+    let id: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    let names = [
+        "row_id",
+        "begin_snapshot",
+        "_round",
+        "_TIME",
+        "Name",
+        "name",
+        "NAME",
+        "select",
+        "a b\"c",
+        "rowid",
+        "snapshot_id",
+        "filename",
+    ];
+    let batch = RecordBatch::try_from_iter_with_nullable(names.map(|name| (name, id.clone(), true))).unwrap();
+    let rows = both(&[batch.clone(), batch.slice(0, 1), one("name", Int64Array::from(vec![2]))]).await;
+    let columns: Vec<&String> = rows[0].as_object().unwrap().keys().collect();
+    for expected in [
+        "row_id_2",
+        "begin_snapshot_2",
+        "_round_2",
+        "_TIME_2",
+        "Name",
+        "name_2",
+        "NAME_3",
+        "select",
+        "a b\"c",
+        "rowid_2",
+    ] {
+        assert!(columns.iter().any(|name| *name == expected), "{expected} in {columns:?}");
+    }
+    assert_eq!(rows[1], rows[0]);
+    assert_eq!((rows[2]["name_2"].clone(), rows[2]["Name"].clone()), (json!(2), Value::Null));
+}
+
+#[tokio::test]
+async fn columns_come_and_go() {
+    let rows = both(&[
+        one("a", Int64Array::from(vec![1])),
+        one("b", StringArray::from(vec!["x"])),
+        one("nothing", NullArray::new(1)),
+        one("a", NullArray::new(1)),
+    ])
+    .await;
+    assert_eq!(
+        rows,
+        [
+            json!({"a": 1, "b": null}),
+            json!({"a": null, "b": "x"}),
+            json!({"a": null, "b": null}),
+            json!({"a": null, "b": null}),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn duckdb_changes_our_tables_and_we_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let lake = open(path, settings()).await;
+    round(&lake, spec("t"), &[one("x", Int32Array::from(vec![1, 2, 3]))]).await.unwrap();
+    drop(lake);
+    duck_write(
+        path,
+        &[
+            "insert into t(_round, x) values (0, 100)",
+            "insert into t(_round, x) select 0, 1000 + i from range(50) r(i)",
+            "alter table t add column y varchar",
+            "update t set y = 'changed' where x = 2",
+            "delete from t where x = 3 or x = 1007",
+            "alter table t rename column x to z",
+        ],
+    );
+    let lake = open(path, LakeSettings { flush_after: std::time::Duration::ZERO, ..settings() }).await;
+    round(&lake, spec("t"), &[one("z", Int32Array::from(vec![7]))]).await.unwrap();
+    let answer =
+        || duck(path, &["select count(*) as n, sum(z) as s, count(y) as y, min(z) as a, max(z) as b from t"]).remove(0);
+    let own = || {
+        let head = at(path, At::Head);
+        let table = head.table("main", "t").unwrap().unwrap();
+        rows(&head, &table).iter().map(RecordBatch::num_rows).sum::<usize>()
+    };
+    let expected = 1 + 2 + 100 + (1000..1050).sum::<i64>() - 1007 + 7;
+    assert_eq!(answer(), [json!({"n": 53, "s": expected, "y": 1, "a": 1, "b": 1049})]);
+    assert_eq!(own(), 53);
+    for _ in 0..3 {
+        lake.maintain().await.unwrap();
+        assert_eq!(answer(), [json!({"n": 53, "s": expected, "y": 1, "a": 1, "b": 1049})]);
+        assert_eq!(own(), 53);
+    }
+}
