@@ -26,10 +26,10 @@ median = statistics.median
 
 
 def require(path, how):
-    """The path, or the end of the script with what to do."""
+    """The absolute path, or the end of the script with what to do."""
     if not pathlib.Path(path).exists():
         sys.exit(f"{path} is missing: {how}")
-    return str(path)
+    return str(pathlib.Path(path).absolute())
 
 
 def release_program(name, given=None):
@@ -98,13 +98,15 @@ class MariaDb:
         self.program = shutil.which("mariadb", path=path)
         self.folder = tempfile.mkdtemp(prefix="portolan-bench-mariadb-")
         self.port = free_ports(1)
-        data = f"--datadir={self.folder}/data"
+        # A temporary folder of its own: two servers being set up at once trip over each other's files in /tmp.
+        os.mkdir(f"{self.folder}/tmp")
+        data, temporary = f"--datadir={self.folder}/data", f"--tmpdir={self.folder}/tmp"
         user = ["--user=root"] if os.geteuid() == 0 else []
         subprocess.run(
-            ["mariadb-install-db", "--no-defaults", *user, data, "--auth-root-authentication-method=normal", "--skip-test-db",
+            ["mariadb-install-db", "--no-defaults", *user, data, temporary, "--auth-root-authentication-method=normal", "--skip-test-db",
              "--skip-name-resolve"], check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PATH": path})
         self.process = subprocess.Popen(
-            [shutil.which("mariadbd", path=path), "--no-defaults", *user, data, f"--socket={self.folder}/socket",
+            [shutil.which("mariadbd", path=path), "--no-defaults", *user, data, temporary, f"--socket={self.folder}/socket",
              "--bind-address=127.0.0.1", f"--port={self.port}", "--skip-name-resolve", f"--log-error={self.folder}/log",
              *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(400):
@@ -160,24 +162,33 @@ def process_memory_mib(pid):
 
 
 class Measured:
-    """A command run to its end: wall time, CPU time and the peak memory of its largest process."""
+    """A command run to its end: wall time, CPU time and the peak memory of its largest process.
 
-    def __init__(self, command, output=None, environment=None, folder=None):
-        errors = tempfile.TemporaryFile()
+    A collector has no end of its own: with `until`, it is asked to stop when its log shows that text.
+    """
+
+    def __init__(self, command, output=None, environment=None, folder=None, until=None):
         target = open(output, "wb") if output else subprocess.DEVNULL
         start = time.perf_counter()
-        process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=target, stderr=errors,
-                                   env={**os.environ, **(environment or {})}, cwd=folder)
+        process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=target,
+                                   stderr=subprocess.PIPE, env={**os.environ, **(environment or {})}, cwd=folder, text=True,
+                                   errors="replace")
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if until and until in line:
+                process.terminate()
+                until = None
         _, status, usage = os.wait4(process.pid, 0)
         self.wall_s = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
+        process.stderr.close()
         if output:
             target.close()
         self.code = process.returncode
         self.cpu_s = usage.ru_utime + usage.ru_stime
         self.peak_mib = usage.ru_maxrss / 1024
-        errors.seek(0)
-        self.errors = errors.read().decode(errors="replace")
+        self.errors = "".join(lines)
 
 
 def folder_size(path):

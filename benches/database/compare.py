@@ -18,13 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import support
 from support import BENCH, Measured, median
 
-ROWS = 1_000_000
 MEMORY_MIB_MAX = 150
 HERE = Path(__file__).resolve().parent
 OURS = "portolan run → lake"
 
-# `--for` asks it to stop while the first round runs; that round is ended and committed, so that the process takes as
-# long as reading and committing the table.
+# One round, after whose commit the collector is asked to stop: the process takes as long as reading and committing the
+# table, start and stop included.
+COMMITTED = "round committed"
 CONFIGURATION = """
 [server]
 host = "127.0.0.1"
@@ -45,7 +45,7 @@ table = "t"
 name = "copy"
 sources = ["t"]
 every = "1h"
-deadline = "10m"
+deadline = "10min"
 """
 
 
@@ -56,7 +56,7 @@ def competitors(program, server, folder):
     python = support.require(support.PYTHON, "run benches/setup.sh")
     script = HERE / "connectorx_to_parquet.py"
     output = folder / "out.parquet"
-    found = {OURS: ([program, "--config", folder / "portolan.toml", "run", "--for", "100ms"], None, {})}
+    found = {OURS: ([program, "--config", folder / "portolan.toml", "run"], None, {"PORTOLAN_LOG": "debug"})}
     for partitions in (1, 2):
         name = f"ConnectorX → Parquet, {partitions} partition" + ("s" if partitions > 1 else "")
         found[name] = ([python, script, url, partitions, output], None, {})
@@ -81,6 +81,7 @@ def main():
     """Measures and reports."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--repeats", type=int, default=5)
+    arguments.add_argument("--rows", type=int, default=1_000_000)
     arguments.add_argument("--only", nargs="*", help="only those whose name holds one of these words")
     arguments.add_argument("--program", help="the portolan program, if it is not in target/release")
     given = arguments.parse_args()
@@ -88,7 +89,7 @@ def main():
     machine = support.machine()
     with tempfile.TemporaryDirectory(prefix="portolan-bench-") as folder, support.MariaDb("--innodb-buffer-pool-size=1G") as server:
         folder = Path(folder)
-        server.run((HERE / "rows.sql").read_text())
+        server.run((HERE / "rows.sql").read_text().replace("1000000", str(given.rows)))
         seen = {}
         for number in range(given.repeats):
             for name, (command, output, environment) in competitors(program, server, folder).items():
@@ -96,22 +97,22 @@ def main():
                     continue
                 clean(folder)
                 server_cpu = server.cpu_s()
-                run = Measured(command, output, environment, folder)
+                run = Measured(command, output, environment, folder, COMMITTED if name == OURS else None)
                 server_cpu = server.cpu_s() - server_cpu
                 if run.code:
                     sys.exit(f"{name} ended with {run.code}: {run.errors[-2000:]}")
                 size, _ = support.folder_size(folder / "lake" if name == OURS else folder)
-                if name == OURS and (rows := support.lake_rows(folder / "lake", "t")) != ROWS:
-                    sys.exit(f"the lake holds {rows} rows instead of {ROWS}: {run.errors[-2000:]}")
+                if name == OURS and (rows := support.lake_rows(folder / "lake", "t")) != given.rows:
+                    sys.exit(f"the lake holds {rows} rows instead of {given.rows}: {run.errors[-2000:]}")
                 seen.setdefault(name, []).append((run.wall_s, run.peak_mib, run.cpu_s, server_cpu, size / 1e6))
                 print(f"# {number + 1} {name}: {run.wall_s:.2f} s, {run.peak_mib:.0f} MiB, CPU {run.cpu_s:.2f} s",
                       file=sys.stderr, flush=True)
         clean(folder)
-    support.keep("database.md", show(seen, machine, given.repeats))
+    support.keep("database.md", show(seen, machine, given.rows, given.repeats))
     (support.RESULTS / "database.json").write_text(json.dumps(seen, indent=1))
 
 
-def show(seen, machine, repeats):
+def show(seen, machine, row_count, repeats):
     """The report in Markdown."""
     middle = {name: [median(column) for column in zip(*runs)] for name, runs in seen.items()}
     ours = middle.get(OURS)
@@ -119,10 +120,10 @@ def show(seen, machine, repeats):
     for name, (wall, peak, cpu, server_cpu, size) in middle.items():
         spread = [run[0] for run in seen[name]]
         beside = f"{wall / ours[0]:.2f}" if ours else "–"
-        rows.append([name, f"{ROWS / wall / 1e3:.0f} k", f"{wall:.2f} ({min(spread):.2f}–{max(spread):.2f})", beside,
+        rows.append([name, f"{row_count / wall / 1e3:.0f} k", f"{wall:.2f} ({min(spread):.2f}–{max(spread):.2f})", beside,
                      f"{peak:.0f}", f"{cpu:.2f}", f"{server_cpu:.2f}", f"{size:.0f}"])
     headings = ["copy", "rows/s", "wall s (range)", "wall beside ours", "peak MiB", "CPU s", "server CPU s", "MB written"]
-    text = [f"One million rows out of MariaDB, medians of {repeats} runs in turns; {machine}.", "",
+    text = [f"{row_count} rows out of MariaDB, medians of {repeats} runs in turns; {machine}.", "",
             support.table(headings, rows), ""]
     if ours:
         for name, (wall, *_) in middle.items():

@@ -56,10 +56,10 @@ def main():
     program = support.release_program("portolan", given.program)
     machine, rows = support.machine(), []
     with support.MariaDb("--innodb-buffer-pool-size=16M") as server, support.sample_server(HTTP_PORTS, 1000) as first_port:
+        server.run("create database demo")
         for index in range(TABLES):
-            name = f"demo.t{index}"
-            server.run(f"create database if not exists demo; create table {name}(id bigint primary key, name varchar(40));"
-                       f"insert into {name} select seq, md5(seq) from seq_1_to_100")
+            server.run(f"use demo; create table t{index}(id bigint primary key, name varchar(40));"
+                       f"insert into t{index} select seq, md5(seq) from seq_1_to_100")
         for every in given.every:
             with tempfile.TemporaryDirectory(prefix="portolan-bench-") as folder:
                 config = Path(folder) / "portolan.toml"
