@@ -69,13 +69,13 @@ impl Lake {
     pub async fn maintain(&self) -> Result<MaintenanceReport> {
         let context = &self.context;
         let _one_at_a_time = context.maintenance.lock().await;
-        let mut report = MaintenanceReport::default();
-        report.flushed_rows = flush::run(context).await?;
-        report.merged_files = merge::run(context).await?;
-        report.expired_snapshots = expire::run(context).await?;
-        report.removed_files = orphans::remove_scheduled(context).await?;
-        report.orphan_files = orphans::run(context).await?;
-        report.checkpointed_bytes = checkpoint::run_if_due(context).await?;
-        Ok(report)
+        Ok(MaintenanceReport {
+            flushed_rows: flush::run(context).await?,
+            merged_files: merge::run(context).await?,
+            expired_snapshots: expire::run(context).await?,
+            removed_files: orphans::remove_scheduled(context).await?,
+            orphan_files: orphans::run(context).await?,
+            checkpointed_bytes: checkpoint::run_if_due(context).await?,
+        })
     }
 }

@@ -94,9 +94,9 @@ fn write_clock(second_of_day: i64, fraction: i64, digits: usize, out: &mut Strin
 /// Writes a timestamp; false if DuckDB could not read it back.
 pub(crate) fn write_timestamp(value: i64, unit: Unit, zoned: bool, out: &mut String) -> bool {
     let in_range = match unit {
-        Unit::Milli => value.checked_mul(1_000).is_some_and(|us| us >= TIMESTAMP_MIN_US && us < i64::MAX),
+        Unit::Milli => value.checked_mul(1_000).is_some_and(|us| (TIMESTAMP_MIN_US..i64::MAX).contains(&us)),
         Unit::Micro => value >= TIMESTAMP_MIN_US || value == -i64::MAX,
-        Unit::Nano => value >= TIMESTAMP_MIN_NS && value < i64::MAX,
+        Unit::Nano => (TIMESTAMP_MIN_NS..i64::MAX).contains(&value),
     };
     if !in_range {
         return false;

@@ -1,0 +1,414 @@
+//! What every [`Catalog`] must do, whatever it stores into: rounds that are visible whole or not at all, positions that
+//! move only with their rows, items that are stored once.
+//!
+//! The suite writes through the contract and looks through a [`CatalogFixture`], which reads what is committed by
+//! another way. Each check has a twin in the tests of the lake: a catalog broken on purpose for which it must fail.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use arrow::array::{ArrayRef, Int64Array};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use portolan_model::catalog::{Catalog, Commit, SourceStatus, StagedTable, Staging, TableSpec, WriteMode};
+use portolan_model::round::{Receipt, ReceiptVerdict, RoundRecord, RoundVerdict};
+use portolan_model::source::QuarantineItem;
+use portolan_model::state::State;
+use portolan_model::{Position, RoundName, SourceName};
+
+/// A catalog to be tested, and a way to look at what it has committed that is not the catalog itself.
+#[async_trait]
+pub trait CatalogFixture: Send + Sync {
+    /// The catalog.
+    fn catalog(&self) -> &dyn Catalog;
+
+    /// The column `n` of every committed row of a source's table, in any order; empty if there is no table.
+    fn values(&self, source: &str) -> Result<Vec<i64>>;
+
+    /// The tables' values in one consistent look.
+    fn values_of(&self, sources: &[&str]) -> Result<Vec<Vec<i64>>>;
+
+    /// Verdict of every committed round record, by round number.
+    fn rounds(&self) -> Result<Vec<(i64, String)>>;
+
+    /// How many rows the quarantine holds.
+    fn quarantined(&self) -> Result<usize>;
+
+    /// Closes the catalog and opens it anew, as a restart does.
+    async fn reopen(&mut self) -> Result<()>;
+}
+
+/// A check of the suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the check of that name, told in its function")]
+pub enum CheckKind {
+    CommitPublishesEverything,
+    NothingIsSeenBeforeTheCommit,
+    ARoundIsSeenWholeByOthers,
+    AbortLeavesNothing,
+    ADroppedTableLeavesNothing,
+    ARejectedRoundStoresItsRecordAlone,
+    PositionsMoveWithTheirRowsAlone,
+    ItemsAreStoredOnce,
+    ReplaceLeavesTheLastRoundAlone,
+    RoundsRise,
+    StatesAreKept,
+    ARestartKeepsEverything,
+    ManyRowsAreStored,
+    QuarantineComesWithTheRound,
+    DigestsTellRowsApart,
+}
+
+/// Every check.
+pub const CHECKS: &[CheckKind] = &[
+    CheckKind::CommitPublishesEverything,
+    CheckKind::NothingIsSeenBeforeTheCommit,
+    CheckKind::ARoundIsSeenWholeByOthers,
+    CheckKind::AbortLeavesNothing,
+    CheckKind::ADroppedTableLeavesNothing,
+    CheckKind::ARejectedRoundStoresItsRecordAlone,
+    CheckKind::PositionsMoveWithTheirRowsAlone,
+    CheckKind::ItemsAreStoredOnce,
+    CheckKind::ReplaceLeavesTheLastRoundAlone,
+    CheckKind::RoundsRise,
+    CheckKind::StatesAreKept,
+    CheckKind::ARestartKeepsEverything,
+    CheckKind::ManyRowsAreStored,
+    CheckKind::QuarantineComesWithTheRound,
+    CheckKind::DigestsTellRowsApart,
+];
+
+/// Runs one check over an empty catalog.
+///
+/// # Errors
+/// What the catalog did that it must not do.
+pub async fn run(check: CheckKind, fixture: &mut dyn CatalogFixture) -> Result<()> {
+    let outcome = match check {
+        CheckKind::CommitPublishesEverything => commit_publishes_everything(fixture).await,
+        CheckKind::NothingIsSeenBeforeTheCommit => nothing_is_seen_before_the_commit(fixture).await,
+        CheckKind::ARoundIsSeenWholeByOthers => a_round_is_seen_whole_by_others(fixture).await,
+        CheckKind::AbortLeavesNothing => abort_leaves_nothing(fixture).await,
+        CheckKind::ADroppedTableLeavesNothing => a_dropped_table_leaves_nothing(fixture).await,
+        CheckKind::ARejectedRoundStoresItsRecordAlone => a_rejected_round_stores_its_record_alone(fixture).await,
+        CheckKind::PositionsMoveWithTheirRowsAlone => positions_move_with_their_rows_alone(fixture).await,
+        CheckKind::ItemsAreStoredOnce => items_are_stored_once(fixture).await,
+        CheckKind::ReplaceLeavesTheLastRoundAlone => replace_leaves_the_last_round_alone(fixture).await,
+        CheckKind::RoundsRise => rounds_rise(fixture).await,
+        CheckKind::StatesAreKept => states_are_kept(fixture).await,
+        CheckKind::ARestartKeepsEverything => a_restart_keeps_everything(fixture).await,
+        CheckKind::ManyRowsAreStored => many_rows_are_stored(fixture).await,
+        CheckKind::QuarantineComesWithTheRound => quarantine_comes_with_the_round(fixture).await,
+        CheckKind::DigestsTellRowsApart => digests_tell_rows_apart(fixture).await,
+    };
+    outcome.with_context(|| format!("{check:?}"))
+}
+
+fn source(name: &str) -> Result<SourceName> {
+    SourceName::new(name).map_err(anyhow::Error::msg)
+}
+
+fn spec(name: &str) -> Result<TableSpec> {
+    let time = Timestamp::from_second(1_767_323_045)?;
+    Ok(TableSpec { source: source(name)?, mode: WriteMode::Append, key: Vec::new(), key_memory: 1_000, time })
+}
+
+fn batch(values: impl IntoIterator<Item = i64>) -> Result<RecordBatch> {
+    let column: ArrayRef = Arc::new(values.into_iter().collect::<Int64Array>());
+    Ok(RecordBatch::try_from_iter_with_nullable([("n", column, true)])?)
+}
+
+fn receipt(name: &str, position: Option<i64>) -> Result<Receipt> {
+    let mut receipt = Receipt::new(source(name)?, ReceiptVerdict::Ok);
+    receipt.position_after = position.map(|value| Position::new(1, serde_json::json!(value)));
+    Ok(receipt)
+}
+
+fn record(verdict: RoundVerdict, receipts: Vec<Receipt>) -> Result<RoundRecord> {
+    Ok(RoundRecord {
+        name: RoundName::new("conformance").map_err(anyhow::Error::msg)?,
+        verdict,
+        started_at: Timestamp::from_second(1_767_323_045)?,
+        duration_us: 1,
+        release_spread_us: None,
+        skew_bound_us: None,
+        receipts,
+    })
+}
+
+async fn stage(staging: &mut Box<dyn Staging>, spec: TableSpec, values: Vec<i64>) -> Result<StagedTable> {
+    let mut table = staging.table(spec)?;
+    table.write(batch(values)?).await?;
+    Ok(table.finish().await?)
+}
+
+async fn round(
+    catalog: &dyn Catalog,
+    spec: TableSpec,
+    values: Vec<i64>,
+    position: i64,
+) -> Result<(Commit, StagedTable)> {
+    let mut staging = catalog.begin().await?;
+    let name = spec.source.as_str().to_owned();
+    let staged = stage(&mut staging, spec, values).await?;
+    let record = record(RoundVerdict::Complete, vec![receipt(&name, Some(position))?])?;
+    Ok((staging.commit(record, &[]).await?, staged))
+}
+
+fn expect(fixture: &dyn CatalogFixture, name: &str, expected: impl IntoIterator<Item = i64>) -> Result<()> {
+    let mut found = fixture.values(name)?;
+    found.sort_unstable();
+    let expected: Vec<i64> = expected.into_iter().collect();
+    ensure!(found == expected, "table `{name}` holds {found:?}, not {expected:?}");
+    Ok(())
+}
+
+async fn position(fixture: &dyn CatalogFixture, name: &str) -> Result<Option<i64>> {
+    let positions = fixture.catalog().positions().await?;
+    Ok(positions.get(&source(name)?).and_then(|position| position.value.as_i64()))
+}
+
+async fn commit_publishes_everything(fixture: &mut dyn CatalogFixture) -> Result<()> {
+    let mut staging = fixture.catalog().begin().await?;
+    let first = stage(&mut staging, spec("a")?, vec![1, 2]).await?;
+    stage(&mut staging, spec("b")?, vec![3]).await?;
+    ensure!(first.rows == 2 && first.duplicates == 0, "two rows were staged as {first:?}");
+    let receipts = vec![receipt("a", Some(2))?, receipt("b", Some(3))?];
+    let number = staging.round();
+    let commit = staging.commit(record(RoundVerdict::Complete, receipts)?, &[]).await?;
+    ensure!(commit.round == number, "round {number} was committed as {}", commit.round);
+    expect(fixture, "a", [1, 2])?;
+    expect(fixture, "b", [3])?;
+    ensure!(position(fixture, "a").await? == Some(2), "position of `a`");
+    ensure!(position(fixture, "b").await? == Some(3), "position of `b`");
+    let rounds = fixture.rounds()?;
+    ensure!(rounds == [(number.0, "complete".to_owned())], "records of rounds are {rounds:?}");
+    Ok(())
+}
+
+async fn nothing_is_seen_before_the_commit(fixture: &mut dyn CatalogFixture) -> Result<()> {
+    let mut staging = fixture.catalog().begin().await?;
+    stage(&mut staging, spec("a")?, (0..3_000).collect()).await?;
+    expect(fixture, "a", [])?;
+    ensure!(fixture.rounds()?.is_empty(), "a round that is staged has a record");
+    staging.commit(record(RoundVerdict::Complete, vec![receipt("a", Some(1))?])?, &[]).await?;
+    expect(fixture, "a", 0..3_000)
+}
+
+/// Another reader looks at both tables while rounds are committed that put the same values into both.
+async fn a_round_is_seen_whole_by_others(fixture: &mut dyn CatalogFixture) -> Result<()> {
+    let fixture = &*fixture;
+    let writer = async {
+        for number in 0..60i64 {
+            let rows = if number % 20 == 19 { 2_000 } else { 3 };
+            let values: Vec<i64> = (0..rows).map(|row| number * 10_000 + row).collect();
+            let mut staging = fixture.catalog().begin().await?;
+            stage(&mut staging, spec("a")?, values.clone()).await?;
+            stage(&mut staging, spec("b")?, values).await?;
+            let receipts = vec![receipt("a", Some(number))?, receipt("b", Some(number))?];
+            staging.commit(record(RoundVerdict::Complete, receipts)?, &[]).await?;
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    let reader = async {
+        for _ in 0..60 {
+            let tables = fixture.values_of(&["a", "b"])?;
+            let (a, b): (BTreeSet<_>, BTreeSet<_>) = (tables[0].iter().collect(), tables[1].iter().collect());
+            ensure!(a == b, "a reader saw {} rows of `a` and {} of `b`", a.len(), b.len());
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    };
+    let (written, read) = tokio::join!(writer, reader);
+    written?;
+    read
+}
+
+async fn abort_leaves_nothing(fixture: &mut dyn CatalogFixture) -> Result<()> {
+    round(fixture.catalog(), spec("a")?, vec![1], 1).await?;
+    let mut staging = fixture.catalog().begin().await?;
+    stage(&mut staging, spec("a")?, (10..3_000).collect()).await?;
+    stage(&mut staging, spec("b")?, vec![11]).await?;
+    staging.abort().await;
+    let mut staging = fixture.catalog().begin().await?;
+    stage(&mut staging, spec("a")?, vec![12]).await?;
+    drop(staging);
+    expect(fixture, "a", [1])?;
+    expect(fixture, "b", [])?;
+    ensure!(fixture.rounds()?.len() == 1, "a round that was given up has a record");
+    ensure!(position(fixture, "a").await? == Some(1), "a round that was given up moved a position");
+    round(fixture.catalog(), spec("a")?, vec![2], 2).await?;
+    expect(fixture, "a", [1, 2])
+}
+
+async fn a_dropped_table_leaves_nothing(fixture: &mut dyn CatalogFixture) -> Result<()> {
+    let mut staging = fixture.catalog().begin().await?;
+    let mut dropped = staging.table(spec("a")?)?;
+    dropped.write(batch(0..2_000)?).await?;
+    drop(dropped);
+    stage(&mut staging, spec("b")?, vec![5]).await?;
+    let mut failed = Receipt::new(source("a")?, ReceiptVerdict::Failed);
+    failed.position_after = Some(Position::new(1, serde_json::json!(9)));
+    let receipts = vec![failed, receipt("b", Some(5))?];
+    staging.commit(record(RoundVerdict::Partial, receipts)?, &[]).await?;
+    expect(fixture, "a", [])?;
+    expect(fixture, "b", [5])?;
+    ensure!(position(fixture, "a").await?.is_none(), "a source that failed has a position");
+    Ok(())
+}
+
+async fn a_rejected_round_stores_its_record_alone(fixture: &mut dyn CatalogFixture) -> Result<()> {
+    round(fixture.catalog(), spec("a")?, vec![1], 1).await?;
+    let mut staging = fixture.catalog().begin().await?;
+    stage(&mut staging, spec("a")?, vec![2]).await?;
+    let number = staging.round();
+    staging.commit(record(RoundVerdict::Rejected, vec![receipt("a", Some(2))?])?, &[]).await?;
+    expect(fixture, "a", [1])?;
+    ensure!(position(fixture, "a").await? == Some(1), "a rejected round moved a position");
+    let rounds = fixture.rounds()?;
+    ensure!(rounds.contains(&(number.0, "rejected".to_owned())), "the record is missing among {rounds:?}");
+    Ok(())
+}
+
+async fn positions_move_with_their_rows_alone(fixture: &mut dyn CatalogFixture) -> Result<()> {
+    round(fixture.catalog(), spec("a")?, vec![1], 1).await?;
+    for (verdict, expected) in [
+        (ReceiptVerdict::Failed, 1),
+        (ReceiptVerdict::Skipped, 1),
+        (ReceiptVerdict::Unchanged, 7),
+        (ReceiptVerdict::Ok, 7),
+    ] {
+        let staging = fixture.catalog().begin().await?;
+        let mut receipt = receipt("a", Some(7))?;
+        receipt.verdict = verdict;
+        staging.commit(record(RoundVerdict::Partial, vec![receipt])?, &[]).await?;
+        let found = position(fixture, "a").await?;
+        ensure!(found == Some(expected), "after {verdict:?} the position is {found:?}, not {expected}");
+    }
+    Ok(())
+}
+
+async fn items_are_stored_once(fixture: &mut dyn CatalogFixture) -> Result<()> {
+    let keyed = || Ok::<_, anyhow::Error>(TableSpec { key: vec!["n".to_owned()], ..spec("a")? });
+    let (_, first) = round(fixture.catalog(), keyed()?, vec![1, 2, 2, 3], 1).await?;
+    ensure!((first.rows, first.duplicates) == (3, 1), "within a round: {first:?}");
+    let (_, second) = round(fixture.catalog(), keyed()?, vec![3, 4, 1], 2).await?;
+    ensure!((second.rows, second.duplicates) == (1, 2), "between rounds: {second:?}");
+    expect(fixture, "a", [1, 2, 3, 4])?;
+    let mut staging = fixture.catalog().begin().await?;
+    stage(&mut staging, keyed()?, vec![5]).await?;
+    staging.abort().await;
+    fixture.reopen().await?;
+    let (_, third) = round(fixture.catalog(), keyed()?, vec![4, 5], 3).await?;
+    ensure!((third.rows, third.duplicates) == (1, 1), "a key of a round given up was kept: {third:?}");
+    expect(fixture, "a", [1, 2, 3, 4, 5])
+}
+
+async fn replace_leaves_the_last_round_alone(fixture: &mut dyn CatalogFixture) -> Result<()> {
+    let replace = || Ok::<_, anyhow::Error>(TableSpec { mode: WriteMode::Replace, ..spec("a")? });
+    for (rows, start) in [(3i64, 0), (2_500, 10), (4, 20_000), (0, 0), (2, 30_000)] {
+        round(fixture.catalog(), replace()?, (start..start + rows).collect(), 1).await?;
+        expect(fixture, "a", start..start + rows).context(format!("{rows} rows"))?;
+    }
+    Ok(())
+}
+
+async fn rounds_rise(fixture: &mut dyn CatalogFixture) -> Result<()> {
+    let mut last = (0, i64::MIN);
+    for number in 0..5 {
+        let (commit, _) = round(fixture.catalog(), spec("a")?, vec![number], number).await?;
+        ensure!(commit.round.0 > last.0 && commit.snapshot > last.1, "{commit:?} after {last:?}");
+        last = (commit.round.0, commit.snapshot);
+        if number == 2 {
+            fixture.reopen().await?;
+        }
+    }
+    Ok(())
+}
+
+fn status(name: &str, rows: u64) -> Result<SourceStatus> {
+    Ok(SourceStatus {
+        source: source(name)?,
+        address: "127.0.0.1:3306".to_owned(),
+        state: State::Degraded,
+        since: Timestamp::from_second(1_767_323_045)?,
+        cause_kind: Some("timeout".to_owned()),
+        cause: Some("no answer within 5 s".to_owned()),
+        hint: None,
+        last_round: None,
+        last_success: None,
+        rows_total: rows,
+        errors_total: 3,
+        failures: 1,
+    })
+}
+
+async fn states_are_kept(fixture: &mut dyn CatalogFixture) -> Result<()> {
+    fixture.catalog().record_states(&[status("a", 1)?, status("b", 2)?]).await?;
+    let mut staging = fixture.catalog().begin().await?;
+    stage(&mut staging, spec("a")?, vec![1]).await?;
+    staging.commit(record(RoundVerdict::Complete, vec![receipt("a", None)?])?, &[status("a", 5)?]).await?;
+    fixture.reopen().await?;
+    let found = fixture.catalog().statuses().await?;
+    ensure!(found.get(&source("a")?) == Some(&status("a", 5)?), "the state of `a` is {:?}", found.get(&source("a")?));
+    ensure!(found.get(&source("b")?) == Some(&status("b", 2)?), "the state of `b` is {:?}", found.get(&source("b")?));
+    Ok(())
+}
+
+async fn a_restart_keeps_everything(fixture: &mut dyn CatalogFixture) -> Result<()> {
+    round(fixture.catalog(), spec("a")?, vec![1], 1).await?;
+    round(fixture.catalog(), spec("a")?, (10..2_000).collect(), 2).await?;
+    fixture.reopen().await?;
+    ensure!(position(fixture, "a").await? == Some(2), "the position was lost");
+    round(fixture.catalog(), spec("a")?, vec![2], 3).await?;
+    expect(fixture, "a", [1, 2].into_iter().chain(10..2_000))
+}
+
+async fn many_rows_are_stored(fixture: &mut dyn CatalogFixture) -> Result<()> {
+    let mut staging = fixture.catalog().begin().await?;
+    let mut table = staging.table(spec("a")?)?;
+    for start in (0..200_000).step_by(10_000) {
+        table.write(batch(start..start + 10_000)?).await?;
+    }
+    let staged = table.finish().await?;
+    ensure!(staged.rows == 200_000, "{staged:?}");
+    staging.commit(record(RoundVerdict::Complete, vec![receipt("a", Some(1))?])?, &[]).await?;
+    expect(fixture, "a", 0..200_000)
+}
+
+async fn quarantine_comes_with_the_round(fixture: &mut dyn CatalogFixture) -> Result<()> {
+    let item = |row: i64| QuarantineItem {
+        reason: "zero_date",
+        column: Some("shipped".to_owned()),
+        row: serde_json::json!({ "id": row }),
+        content: "0000-00-00".to_owned(),
+        detail: "the date is zero".to_owned(),
+    };
+    for (verdict, expected) in [(RoundVerdict::Complete, 2), (RoundVerdict::Rejected, 2), (RoundVerdict::Partial, 4)] {
+        let mut staging = fixture.catalog().begin().await?;
+        let mut table = staging.table(spec("a")?)?;
+        table.write(batch([1])?).await?;
+        table.quarantine(item(1)).await?;
+        table.quarantine(item(2)).await?;
+        let staged = table.finish().await?;
+        ensure!(staged.quarantined == 2, "{staged:?}");
+        staging.commit(record(verdict, vec![receipt("a", Some(1))?])?, &[]).await?;
+        let found = fixture.quarantined()?;
+        ensure!(found == expected, "after a round that is {verdict:?} the quarantine holds {found}, not {expected}");
+    }
+    Ok(())
+}
+
+async fn digests_tell_rows_apart(fixture: &mut dyn CatalogFixture) -> Result<()> {
+    let mut digests = Vec::new();
+    for values in [vec![1, 2], vec![1, 2], vec![2, 1], vec![1], vec![]] {
+        let (_, staged) = round(fixture.catalog(), spec("a")?, values, 1).await?;
+        ensure!(staged.rows_sha256.len() == 64, "{:?} is not a SHA-256", staged.rows_sha256);
+        digests.push(staged.rows_sha256);
+    }
+    ensure!(digests[0] == digests[1], "equal rows have different digests");
+    let distinct: BTreeSet<&String> = digests.iter().collect();
+    ensure!(distinct.len() == 4, "different rows have equal digests: {digests:?}");
+    Ok(())
+}
