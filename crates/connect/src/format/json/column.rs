@@ -23,6 +23,9 @@ const MEMBERS_MAX: usize = 1_024;
 /// Cells (rows × names) that one table of values may have.
 const CELLS_MAX: usize = 8 << 20;
 
+/// Up to this many columns a name is searched for one by one.
+const SEARCHED_COLUMNS: usize = 16;
+
 /// A column and its field.
 pub(super) type Column = (FieldRef, ArrayRef);
 
@@ -230,25 +233,33 @@ pub(super) fn gather<'n, 'a: 'n>(
     let count = objects.len();
     let names_max = names_max.min((CELLS_MAX / count.max(1)).max(16));
     let mut columns: Vec<Gathered<'n, 'a>> = Vec::new();
-    // Rows mostly have the same members in the same order: look where the last row had this one, then search.
+    // Rows mostly have the same members in the same order: look where the last row had this one, then search; by hash
+    // once there are many.
     let mut index_by_name: HashMap<&'n str, usize> = HashMap::new();
     for (row, object) in objects.enumerate() {
         let Some(members) = object else { continue };
         for (position, (name, value)) in members.iter().enumerate() {
             let name: &'n str = name.as_ref();
-            let index = match columns.get(position) {
-                Some(column) if column.name == name => position,
-                _ => match index_by_name.get(name) {
-                    Some(index) => *index,
-                    None => {
-                        if columns.len() >= names_max {
-                            return None;
+            let known = match columns.get(position) {
+                Some(column) if column.name == name => Some(position),
+                _ if columns.len() <= SEARCHED_COLUMNS => columns.iter().position(|column| column.name == name),
+                _ => index_by_name.get(name).copied(),
+            };
+            let index = match known {
+                Some(index) => index,
+                None if columns.len() >= names_max => return None,
+                None => {
+                    columns.push(Gathered { name, values: vec![None; count] });
+                    match columns.len() {
+                        length if length == SEARCHED_COLUMNS + 1 => {
+                            index_by_name
+                                .extend(columns.iter().enumerate().map(|(index, column)| (column.name, index)));
                         }
-                        columns.push(Gathered { name, values: vec![None; count] });
-                        index_by_name.insert(name, columns.len() - 1);
-                        columns.len() - 1
+                        length if length > SEARCHED_COLUMNS => drop(index_by_name.insert(name, length - 1)),
+                        _ => {}
                     }
-                },
+                    columns.len() - 1
+                }
             };
             let slot = &mut columns[index].values[row];
             if let Some(earlier) = slot.replace(value) {

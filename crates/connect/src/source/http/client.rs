@@ -34,6 +34,8 @@ pub(super) struct Client {
     idle_timeout: Duration,
     silence: Silence,
     connection: Option<Connection>,
+    /// The last target asked for, parsed: it is mostly the next one too.
+    last_target: (String, Uri),
 }
 
 impl Client {
@@ -56,6 +58,7 @@ impl Client {
             idle_timeout: spec.idle_timeout,
             silence: Silence::new(spec.idle_timeout),
             connection: None,
+            last_target: Default::default(),
         })
     }
 
@@ -77,8 +80,10 @@ impl Client {
     }
 
     /// Gives the connection up.
-    pub(super) fn close(&mut self) {
-        self.connection = None;
+    pub(super) async fn close(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.close().await;
+        }
     }
 
     async fn connect(&mut self) -> Result<Connection> {
@@ -159,9 +164,7 @@ impl Client {
         etag: Option<&HeaderValue>,
         output: &mut dyn Output,
     ) -> Result<Answer> {
-        let uri: Uri = target.parse().map_err(|error: http::uri::InvalidUri| {
-            Error::new(ErrorKind::Data, "assemble request", format!("{target:?} cannot be requested")).with_cause(error)
-        })?;
+        let uri = self.uri(target)?;
         if self.connection.is_some() && !self.template.is_idempotent() {
             // A POST is not repeated: let the runtime look at the socket first, in case the server has closed it.
             tokio::task::yield_now().await;
@@ -186,6 +189,17 @@ impl Client {
                 return Err(self.explain(failure, &connection));
             }
         }
+    }
+
+    fn uri(&mut self, target: &str) -> Result<Uri> {
+        if self.last_target.0 != target {
+            let uri = target.parse().map_err(|error: http::uri::InvalidUri| {
+                let message = format!("{target:?} cannot be requested");
+                Error::new(ErrorKind::Data, "assemble request", message).with_cause(error)
+            })?;
+            self.last_target = (target.to_owned(), uri);
+        }
+        Ok(self.last_target.1.clone())
     }
 
     fn explain(&self, failure: Failure, connection: &Connection) -> Error {

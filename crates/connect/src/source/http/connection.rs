@@ -26,14 +26,17 @@ use crate::transport::{Observed, Stream};
 type RequestBody = Full<Bytes>;
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The largest response head, in bytes, and the most header fields.
+/// The largest response head, in bytes. The most header fields are hyper's 100: asking for another number costs an
+/// allocation for each answer.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-const HEADERS_MAX: usize = 256;
 
 /// How much HTTP/2 lets the server send ahead of what has been taken. Wide enough for a server that answers in many
 /// tiny frames, as compressing ones do: h2 takes those for an attack when they crowd a small window.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+/// How long a polite close may take.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// An open connection to a server.
 pub(super) struct Connection {
@@ -41,8 +44,6 @@ pub(super) struct Connection {
     driver: Driver,
     ended: bool,
     observed: Arc<Observed>,
-    /// Requests sent so far.
-    pub(super) requests: u64,
     /// TLS version and cipher suite.
     pub(super) tls: Option<String>,
 }
@@ -59,6 +60,24 @@ enum Driver {
         queue: TaskQueue,
         tasks: FuturesUnordered<Task>,
     },
+}
+
+impl Driver {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        match self {
+            Self::Http1(connection) => connection.as_mut().poll(context),
+            Self::Http2 { connection, queue, tasks } => loop {
+                let result = connection.as_mut().poll(context);
+                tasks.extend(queue.take());
+                while let Poll::Ready(Some(())) = tasks.poll_next_unpin(context) {}
+                let fresh = queue.take();
+                if fresh.is_empty() {
+                    break result;
+                }
+                tasks.extend(fresh);
+            },
+        }
+    }
 }
 
 /// Takes the tasks that hyper's HTTP/2 wants to run; the driver polls them.
@@ -101,13 +120,12 @@ impl Connection {
         } else {
             let (sender, connection) = http1::Builder::new()
                 .max_buf_size(HEAD_BYTES_MAX)
-                .max_headers(HEADERS_MAX)
                 .handshake(io)
                 .await
                 .map_err(|error| Error::new(ErrorKind::Protocol, "start HTTP/1.1", "failed").with_cause(error))?;
             (Sender::Http1(sender), Driver::Http1(Box::pin(connection)))
         };
-        let mut connection = Self { sender, driver, ended: false, observed, requests: 0, tls };
+        let mut connection = Self { sender, driver, ended: false, observed, tls };
         // Sends what a connection begins with (HTTP/2: preface and settings), so that a read only adds its request.
         std::future::poll_fn(|context| {
             let _ = connection.poll_drive(context);
@@ -115,6 +133,16 @@ impl Connection {
         })
         .await;
         Ok(connection)
+    }
+
+    /// Takes leave of the server, as far as it listens.
+    pub(super) async fn close(self) {
+        let Self { sender, mut driver, ended, .. } = self;
+        drop(sender);
+        if !ended {
+            let farewell = std::future::poll_fn(|context| driver.poll(context));
+            let _ = tokio::time::timeout(CLOSE_PATIENCE, farewell).await;
+        }
     }
 
     /// What has passed over the socket.
@@ -146,7 +174,6 @@ impl Connection {
         &mut self,
         request: Request<RequestBody>,
     ) -> impl Future<Output = hyper::Result<Response<Incoming>>> + Send + use<> {
-        self.requests += 1;
         match &mut self.sender {
             Sender::Http1(sender) => futures_util::future::Either::Left(sender.send_request(request)),
             Sender::Http2(sender) => futures_util::future::Either::Right(sender.send_request(request)),
@@ -158,19 +185,7 @@ impl Connection {
         if self.ended {
             return Poll::Ready(None);
         }
-        let result = match &mut self.driver {
-            Driver::Http1(connection) => connection.as_mut().poll(context),
-            Driver::Http2 { connection, queue, tasks } => loop {
-                let result = connection.as_mut().poll(context);
-                tasks.extend(queue.take());
-                while let Poll::Ready(Some(())) = tasks.poll_next_unpin(context) {}
-                let fresh = queue.take();
-                if fresh.is_empty() {
-                    break result;
-                }
-                tasks.extend(fresh);
-            },
-        };
+        let result = self.driver.poll(context);
         match result {
             Poll::Pending => Poll::Pending,
             Poll::Ready(result) => {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use portolan_model::error::{Error, ErrorKind, Result};
 use portolan_model::source::Output;
 
@@ -21,8 +22,8 @@ const BATCHES_WAITING: usize = 2;
 /// The body of one answer and what is said of it.
 pub(super) struct Conversion {
     pub(super) body: Bytes,
-    pub(super) encoding: Option<String>,
-    pub(super) content_type: Option<String>,
+    pub(super) encoding: Option<HeaderValue>,
+    pub(super) content_type: Option<HeaderValue>,
 }
 
 /// What a body gave beside its rows.
@@ -77,13 +78,13 @@ impl Conversion {
 
     fn convert(self, plan: &Plan, sink: &mut Sink<'_>) -> Result<Converted> {
         let body = match &self.encoding {
-            Some(encoding) => format::encoding::decode(Some(encoding), &self.body, plan.body_max)?,
+            Some(encoding) => format::encoding::decode(encoding.to_str().ok(), &self.body, plan.body_max)?,
             None => self.body,
         };
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Converted::default());
         }
-        let format = plan.format(self.content_type.as_deref(), &body)?;
+        let format = plan.format(self.content_type.as_ref().and_then(|value| value.to_str().ok()), &body)?;
         let token = match plan.paging.as_ref().and_then(|paging| paging.token.as_ref()) {
             Some(path) => find(format, &body, path)?.and_then(|node| match node {
                 Node::Number(text) | Node::Text(text) => Some(text.into_owned()),

@@ -148,6 +148,9 @@ impl Plan {
         if let Some(format) = self.format.fixed() {
             return Ok(format);
         }
+        if content_type == Some("application/json") {
+            return Ok(Format::Json);
+        }
         let media = content_type.unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
         let by_type = match media.as_str() {
             "application/json" | "text/json" => Some(Format::Json),

@@ -118,8 +118,8 @@ impl HttpSource {
         };
         let conversion = Conversion {
             body: answer.body.clone(),
-            encoding: header(answer, CONTENT_ENCODING).map(str::to_owned),
-            content_type: header(answer, CONTENT_TYPE).map(str::to_owned),
+            encoding: answer.headers.get(CONTENT_ENCODING).cloned(),
+            content_type: answer.headers.get(CONTENT_TYPE).cloned(),
         };
         Ok((conversion.run(&self.plan, output).await?, link))
     }
@@ -167,7 +167,7 @@ impl Source for HttpSource {
     }
 
     async fn close(&mut self) {
-        self.client.close();
+        self.client.close().await;
     }
 }
 
