@@ -1,9 +1,12 @@
 //! Incremental reads: what is new, all of it, from an exact position.
 
-use portolan_model::source::Phase;
+use portolan_connect::Registry;
+use portolan_connect::source::mysql::MySql;
+use portolan_model::config;
+use portolan_model::source::{Connector, Phase};
 use portolan_model::{ErrorKind, Position, Retry};
 
-use crate::support::{failure, fresh, open, problems, read, server};
+use crate::support::{failure, fresh, open, problems, read, server, spec};
 
 fn value(position: &Option<Position>) -> String {
     position.as_ref().unwrap().value["value"].as_str().unwrap().to_owned()
@@ -242,6 +245,7 @@ async fn what_cannot_be_read_exactly_is_refused() {
         ("cursor = \"e\"", ErrorKind::Configuration, "ENUM"),
         ("cursor = \"absent\"", ErrorKind::NotFound, "absent"),
         ("cursor = \"p\"", ErrorKind::Configuration, "share"),
+        ("cursor = \"p\"\nkey = [\"ID\"]", ErrorKind::NotFound, "`key`"),
     ] {
         let error = failure(&mut open(&format!("table = \"{table}\"\n{options}"))).await;
         assert_eq!(error.kind(), kind, "{options}: {error:?}");
@@ -291,4 +295,34 @@ fn options_are_checked_before_the_network_is_touched() {
         assert!(found.iter().all(|problem| problem.span.is_some()), "{options}: {found:?}");
     }
     assert_eq!(problems("table = \"t\"\ncursor = \"id\"\nlate_window = \"10min\"\nkey = [\"id\"]"), []);
+}
+
+#[test]
+fn a_table_that_is_read_whole_replaces_and_knows_no_duplicates() {
+    use portolan_model::catalog::WriteMode;
+    let check = |options: &str| {
+        let spec = spec(3306, options);
+        (MySql.default_mode(&spec), MySql.item_key(&spec))
+    };
+    let key = vec!["id".to_owned()];
+    assert_eq!(check("table = \"t\"\nkey = [\"id\"]"), (WriteMode::Replace, Vec::new()));
+    assert_eq!(check("table = \"t\"\nkey = [\"id\"]\nmode = \"append\""), (WriteMode::Replace, key.clone()));
+    assert_eq!(check("table = \"t\"\nkey = [\"id\"]\ncursor = \"id\""), (WriteMode::Append, key));
+}
+
+#[test]
+fn every_option_is_documented_and_the_example_is_right() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let page = std::fs::read_to_string(root.join("docs/connectors/mysql.md")).unwrap();
+    let schema = MySql.option_schema();
+    let options = schema.get("properties").and_then(serde_json::Value::as_object).unwrap();
+    assert_eq!(options.len(), 10);
+    for option in options.keys() {
+        assert!(
+            page.contains(&format!("| `{option}` |")),
+            "`{option}` is not in the table of docs/connectors/mysql.md"
+        );
+    }
+    let example = std::fs::read_to_string(root.join("examples/mysql.toml")).unwrap();
+    assert_eq!(config::read(&example, &Registry).unwrap().sources.len(), 3);
 }

@@ -78,6 +78,7 @@ impl MySqlSource {
         let mut ready = Ready { connection, columns: Vec::new(), cursor: None, statements: Vec::new() };
         let whole = ready.connection.prepare(&self.settings.relation.whole(), 0).await?;
         check_names(&whole.columns)?;
+        check_key(&self.settings.key, &whole.columns)?;
         ready.columns.clone_from(&whole.columns);
         let Some(name) = &self.settings.cursor else {
             ready.statements.push((Statement::Whole, whole));
@@ -99,9 +100,7 @@ impl MySqlSource {
     /// What orders the rows, and whether two rows can share a value of it.
     async fn cursor_facts(&self, ready: &mut Ready, name: &str) -> Result<Cursor> {
         let Some(column) = ready.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name)) else {
-            let known: Vec<&str> = ready.columns.iter().map(|column| column.name.as_str()).collect();
-            return Err(Error::new(ErrorKind::NotFound, "prepare cursor", format!("there is no column `{name}`"))
-                .with_hint(format!("the columns are: {}", known.join(", "))));
+            return Err(no_column("cursor", name, &ready.columns));
         };
         let kind = CursorKind::of(column)?;
         if let Some(window) = self.settings.late_window {
@@ -411,6 +410,20 @@ fn check_names(columns: &[Column]) -> Result<()> {
                 .with_hint("name them apart: SELECT a.id AS a_id, b.id AS b_id"))
         }
     }
+}
+
+/// The lake looks the key's columns up by their exact names.
+fn check_key(key: &[String], columns: &[Column]) -> Result<()> {
+    match key.iter().find(|name| !columns.iter().any(|column| column.name == **name)) {
+        None => Ok(()),
+        Some(name) => Err(no_column("key", name, columns)),
+    }
+}
+
+fn no_column(what: &str, name: &str, columns: &[Column]) -> Error {
+    let known: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+    Error::new(ErrorKind::NotFound, "prepare query", format!("there is no column `{name}`, which `{what}` names"))
+        .with_hint(format!("the columns are: {}", known.join(", ")))
 }
 
 /// The cursor among the columns that really came: the table may have changed since it was prepared.
