@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod crash;
+mod fuzz;
 mod run;
 mod test;
 mod tidy;
@@ -18,6 +19,7 @@ const HELP: &str = "cargo xtask COMMAND
   setup              only install what the tests need
   tidy               check the rules of the house that no other tool checks
   crash [ARGUMENT…]  kill, starve and cut off the binary and compare its lake with a ledger (--help for modes)
+  fuzz [--minutes N] [TARGET…]  feed the readers of foreign bytes what nobody would send on purpose
 ";
 
 fn main() -> ExitCode {
@@ -41,6 +43,7 @@ fn dispatch() -> Result<()> {
         "setup" => tools::install(),
         "tidy" => tidy::run(),
         "crash" => crash::run_all(rest),
+        "fuzz" => fuzz::run_all(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

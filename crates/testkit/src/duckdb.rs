@@ -48,6 +48,8 @@ def plain(value):
     if isinstance(value, dict):
         return {str(name): plain(item) for name, item in value.items()}
     return str(value)
+if not task["write"]:
+    connection.execute("BEGIN TRANSACTION")
 for statement in task["statements"]:
     cursor = connection.execute(statement)
     names = [column[0] for column in cursor.description or []]
@@ -80,7 +82,8 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Runs statements one after the other; the rows of each.
+    /// Runs statements one after the other; the rows of each. Where nothing may be changed they all see one snapshot,
+    /// whatever is committed meanwhile.
     pub fn run(&self, statements: &[&str]) -> Result<Vec<Vec<Value>>> {
         let python = folders::workspace().join("target/test-tools/python/bin/python");
         if !python.exists() {

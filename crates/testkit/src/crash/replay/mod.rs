@@ -9,7 +9,7 @@ mod check;
 mod disk;
 mod trace;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -61,6 +61,7 @@ pub fn every(options: &Options, extent: Extent) -> Result<Report> {
     let continued_stride = operations.len().checked_div(extent.continued + 1).unwrap_or(0).max(1);
     let (mut cuts, mut continued, mut committed) = (0u64, 0usize, None);
     let mut most_rows = 0;
+    let mut problems = Problems::default();
     for (index, operation) in operations.iter().enumerate() {
         if let Operation::Committed(round) = operation {
             committed = committed.max(Some(*round));
@@ -69,21 +70,23 @@ pub fn every(options: &Options, extent: Extent) -> Result<Report> {
         if index % stride == 0 || index + 1 == operations.len() {
             for variant in Variant::ALL {
                 let files = disk.cut(variant, &mut random);
-                let found = checker
-                    .check(&files, Expectation { committed })
-                    .with_context(|| describe(index, &operations, variant))?;
-                most_rows = most_rows.max(found.rows);
+                match checker.check(&files, Expectation { committed }) {
+                    Ok(found) => most_rows = most_rows.max(found.rows),
+                    Err(error) => problems.add(&describe(index, &operations, variant), &error)?,
+                }
                 cuts += 1;
             }
         }
         if extent.continued > 0 && index % continued_stride == continued_stride - 1 && continued < extent.continued {
             let variant = Variant::ALL[continued % Variant::ALL.len()];
             let files = disk.cut(variant, &mut random);
-            continue_from(options, &world, &files, committed.is_some())
-                .with_context(|| format!("continued: {}", describe(index, &operations, variant)))?;
+            if let Err(error) = continue_from(options, &world, &files, committed.is_some()) {
+                problems.add(&format!("continued: {}", describe(index, &operations, variant)), &error)?;
+            }
             continued += 1;
         }
     }
+    problems.none()?;
     Ok(Report {
         blows: cuts,
         blow_name: "cuts of the recorded I/O",
@@ -94,6 +97,34 @@ pub fn every(options: &Options, extent: Extent) -> Result<Report> {
             format!("{continued} cuts opened by DuckDB and continued by the binary until nothing was missing"),
         ],
     })
+}
+
+/// What was found wrong, each kind once: one mistake shows at many cuts.
+#[derive(Default)]
+struct Problems {
+    kinds: BTreeSet<String>,
+    shown: Vec<String>,
+}
+
+impl Problems {
+    /// # Errors
+    /// There are enough of them.
+    fn add(&mut self, place: &str, error: &anyhow::Error) -> Result<()> {
+        /// How many kinds are looked for.
+        const KINDS_MAX: usize = 8;
+        let text = format!("{error:#}");
+        let kind: String = text.chars().filter(|c| c.is_alphabetic() && !c.is_ascii_hexdigit()).take(60).collect();
+        if self.kinds.insert(kind) {
+            println!("{place}: {text}");
+            self.shown.push(format!("{place}: {text}"));
+        }
+        if self.shown.len() >= KINDS_MAX { self.none() } else { Ok(()) }
+    }
+
+    fn none(&self) -> Result<()> {
+        ensure!(self.shown.is_empty(), "{} kinds of problems:\n{}", self.shown.len(), self.shown.join("\n"));
+        Ok(())
+    }
 }
 
 fn describe(index: usize, operations: &[Operation], variant: Variant) -> String {

@@ -88,7 +88,9 @@ struct Reader {
 impl Reader {
     fn call(&mut self, text: &str, started: usize) -> Result<()> {
         let Some((name, rest)) = text.split_once('(') else { return Ok(()) };
-        let Some((arguments, result)) = rest.rsplit_once(") = ") else { return Ok(()) };
+        // Short calls are padded before the result.
+        let Some((arguments, result)) = rest.rsplit_once(" = ") else { return Ok(()) };
+        let Some(arguments) = arguments.trim_end().strip_suffix(')') else { return Ok(()) };
         let result = result.trim();
         if result.starts_with('-') || result.starts_with('?') {
             return Ok(());
@@ -281,7 +283,7 @@ mod tests {
             format!("1 write(5<{a}>, \"{}\", 3) = 3", hex("abc")),
             format!("2 fsync(5<{a}> <unfinished ...>"),
             format!("1 pwrite64(5<{a}>, \"{}\", 2, 9) = 2", hex("xy")),
-            "2 <... fsync resumed>) = 0".to_owned(),
+            "2 <... fsync resumed>)        = 0".to_owned(),
             format!("1 write(5<{a}>, \"{}\", 1) = 1", hex("d")),
             format!("1 write(6<{other}>, \"{}\", 1) = 1", hex("q")),
             format!("1 rename(\"{a}\", \"{b}\") = 0"),

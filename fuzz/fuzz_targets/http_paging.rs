@@ -1,0 +1,46 @@
+//! Any `Link` header and any run of pages: pages end, repeat themselves only as an error, and targets stay requests.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use portolan_connect::source::http::link::find_link;
+use portolan_connect::source::http::options::{Pagination, PaginationKind};
+use portolan_connect::source::http::paging::{Advance, PageSeen, Pager, PagingPlan};
+
+/// Pages offered at most; the plan allows fewer.
+const PAGES: u32 = 64;
+
+fuzz_target!(|input: (u8, Option<u64>, Option<u64>, String, Vec<(u64, String, Vec<u8>)>)| {
+    let (kind, first, size, text, pages) = input;
+    let _ = find_link(&text, "next");
+    let by = match kind % 4 {
+        0 => PaginationKind::Link,
+        1 => PaginationKind::Cursor,
+        2 => PaginationKind::Page,
+        _ => PaginationKind::Offset,
+    };
+    let options = Pagination {
+        by,
+        parameter: (kind & 16 != 0).then(|| text.clone()),
+        value: Some(if kind & 32 != 0 { text.clone() } else { "$.next".into() }),
+        first,
+        size_parameter: (kind & 64 != 0).then(|| "size".into()),
+        size,
+        max_pages: Some(PAGES / 2),
+    };
+    let Ok(plan) = PagingPlan::new(&options) else { return };
+    let mut pager = Pager::new(&plan, None);
+    let mut asked = 0;
+    for (rows, token, body) in &pages {
+        let target = pager.target("/items?fixed=1");
+        assert!(!target.bytes().any(|byte| byte == b'\r' || byte == b'\n') || by == PaginationKind::Link);
+        asked += 1;
+        let link = (by == PaginationKind::Link && !token.is_empty()).then(|| token.clone());
+        let seen = PageSeen { rows: *rows, link, token: Some(token.clone()), body };
+        match pager.advance(seen) {
+            Ok(Advance::More) => {}
+            Ok(Advance::Done | Advance::Limit) | Err(_) => break,
+        }
+    }
+    assert!(asked <= PAGES, "more pages than the plan allows");
+});
