@@ -59,7 +59,7 @@ impl World {
     }
 
     fn configuration(&self) -> String {
-        let ca = self.database.tls().ca.display();
+        let ca = self.database.tls().authority.display();
         format!(
             r#"
 [server]
