@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Float64Array, Int64Array, ListArray, StringBuilder, StructArray, UInt64Array,
+    ArrayRef, ArrowPrimitiveType, BooleanArray, ListArray, PrimitiveArray, StringArray, StringBuilder, StructArray,
 };
-use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::datatypes::{DataType, Field, FieldRef, Fields};
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float64Type, Int64Type, UInt64Type};
 
 use super::node::{Member, Node};
 use super::number::{DOUBLE_INTEGER_MAX, Number, classify};
@@ -34,7 +34,37 @@ pub(super) struct Gathered<'n, 'a> {
     /// The name.
     pub(super) name: &'n str,
     /// The value of each row.
-    pub(super) values: Vec<Option<&'n Node<'a>>>,
+    pub(super) values: Values<'n, 'a>,
+}
+
+/// The values of one column; that of a single row, the common small answer, without an allocation.
+pub(super) enum Values<'n, 'a> {
+    One([Option<&'n Node<'a>>; 1]),
+    Many(Vec<Option<&'n Node<'a>>>),
+}
+
+impl<'n, 'a> Values<'n, 'a> {
+    fn empty(count: usize) -> Self {
+        if count == 1 { Self::One([None]) } else { Self::Many(vec![None; count]) }
+    }
+
+    fn as_mut(&mut self) -> &mut [Option<&'n Node<'a>>] {
+        match self {
+            Self::One(value) => value,
+            Self::Many(values) => values,
+        }
+    }
+}
+
+impl<'n, 'a> std::ops::Deref for Values<'n, 'a> {
+    type Target = [Option<&'n Node<'a>>];
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::One(value) => value,
+            Self::Many(values) => values,
+        }
+    }
 }
 
 const BOOL: u8 = 1;
@@ -69,10 +99,7 @@ pub(super) fn build(name: &str, values: &[Option<&Node<'_>>], previous: Option<&
             Some(column(name, Arc::new(array)))
         }
         NUMBER => Some(numbers(name, values, previous)),
-        TEXT => {
-            let array: arrow::array::StringArray = values.iter().map(|value| text(*value)).collect();
-            Some(column(name, Arc::new(array)))
-        }
+        TEXT => texts(name, values),
         OBJECT => structure(name, values, previous),
         LIST => list(name, values, previous),
         _ => Some(json(name, values)),
@@ -140,36 +167,46 @@ fn numbers(name: &str, values: &[Option<&Node<'_>>], previous: Option<&Field>) -
     if inexact || (fraction && wide) || (unsigned && negative) {
         return json(name, values);
     }
-    if wants_double {
-        let array: Float64Array = classes
-            .iter()
-            .map(|class| match class {
-                Some(Number::Fraction(value)) => Some(*value),
-                Some(Number::Integer(value)) => Some(*value as f64),
-                _ => None,
-            })
-            .collect();
-        return column(name, Arc::new(array));
-    }
-    if wants_unsigned {
-        let array: UInt64Array = classes
-            .iter()
-            .map(|class| match class {
-                Some(Number::Unsigned(value)) => Some(*value),
-                Some(Number::Integer(value)) => u64::try_from(*value).ok(),
-                _ => None,
-            })
-            .collect();
-        return column(name, Arc::new(array));
-    }
-    let array: Int64Array = classes
-        .iter()
-        .map(|class| match class {
-            Some(Number::Integer(value)) => Some(*value),
-            _ => None,
+    let array = if wants_double {
+        primitive::<Float64Type>(values, &classes, |number| match number {
+            Number::Fraction(value) => value,
+            Number::Integer(value) => value as f64,
+            _ => 0.0,
         })
-        .collect();
-    column(name, Arc::new(array))
+    } else if wants_unsigned {
+        primitive::<UInt64Type>(values, &classes, |number| match number {
+            Number::Unsigned(value) => value,
+            Number::Integer(value) => value.unsigned_abs(),
+            _ => 0,
+        })
+    } else {
+        primitive::<Int64Type>(values, &classes, |number| match number {
+            Number::Integer(value) => value,
+            _ => 0,
+        })
+    };
+    column(name, array)
+}
+
+/// Filled without a builder: a small body is all overhead.
+fn primitive<T: ArrowPrimitiveType>(
+    values: &[Option<&Node<'_>>],
+    classes: &[Option<Number>],
+    value_of: impl Fn(Number) -> T::Native,
+) -> ArrayRef {
+    let numbers: Vec<T::Native> = classes.iter().map(|class| class.map(&value_of).unwrap_or_default()).collect();
+    Arc::new(PrimitiveArray::<T>::new(numbers.into(), nulls(values)))
+}
+
+fn texts(name: &str, values: &[Option<&Node<'_>>]) -> Option<Column> {
+    let text_of = |value: &Option<&Node<'_>>| text(*value).unwrap_or_default().len();
+    let offsets = OffsetBuffer::<i32>::from_lengths(values.iter().map(text_of));
+    let mut bytes = Vec::with_capacity(values.iter().map(text_of).sum());
+    for value in values {
+        bytes.extend_from_slice(text(*value).unwrap_or_default().as_bytes());
+    }
+    let array = StringArray::try_new(offsets, Buffer::from_vec(bytes), nulls(values)).ok()?;
+    Some(column(name, Arc::new(array)))
 }
 
 fn nulls(values: &[Option<&Node<'_>>]) -> Option<NullBuffer> {
@@ -238,6 +275,9 @@ pub(super) fn gather<'n, 'a: 'n>(
     let mut index_by_name: HashMap<&'n str, usize> = HashMap::new();
     for (row, object) in objects.enumerate() {
         let Some(members) = object else { continue };
+        if columns.is_empty() {
+            columns.reserve(members.len().min(names_max));
+        }
         for (position, (name, value)) in members.iter().enumerate() {
             let name: &'n str = name.as_ref();
             let known = match columns.get(position) {
@@ -249,7 +289,7 @@ pub(super) fn gather<'n, 'a: 'n>(
                 Some(index) => index,
                 None if columns.len() >= names_max => return None,
                 None => {
-                    columns.push(Gathered { name, values: vec![None; count] });
+                    columns.push(Gathered { name, values: Values::empty(count) });
                     match columns.len() {
                         length if length == SEARCHED_COLUMNS + 1 => {
                             index_by_name
@@ -261,7 +301,7 @@ pub(super) fn gather<'n, 'a: 'n>(
                     columns.len() - 1
                 }
             };
-            let slot = &mut columns[index].values[row];
+            let slot = &mut columns[index].values.as_mut()[row];
             if let Some(earlier) = slot.replace(value) {
                 duplicate(row, name, earlier);
             }

@@ -135,12 +135,6 @@ pub(super) async fn exchange(
         })
         .await?;
     }
-    // Lets the connection take note that the answer is over and see a close that came with it.
-    std::future::poll_fn(|context| {
-        let _ = connection.poll_drive(context);
-        Poll::Ready(())
-    })
-    .await;
     Ok(Answer { status: head.status, headers: head.headers, body: body.finish() })
 }
 
