@@ -138,7 +138,7 @@ struct BrokenTable {
 impl TableStaging for BrokenTable {
     async fn write(&mut self, batch: RecordBatch) -> Result<()> {
         self.batches += 1;
-        if self.fault == Some(Fault::LosesBatches) && self.batches % 7 == 0 {
+        if self.fault == Some(Fault::LosesBatches) && self.batches.is_multiple_of(7) {
             return Ok(());
         }
         if self.fault == Some(Fault::LosesATable) && self.number % 2 == 1 {
