@@ -258,7 +258,7 @@ fn batch(random: &mut Random, next: i64) -> std::ops::Range<i64> {
 fn write_orders(servers: &Servers, progress: &Progress, stop: &AtomicBool, mut random: Random) -> Result<()> {
     let mut session: Option<Session> = None;
     while !stop.load(Ordering::SeqCst) {
-        std::thread::sleep(random.moment(5, 60));
+        std::thread::sleep(random.moment(10, 150));
         // The lock is held only to connect: a killed server must be able to start while we wait.
         let mut open = match session.take() {
             Some(session) => session,
@@ -301,7 +301,7 @@ fn order_values(id: i64) -> String {
 fn write_events(servers: &Servers, progress: &Progress, stop: &AtomicBool, mut random: Random) -> Result<()> {
     let mut version = 0;
     while !stop.load(Ordering::SeqCst) {
-        std::thread::sleep(random.moment(5, 80));
+        std::thread::sleep(random.moment(10, 150));
         let ids = batch(&mut random, progress.events.load(Ordering::SeqCst) + 1);
         let highest = ids.end - 1;
         let Ok(api) = servers.api.try_lock() else { continue };
