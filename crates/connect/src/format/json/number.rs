@@ -1,7 +1,7 @@
 //! What a number's text is, exactly.
 //!
-//! Promise: nothing is rounded. A text is a [`Number::Fraction`] only if printing the double with as many digits as
-//! the text has gives the text's digits back.
+//! Promise: nothing is rounded. A text is a [`Number::Fraction`] only if printing the double, with as many digits as
+//! the text has or in its shortest form, gives the text's digits back.
 
 /// The exact integers of a double end here: 2^53.
 pub const DOUBLE_INTEGER_MAX: u64 = 1 << 53;
@@ -51,9 +51,12 @@ pub fn exact_double(text: &str) -> Option<f64> {
     if count > DIGITS_MAX {
         return None;
     }
-    let printed = format!("{:.*e}", count - 1, value);
-    let printed = Decimal::read(&printed)?;
-    (printed.exponent() == decimal.exponent() && printed.digits().eq(decimal.digits())).then_some(value)
+    // Printed as long as the text, or as short as names the double: the two differ where the last digit is a tie.
+    let is_same = |printed: &str| {
+        Decimal::read(printed)
+            .is_some_and(|other| other.exponent() == decimal.exponent() && other.digits().eq(decimal.digits()))
+    };
+    (is_same(&format!("{:.*e}", count - 1, value)) || is_same(&format!("{value:e}"))).then_some(value)
 }
 
 /// `text × 10^scale` as a whole number, if it is one and 128 bits hold it.
@@ -149,6 +152,9 @@ mod tests {
         assert_eq!(classify("0e999"), Number::Fraction(0.0));
         assert_eq!(classify("0.1000000000000000055511151231257827021181583404541015625"), Number::Fraction(0.1));
         assert_eq!(exact_double("9007199254740993"), None);
+        // exactly …450.25: the shortest form ends in 3, seventeen digits end in 2
+        assert_eq!(classify("1888712659846450.3"), Number::Fraction(1_888_712_659_846_450.25));
+        assert_eq!(classify("1888712659846450.25"), Number::Fraction(1_888_712_659_846_450.25));
     }
 
     #[test]
