@@ -20,7 +20,8 @@ use portolan_model::{Error, ErrorKind, Result};
 
 use crate::lake::LakeTable;
 use crate::names::{CATALOG, MAIN, Names};
-use crate::{error, functions, statement};
+use crate::types::Types;
+use crate::{error, functions, statement, uuid};
 
 /// The longest statement accepted, in bytes.
 pub(crate) const STATEMENT_BYTES_MAX: usize = 1024 * 1024;
@@ -98,10 +99,15 @@ impl Engine {
             .build_arc()
             .map_err(|cause| Error::new(ErrorKind::Configuration, "start query", cause.to_string()))?;
 
-        let state =
-            SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
-        let context = SessionContext::new_with_state(state);
-        functions::register(&context);
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .with_default_features()
+            .with_type_planner(Arc::new(Types))
+            .build();
+        let mut context = SessionContext::new_with_state(state);
+        functions::register(&mut context)
+            .map_err(|cause| Error::new(ErrorKind::Internal, "start query", cause.to_string()))?;
         let names = Arc::new(Names::default());
         context.register_catalog(CATALOG, names.catalog());
         Ok(Self { context, names, options })
@@ -126,12 +132,14 @@ impl Engine {
     pub fn attach_rows(&self, name: &str, schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<()> {
         let partitions = self.options.partitions.clamp(1, batches.len().max(1));
         let mut parts: Vec<Vec<RecordBatch>> = vec![Vec::new(); partitions];
-        for (index, batch) in batches.into_iter().enumerate() {
-            parts[index % partitions].push(batch);
-        }
-        let table = MemTable::try_new(schema, parts).map_err(|cause| {
+        let wrong = |cause: &dyn std::fmt::Display| {
             Error::new(ErrorKind::Data, "attach rows", format!("rows of `{name}` do not have its schema: {cause}"))
-        })?;
+        };
+        let columns = uuid::schema(&schema);
+        for (index, batch) in batches.into_iter().enumerate() {
+            parts[index % partitions].push(uuid::batch(&batch, &columns).map_err(|cause| wrong(&cause))?);
+        }
+        let table = MemTable::try_new(columns, parts).map_err(|cause| wrong(&cause))?;
         self.names.attach_rows(name, Arc::new(table));
         Ok(())
     }

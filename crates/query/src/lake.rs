@@ -1,9 +1,9 @@
 //! One table of the lake, as one snapshot sees it.
 //!
-//! Three kinds of rows meet in one scan: files that any Parquet reader reads right go to DataFusion's own reader,
-//! which prunes row groups and pages; files with deleted rows, with rows of later snapshots or with columns from
-//! before a change, and nested columns, are read by the lake's reader, which honours all of that; rows that are kept
-//! inside the catalog come from there. Files whose statistics exclude a filter are not opened.
+//! Three kinds of rows meet in one scan: files whose rows are all seen go to DataFusion's own reader, which prunes row
+//! groups and pages, with columns found by field id; files with deleted rows or with rows of later snapshots, and
+//! columns that are nested or uuids, are read by the lake's reader, which honours all of that; rows that are kept inside the catalog come
+//! from there. Files whose statistics exclude a filter are not opened.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,7 +28,8 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::union::UnionExec;
 use portolan_lake::{DataFile, Snapshot, TableView};
 
-use crate::prune;
+use crate::adapt::ByFieldId;
+use crate::{prune, uuid};
 
 /// Batches that may wait between a reader and the query.
 const BATCHES_AHEAD: usize = 2;
@@ -37,16 +38,25 @@ const BATCHES_AHEAD: usize = 2;
 pub(crate) struct LakeTable {
     snapshot: Arc<Snapshot>,
     view: Arc<TableView>,
+    /// The columns as a query sees them.
+    columns: SchemaRef,
 }
 
 impl LakeTable {
     /// The table `view` of `snapshot`.
     pub(crate) fn new(snapshot: Arc<Snapshot>, view: TableView) -> Self {
-        Self { snapshot, view: Arc::new(view) }
+        Self { snapshot, columns: uuid::schema(&view.arrow), view: Arc::new(view) }
     }
 
-    /// The scan of files that need nothing but reading.
-    fn plain_scan(
+    /// Whether the snapshot sees every row of the file.
+    fn whole(&self, file: &DataFile) -> bool {
+        file.delete_files.is_empty()
+            && file.deleted_positions.is_empty()
+            && file.partial_max.is_none_or(|last| last <= self.snapshot.id())
+    }
+
+    /// The scan of files whose rows are all seen.
+    fn whole_scan(
         &self,
         files: &[&DataFile],
         projection: Option<&Vec<usize>>,
@@ -79,6 +89,7 @@ impl LakeTable {
             .with_file_groups(balanced(parts, partitions))
             .with_statistics(statistics)
             .with_limit(limit)
+            .with_expr_adapter(Some(Arc::new(ByFieldId)))
             .with_projection_indices(projection.cloned())?
             .build();
         Ok(DataSourceExec::from_data_source(config))
@@ -106,7 +117,7 @@ impl fmt::Debug for LakeTable {
 #[async_trait]
 impl TableProvider for LakeTable {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.view.arrow)
+        Arc::clone(&self.columns)
     }
 
     fn table_type(&self) -> TableType {
@@ -119,7 +130,7 @@ impl TableProvider for LakeTable {
     }
 
     fn statistics(&self) -> Option<Statistics> {
-        let exact = self.view.files.iter().all(|file| file.plain);
+        let exact = self.view.files.iter().all(|file| self.whole(file));
         let rows = usize::try_from(self.view.rows()).unwrap_or(usize::MAX);
         let mut statistics = Statistics::new_unknown(&self.view.arrow);
         statistics.num_rows = if exact { Precision::Exact(rows) } else { Precision::Inexact(rows) };
@@ -133,19 +144,24 @@ impl TableProvider for LakeTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> EngineResult<Arc<dyn ExecutionPlan>> {
-        let keep = prune::files(state, &self.view, filters)?;
+        let keep = prune::files(state, &self.view, &self.columns, filters)?;
         let files = self.view.files.iter().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| file);
         let schema = match projection {
-            Some(places) => Arc::new(self.view.arrow.project(places)?),
-            None => Arc::clone(&self.view.arrow),
+            Some(places) => Arc::new(self.columns.project(places)?),
+            None => Arc::clone(&self.columns),
         };
-        let nested = schema.fields().iter().any(|field| field.data_type().is_nested());
-        let (plain, other): (Vec<_>, Vec<_>) = files.partition(|file| file.plain && !nested);
+        let stored = |place: usize| self.view.arrow.field(place);
+        let special = |place: usize| stored(place).data_type().is_nested() || uuid::is_bytes(stored(place));
+        let special = match projection {
+            Some(places) => places.iter().any(|place| special(*place)),
+            None => (0..self.columns.fields().len()).any(special),
+        };
+        let (whole, other): (Vec<_>, Vec<_>) = files.partition(|file| !special && self.whole(file));
 
         let partitions = state.config().target_partitions();
         let mut inputs = Vec::new();
-        if !plain.is_empty() {
-            inputs.push(self.plain_scan(&plain, projection, limit, partitions)?);
+        if !whole.is_empty() {
+            inputs.push(self.whole_scan(&whole, projection, limit, partitions)?);
         }
         let mut streams: Vec<Arc<dyn PartitionStream>> = Vec::new();
         let part = |rows| {
@@ -215,6 +231,7 @@ impl PartitionStream for LakeRows {
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let mut builder = RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.schema), BATCHES_AHEAD);
         let sender = builder.tx();
+        let schema = Arc::clone(&self.schema);
         let (snapshot, view) = (Arc::clone(&self.snapshot), Arc::clone(&self.view));
         let (projection, rows) = (self.projection.clone(), self.rows.clone());
         builder.spawn_blocking(move || {
@@ -223,7 +240,7 @@ impl PartitionStream for LakeRows {
             match rows {
                 Rows::Inlined => {
                     for batch in snapshot.inlined(&view, projection).map_err(external)? {
-                        if sender.blocking_send(Ok(batch)).is_err() {
+                        if sender.blocking_send(Ok(uuid::batch(&batch, &schema)?)).is_err() {
                             return Ok(());
                         }
                     }
@@ -231,7 +248,7 @@ impl PartitionStream for LakeRows {
                 Rows::Files(files) => {
                     for file in files {
                         for batch in snapshot.read_file(&view, &file, projection).map_err(external)? {
-                            if sender.blocking_send(Ok(batch.map_err(external)?)).is_err() {
+                            if sender.blocking_send(Ok(uuid::batch(&batch.map_err(external)?, &schema)?)).is_err() {
                                 return Ok(());
                             }
                         }

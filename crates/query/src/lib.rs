@@ -10,6 +10,8 @@
 
 #![forbid(unsafe_code)]
 
+mod adapt;
+mod dialect;
 mod engine;
 mod error;
 mod functions;
@@ -17,5 +19,7 @@ mod lake;
 mod names;
 mod prune;
 mod statement;
+mod types;
+mod uuid;
 
 pub use engine::{Engine, EngineOptions, QueryStream};

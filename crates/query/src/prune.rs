@@ -5,28 +5,37 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, StringArray, UInt64Array};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::Session;
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::error::Result as EngineResult;
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::conjunction;
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use portolan_lake::types::Kind;
 use portolan_lake::{ColumnStatistics, TableView};
 
-/// For each file of `view`, whether it may hold rows that `filters` let through.
-pub(crate) fn files(state: &dyn Session, view: &TableView, filters: &[Expr]) -> EngineResult<Vec<bool>> {
+/// The longest `in (…)` that statistics are asked about.
+const LIST_MAX: usize = 100;
+
+/// For each file of `view`, shown to the query as `table`, whether it may hold rows that `filters` let through.
+pub(crate) fn files(
+    state: &dyn Session,
+    view: &TableView,
+    table: &SchemaRef,
+    filters: &[Expr],
+) -> EngineResult<Vec<bool>> {
     let all = vec![true; view.files.len()];
     let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(all) };
     if view.files.is_empty() {
         return Ok(all);
     }
-    let schema = DFSchema::try_from(view.arrow.as_ref().clone())?;
+    let schema = DFSchema::try_from(table.as_ref().clone())?;
     // A filter that statistics say nothing about excludes nothing.
     let Ok(filter) = state.create_physical_expr(filter, &schema) else { return Ok(all) };
-    let Ok(predicate) = PruningPredicate::try_new(filter, Arc::clone(&view.arrow)) else { return Ok(all) };
+    let builder = PruningPredicateBuilder::new().with_file_schema(Arc::clone(table));
+    let Ok(predicate) = builder.with_max_in_list_size(LIST_MAX).try_build(filter) else { return Ok(all) };
     Ok(predicate.prune(&FileStatistics(view)).unwrap_or(all))
 }
 

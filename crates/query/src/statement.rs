@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::logical_expr::sqlparser::ast::Statement as Ast;
-use datafusion::logical_expr::sqlparser::dialect::DuckDbDialect;
 use datafusion::logical_expr::sqlparser::keywords::Keyword;
 use datafusion::logical_expr::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
 use portolan_model::{Error, ErrorKind, Result};
 
+use crate::dialect::Sql;
 use crate::error;
 use crate::names::{CATALOG, MAIN, Names};
 
@@ -21,7 +21,7 @@ const OPERATORS_MAX: usize = 500;
 
 /// Reads the one statement of `text`.
 pub(crate) fn parse(text: &str, names: &Names) -> Result<Statement> {
-    let dialect = DuckDbDialect {};
+    let dialect = Sql;
     let mut tokens = Tokenizer::new(&dialect, text)
         .tokenize_with_location()
         .map_err(|cause| error::of_syntax(&cause.to_string()))?;

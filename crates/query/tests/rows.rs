@@ -158,6 +158,77 @@ async fn a_deep_expression_is_a_result_or_an_error_never_a_crash() {
 }
 
 #[tokio::test]
+async fn sums_of_integers_do_not_wrap() {
+    let engine = engine();
+    let rows = RecordBatch::try_from_iter([
+        ("n", Arc::new(Int64Array::from(vec![i64::MAX, i64::MAX, 3])) as ArrayRef),
+        ("u", Arc::new(UInt64Array::from(vec![u64::MAX, u64::MAX, 1])) as ArrayRef),
+    ])
+    .unwrap();
+    engine.attach_rows("wide", rows.schema(), vec![rows]).unwrap();
+    let text = "select sum(n) as n, sum(u) as u, sum(distinct u) as d, sum(1) as o, sum(null) as z from wide";
+    let windows =
+        "select n, sum(u) over (order by n, u rows between 1 preceding and current row) as w from wide order by n, w";
+    let empty = "select sum(n) as n, sum(n) filter (where n < 0) as f from wide where n < 0";
+    let shown = [table(&engine, text).await, table(&engine, windows).await, table(&engine, empty).await].join("\n");
+    insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn json_is_reached_by_path_with_its_digits() {
+    let engine = engine();
+    let json = r#"{"a": {"b": [1, 12345678901234567890.10]}, "s": "x\"y", "n": null}"#;
+    let rows = RecordBatch::try_from_iter([
+        ("j", Arc::new(StringArray::from(vec![Some(json), Some("not json"), None])) as ArrayRef),
+        ("id", Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef),
+    ])
+    .unwrap();
+    engine.attach_rows("documents", rows.schema(), vec![rows]).unwrap();
+    let text = "select id, j->'a' as a, j->>'$.a.b[1]' as number, j->'s' as s, j->>'s' as t, j->>'n' as n, j->'n' as m, \
+                j->'a'->'b'->>0 as first, json_extract_string(j, '$.a.b[-1]') as last from documents order by id";
+    insta::assert_snapshot!(table(&engine, text).await);
+    let error = engine.sql("select j->>'$.a[x]' from documents").await.unwrap().collect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data, "{error:?}");
+}
+
+/// What `docs/query.md` says of the dialect.
+#[tokio::test]
+async fn documented_differences_are_as_documented() {
+    let engine = engine();
+    let mut shown = String::new();
+    for text in [
+        "select 7 / 2 as a, 7 / 2.0 as b, 7 % 4 as c",
+        "select cast(9223372036854775807 as bigint) + cast(1 as bigint) as wraps",
+        "select cast(cast(9223372036854775807 as bigint) as decimal(38,0)) + 1 as exact",
+        "select cast(-0.0 as double) = cast(0.0 as double) as same",
+        "select try_cast('x' as bigint) as none",
+        "select avg(amount) as mean, arrow_typeof(avg(amount)) as kind from orders",
+        "select arrow_typeof(now()) as kind, arrow_typeof(timestamp '0001-01-01') as old, arrow_typeof(0.1) as literal",
+        "select timestamp '0001-01-01 00:00:00.000001' as old, timestamptz '2026-01-02 03:04:05+02:00' as zoned",
+        "select [1, 2, 3][1] as first, array_length([1, 2]) as count",
+        "select unnest([1, 2]) as item",
+        "from orders limit 1",
+        "select * exclude (amount), amount as a from orders order by id limit 1",
+        "select id from orders qualify row_number() over (order by id desc) = 1",
+        "select id, sum(amount) as s from orders group by rollup (id) order by id",
+        "select encode(cast('ab' as blob), 'hex') as hex, cast('7' as ubigint) as u, cast(1 as hugeint) as h",
+        "select date_trunc('hour', timestamp '2026-01-02 03:04:05') as hour, extract(year from date '2026-01-02') as y",
+        "select table_schema, table_name from information_schema.tables where table_schema = 'main' order by 2",
+    ] {
+        shown.push_str(&format!("{text}\n{}\n", table(&engine, text).await));
+    }
+    insta::assert_snapshot!(shown);
+    for text in [
+        "from orders",
+        "pivot orders on id using sum(amount)",
+        "select * from 'file.csv'",
+        "select * from read_csv('x')",
+    ] {
+        assert!(engine.sql(text).await.is_err(), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn memory_is_bounded() {
     let options =
         EngineOptions { memory_limit_bytes: 200_000, partitions: 1, spill_limit_bytes: 0, ..EngineOptions::default() };

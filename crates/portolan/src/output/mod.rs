@@ -91,7 +91,7 @@ pub(crate) static FORMATS: [Format; 6] = [
 /// `Configuration`, with the names there are.
 pub(crate) fn format(name: &str) -> Result<&'static Format> {
     FORMATS.iter().find(|format| format.name == name).ok_or_else(|| {
-        let names: Vec<_> = FORMATS.iter().map(|format| format.name).collect();
+        let names: Vec<_> = FORMATS.iter().map(|format| format!("{} ({})", format.name, format.summary)).collect();
         Error::new(ErrorKind::Configuration, "choose format", format!("there is no format `{name}`"))
             .with_hint(format!("formats: {}", names.join(", ")))
     })
@@ -145,16 +145,7 @@ pub(crate) struct Rows {
     pub(crate) batches: Vec<RecordBatch>,
 }
 
-/// What was delivered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Delivery {
-    /// Rows handed to the writer.
-    pub(crate) rows: u64,
-    /// Whoever read the output went away: not an error, nothing more was written.
-    pub(crate) reader_gone: bool,
-}
-
-/// Writes one result as its rows come.
+/// Writes one result as its rows come. Returns the rows written; a reader that went away is not an error.
 ///
 /// # Errors
 /// The stream's own; `Storage` or `StorageFull` where the output cannot be written.
@@ -165,45 +156,45 @@ pub(crate) async fn deliver_stream(
     name: &str,
     schema: &SchemaRef,
     mut batches: Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>,
-) -> Result<Delivery> {
-    let mut delivery = Delivery::default();
+) -> Result<u64> {
+    let mut rows = 0;
     let opened = target.open(format)?;
     let mut writer = (format.open)(opened.sink()?, options);
-    let mut flow = quiet(writer.begin(name, schema).map(|()| Flow::More), &mut delivery)?;
+    let mut flow = quiet(writer.begin(name, schema).map(|()| Flow::More))?;
     let mut whole = true;
     while flow == Some(Flow::More) {
         let Some(batch) = batches.next().await else { break };
         let batch = batch?;
-        delivery.rows += batch.num_rows() as u64;
-        flow = quiet(writer.write(&batch), &mut delivery)?;
+        rows += batch.num_rows() as u64;
+        flow = quiet(writer.write(&batch))?;
         whole = flow == Some(Flow::More);
     }
     // Dropped before the end is written: what the query holds is free again, and a query cut short stops.
     drop(batches);
-    if flow.is_some() && quiet(writer.end(whole).and_then(|()| writer.finish()), &mut delivery)?.is_some() {
+    if flow.is_some() && quiet(writer.end(whole).and_then(|()| writer.finish()))?.is_some() {
         opened.keep()?;
     }
-    Ok(delivery)
+    Ok(rows)
 }
 
 /// Writes results that are in memory.
 ///
 /// # Errors
 /// `Configuration` where the format holds one result and there are several; else as [`deliver_stream`].
-pub(crate) fn deliver_rows(format: &Format, target: &Target, options: &Options, results: &[Rows]) -> Result<Delivery> {
+pub(crate) fn deliver_rows(format: &Format, target: &Target, options: &Options, results: &[Rows]) -> Result<u64> {
     if results.len() != 1 && !format.several {
         let message = format!("`{}` holds the rows of one source, these are {}", format.name, results.len());
         return Err(Error::new(ErrorKind::Configuration, "write output", message)
             .with_hint("name one source, or use json, ndjson or table, or join them with --sql"));
     }
-    let mut delivery = Delivery::default();
+    let mut rows = 0;
     let opened = target.open(format)?;
     let mut writer = (format.open)(opened.sink()?, options);
-    let written = write_all(writer.as_mut(), results, &mut delivery.rows).and_then(|()| writer.finish());
-    if quiet(written, &mut delivery)?.is_some() {
+    let written = write_all(writer.as_mut(), results, &mut rows).and_then(|()| writer.finish());
+    if quiet(written)?.is_some() {
         opened.keep()?;
     }
-    Ok(delivery)
+    Ok(rows)
 }
 
 fn write_all(writer: &mut dyn Writer, results: &[Rows], rows: &mut u64) -> Result<()> {
@@ -223,13 +214,10 @@ fn write_all(writer: &mut dyn Writer, results: &[Rows], rows: &mut u64) -> Resul
 }
 
 /// Takes a reader that went away out of the errors.
-fn quiet<T>(result: Result<T>, delivery: &mut Delivery) -> Result<Option<T>> {
+fn quiet<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error) if target::reader_is_gone(&error) => {
-            delivery.reader_gone = true;
-            Ok(None)
-        }
+        Err(error) if target::reader_is_gone(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -208,9 +208,9 @@ async fn a_table_stops_the_query_at_its_cap() {
     let batches = futures_util::stream::repeat_with(move || Ok(result.batches[0].clone()));
     let options = Options { rows_max: Some(15), ..Options::default() };
     let target = Target::File(path.clone());
-    let delivery =
+    let rows =
         deliver_stream(format("table").unwrap(), &target, &options, "", &schema, Box::pin(batches)).await.unwrap();
-    assert_eq!(delivery, Delivery { rows: 20, reader_gone: false });
+    assert_eq!(rows, 20);
     assert!(fs::read_to_string(path).unwrap().contains("the first 15 rows; there are more"));
 }
 
@@ -267,5 +267,5 @@ fn formats_have_distinct_names_and_say_what_they_are() {
     assert_eq!(names.len(), FORMATS.len());
     assert!(FORMATS.iter().all(|format| !format.summary.is_empty()));
     let error = format("xml").err().unwrap();
-    assert_eq!(error.hint(), Some("formats: table, json, ndjson, csv, arrow, parquet"));
+    assert!(FORMATS.iter().all(|format| error.hint().unwrap().contains(format.name)));
 }
