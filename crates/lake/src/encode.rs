@@ -142,8 +142,9 @@ fn properties(columns: &[Column], sample: &RecordBatch) -> WriterProperties {
         if let Some(encoding) = encoding {
             builder = builder.set_column_encoding(path.clone(), encoding);
         }
-        // Row-group bounds prune where values are ordered or few; on hashes and documents they only cost.
-        let prunes = !matches!(column.kind, Kind::Json | Kind::Blob | Kind::Uuid);
+        // Row-group bounds prune where values are ordered or few; on hashes and documents they only cost. Those of
+        // floats leave NaN out, by which DuckDB misses it: the catalog's bounds, which do not, prune for them.
+        let prunes = !matches!(column.kind, Kind::Json | Kind::Blob | Kind::Uuid | Kind::Float32 | Kind::Float64);
         let level = if prunes { EnabledStatistics::Chunk } else { EnabledStatistics::None };
         builder = builder.set_column_statistics_enabled(path, level);
     }

@@ -24,6 +24,18 @@ pub const FAILPOINTS: &[&str] = &[
     "checkpoint::before",
 ];
 
+/// Reads `FAILPOINTS` from the environment, once a process.
+#[cfg(feature = "failpoints")]
+pub(crate) fn arm() {
+    static ARMED: std::sync::Once = std::sync::Once::new();
+    // The scenario disarms every point when it is dropped: it is kept for as long as the process lives.
+    ARMED.call_once(|| std::mem::forget(fail::FailScenario::setup()));
+}
+
+/// Reads nothing, without the feature.
+#[cfg(not(feature = "failpoints"))]
+pub(crate) fn arm() {}
+
 /// Passes the point `name`: with the feature on and the point armed, the process ends here.
 #[cfg(feature = "failpoints")]
 pub(crate) fn pass(name: &'static str) {

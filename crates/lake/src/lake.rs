@@ -113,6 +113,7 @@ impl Lake {
     /// # Errors
     /// Those of [`open`](Self::open).
     pub fn open_with(folder: &Path, settings: LakeSettings, clock: Arc<dyn Clock>) -> Result<Self> {
+        crate::failpoint::arm();
         std::fs::create_dir_all(folder.join("data")).map_err(|error| file_error("open lake", folder, error))?;
         let layout = Layout::new(folder)?;
         let collector = lock::take(&layout.lock())?;

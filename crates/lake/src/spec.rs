@@ -179,6 +179,12 @@ fn create(connection: &Connection, layout: &Layout, now: &str) -> Result<()> {
 fn check(connection: &Connection) -> Result<()> {
     let operation = "open catalog";
     if !has_table(connection, "portolan_meta")? {
+        let tables = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0));
+        if tables.map_err(|error| sqlite(operation, error))? == 0 {
+            // The file is there before the transaction that fills it ends.
+            return Err(Error::new(ErrorKind::NotFound, operation, "the lake is empty: it is just being made")
+                .with_hint("try again in a moment; the collector's log says if it could not make it"));
+        }
         return Err(Error::new(ErrorKind::Conflict, operation, "catalog.sqlite was not made by Portolan")
             .with_retry(portolan_model::Retry::Permanent)
             .with_hint("choose an empty folder for the lake"));

@@ -22,7 +22,7 @@ async fn story(batches: &[RecordBatch], inline_rows: u32) -> Vec<Value> {
     let lake = open(folder.path(), LakeSettings { inline_rows, flush_after, ..settings() }).await;
     let mut digests = Vec::new();
     for batch in batches {
-        let (commit, staged) = round(&lake, spec("t"), &[batch.clone()]).await.unwrap();
+        let (commit, staged) = round(&lake, spec("t"), std::slice::from_ref(batch)).await.unwrap();
         digests.push((commit.round, staged));
     }
     let answer = || duck(folder.path(), &["select * exclude (_round, _time) from t order by rowid"]).remove(0);

@@ -457,7 +457,7 @@ async fn check(cases: Vec<Case>, nested: bool) {
     for inline_rows in [1_000, 0] {
         let folder = tempfile::tempdir().unwrap();
         let lake = open(folder.path(), LakeSettings { inline_rows, ..settings() }).await;
-        let (_, staged) = round(&lake, spec("t"), &[batch.clone()]).await.unwrap();
+        let (_, staged) = round(&lake, spec("t"), std::slice::from_ref(&batch)).await.unwrap();
         digests.push(staged.rows_sha256);
         let head = at(folder.path(), At::Head);
         let table = head.table("main", "t").unwrap().unwrap();
