@@ -34,6 +34,7 @@ name = "bad"
 port = {bad_port}
 protocol = "http"
 path = "/plain/bad"
+etag = false
 required = false
 connect_timeout = "1s"
 idle_timeout = "1s"
@@ -60,8 +61,8 @@ fn drill(in_one_round: bool) {
     let proxy = FaultProxy::start(api.port()).unwrap();
     let bench = Bench::new(&configuration(api.port(), proxy.port(), in_one_round));
     let mut collector = bench.start(&["run"]);
-    let is_healthy = || bench.lake().join("catalog.sqlite").exists() && bench.status("bad")["state"] == "healthy";
-    bench.wait_until("the port is healthy at first", is_healthy);
+    bench.wait_for_lake("bad");
+    bench.wait_until("the port is healthy at first", || bench.status("bad")["state"] == "healthy");
     for (name, mode, kinds) in FAULTS {
         proxy.set(mode);
         bench.wait_until(&format!("the {name} port is down"), || bench.status("bad")["state"] == "down");

@@ -134,10 +134,9 @@ fn every_row_of_every_port_arrives_once() {
         std::thread::sleep(std::time::Duration::from_millis(500));
     }
     let expected = world.ledger.count("orders") as i64;
+    bench.wait_for_lake("orders");
     bench.wait_until("all rows are in the lake", || {
-        bench.lake().join("catalog.sqlite").exists()
-            && bench.status("orders")["rows_total"] == expected
-            && bench.status("events")["rows_total"] == expected
+        bench.status("orders")["rows_total"] == expected && bench.status("events")["rows_total"] == expected
     });
     assert_eq!(bench.status("orders")["state"], "healthy");
     // While the collector writes, readers see whole states.

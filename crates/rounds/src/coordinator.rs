@@ -113,6 +113,7 @@ impl RoundRunner {
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let clock = self.shared.clock.clone();
         let mut schedule = Schedule::new(clock.monotonic(), self.spec.every);
+        let mut missed_told = 0;
         self.store_states().await;
         while !*stop.borrow() {
             let wait = schedule.next().saturating_sub(clock.monotonic());
@@ -122,10 +123,11 @@ impl RoundRunner {
             }
             // While more is waiting at a source, the next round follows at once.
             while self.stoppable_round(&mut stop).await && !*stop.borrow() {}
-            let missed = schedule.missed();
             schedule.advance(clock.monotonic());
-            if schedule.missed() > missed {
-                let event = Event::Missed { round: self.spec.name.clone(), missed: schedule.missed() };
+            // Told at the first start left out, and then each time their number has doubled.
+            if schedule.missed() >= (missed_told * 2).max(1) {
+                missed_told = schedule.missed();
+                let event = Event::Missed { round: self.spec.name.clone(), missed: missed_told };
                 self.shared.observer.event(event);
             }
         }

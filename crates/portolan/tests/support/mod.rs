@@ -89,6 +89,14 @@ impl Bench {
         .unwrap()
     }
 
+    /// Waits until the collector has made its lake and stored the state of `source`.
+    pub(crate) fn wait_for_lake(&self, source: &str) {
+        self.wait_until("the lake is there", || {
+            let output = self.run(&["status", "--json"]);
+            output.status.success() && String::from_utf8_lossy(&output.stdout).contains(&format!("\"{source}\""))
+        });
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path().join("run.log")).unwrap_or_default()
     }
