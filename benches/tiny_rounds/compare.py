@@ -56,12 +56,16 @@ def day(program, given):
     machine = support.machine()
     with tempfile.TemporaryDirectory(prefix="portolan-bench-", dir=given.folder) as folder:
         words = [program, "day", f"{folder}/lake", given.day_rounds, given.keep_s, given.maintenance_s]
-        done = subprocess.run([str(word) for word in words], stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        sys.exit(f"{done.stdout}\nended with {done.returncode}")
+        process = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True)
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            print(line, end="", file=sys.stderr, flush=True)
+    if process.wait():
+        sys.exit(f"ended with {process.returncode}")
     heading = (f"{given.day_rounds} rounds of 3 × 10 rows at full speed, a second apart on the lake's clock, snapshots kept "
                f"{given.keep_s} s, maintenance looked for every {given.maintenance_s} s of real time; {machine}.")
-    support.keep("tiny_rounds_day.md", f"{heading}\n\n{done.stdout.strip()}")
+    support.keep("tiny_rounds_day.md", f"{heading}\n\n{''.join(lines).strip()}")
 
 
 def main():
