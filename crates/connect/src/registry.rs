@@ -1,6 +1,6 @@
 //! Every connector of this build, one row each, in the order of the documentation.
 //!
-//! Promise: adding a protocol is one module under `source/` and one row in [`ROWS`].
+//! Promise: adding a protocol is one module under `source/` and one row in `ROWS`.
 
 use portolan_model::config::ConnectorSet;
 use portolan_model::source::Connector;
