@@ -33,7 +33,7 @@ def speed(program, given):
                 (FILES, [program, "files"], given.rounds // 5),
                 ("DuckDB writing a DuckLake", [python, HERE / "ducklake.py"], max(given.rounds // 40, 20)),
             ):
-                with tempfile.TemporaryDirectory(prefix="portolan-bench-", dir=given.folder) as folder:
+                with tempfile.TemporaryDirectory(prefix="portolan-bench-", dir=given.folder, ignore_cleanup_errors=True) as folder:
                     words = [str(word) for word in (*command, f"{folder}/lake", rounds, rows)]
                     done = subprocess.run(words, capture_output=True, text=True)
                 if done.returncode:
@@ -54,7 +54,7 @@ def speed(program, given):
 def day(program, given):
     """A day at full speed."""
     machine = support.machine()
-    with tempfile.TemporaryDirectory(prefix="portolan-bench-", dir=given.folder) as folder:
+    with tempfile.TemporaryDirectory(prefix="portolan-bench-", dir=given.folder, ignore_cleanup_errors=True) as folder:
         words = [program, "day", f"{folder}/lake", given.day_rounds, given.keep_s, given.maintenance_s]
         process = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True)
         lines = []
