@@ -67,7 +67,11 @@ pub fn servers(options: &Options, extent: Extent) -> Result<Report> {
         let name = world.blow_server(&mut random)?;
         kills += 1;
         if kills % KILLS_PER_LOOK == 0 {
-            let audited = compare_prefix(world.lake()).with_context(|| format!("after {kills} blows, {name} last"))?;
+            // Frozen while it is looked at: several statements then see one state, whatever DuckDB holds between them.
+            collector.process().pause()?;
+            let looked = compare_prefix(world.lake()).with_context(|| format!("after {kills} blows, {name} last"));
+            collector.process().resume()?;
+            let audited = looked?;
             println!("{kills} blows, {} rows, {} rounds: as written", audited.rows, audited.rounds);
         }
     }
