@@ -158,7 +158,7 @@ fn every_row_of_every_port_arrives_once() {
     let middle = rounds[rounds.len() / 2]["round"].as_i64().unwrap();
     let own =
         bench.json(&["query", "select count(*) as n from orders", "--at", &middle.to_string(), "--format", "json"]);
-    let snapshot = bench.number(&format!("select snapshot from portolan.rounds where round = {middle}"));
+    let snapshot = bench.number(&format!("select snapshot_id from portolan.rounds where round = {middle}"));
     let outside = duckdb::query_at(&bench.lake(), snapshot, "select count(*) as n from orders").unwrap();
     assert_eq!(own[0]["n"], outside[0]["n"]);
 }
@@ -178,7 +178,7 @@ fn fetch_yields_one_document_and_joins_live_rows() {
         "--format",
         "json",
         "--sql",
-        "select o.id, o.price, e.machine from orders o join events e on e.id = o.id order by o.id limit 2",
+        "select o.id, cast(o.price as varchar) as price, e.machine from orders o join events e on e.id = o.id order by o.id limit 2",
     ]);
     assert_eq!(joined[0], json!({"id": 1, "price": "11.0000000007", "machine": "m1"}));
     bench.text(&["fetch", "--save"]);
