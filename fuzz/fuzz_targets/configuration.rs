@@ -19,7 +19,7 @@ fuzz_target!(|text: &str| {
         Err(diagnostics) => {
             assert!(!diagnostics.is_empty(), "refused without a reason");
             for diagnostic in diagnostics {
-                let related = diagnostic.related.iter().map(|(span, _)| span);
+                let related = diagnostic.related.iter().map(|related| &related.0);
                 for span in diagnostic.span.iter().chain(related) {
                     assert!(span.start <= span.end && span.end <= text.len(), "{span:?} outside the text");
                     line_and_column(text, span.start);
