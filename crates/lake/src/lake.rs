@@ -127,7 +127,7 @@ impl Lake {
             lookup: Mutex::new(open_reader(&layout)?),
             layout,
             settings,
-            opened: std::time::SystemTime::now(),
+            opened: clock.wall().into(),
             clock,
             staged: Arc::default(),
             writer: WriterHandle::start(writer)?,

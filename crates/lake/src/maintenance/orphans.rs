@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use portolan_model::Result;
 use rusqlite::Connection;
@@ -134,7 +134,8 @@ fn list(folder: &Path, context: &Context, found: &mut Vec<PathBuf>, depth: usize
         if !name.ends_with(".parquet") || found.len() >= FILES_MAX {
             continue;
         }
-        let modified = metadata.modified().unwrap_or(SystemTime::now());
+        // A file system that does not know when a file was written gives no ground to remove it.
+        let Ok(modified) = metadata.modified() else { continue };
         let age = modified.elapsed().unwrap_or(Duration::ZERO);
         let old = match name.starts_with(FILE_PREFIX) {
             true => modified < context.opened || age >= context.settings.grace,
