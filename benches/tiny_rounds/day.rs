@@ -173,7 +173,7 @@ fn query(reader: &LakeReader, is_whole: bool) -> Result<()> {
     let rows = table.rows();
     anyhow::ensure!(rows == find("gamma")?.rows() && rows.is_multiple_of(ROWS), "a round is visible in part");
     let sequence = table.columns.iter().position(|column| column.name == "sequence").context("no such column")?;
-    let projection = Some([sequence].as_slice()).map(<[usize]>::to_vec);
+    let projection: Option<&[usize]> = Some(&[sequence]);
     let mut sum = 0_i128;
     let mut count = 0_u64;
     let mut add = |batch: &RecordBatch| {
@@ -181,10 +181,10 @@ fn query(reader: &LakeReader, is_whole: bool) -> Result<()> {
         sum += values.values().iter().map(|value| i128::from(*value)).sum::<i128>();
         count += values.len() as u64;
     };
-    snapshot.inlined(table, projection.as_deref())?.iter().for_each(&mut add);
+    snapshot.inlined(table, projection)?.iter().for_each(&mut add);
     if is_whole {
         for file in &table.files {
-            for batch in snapshot.read_file(table, file, projection.as_deref())? {
+            for batch in snapshot.read_file(table, file, projection)? {
                 add(&batch?);
             }
         }

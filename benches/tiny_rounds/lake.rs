@@ -42,7 +42,7 @@ pub(crate) async fn measure(folder: &Path, rounds: u64, count: u64, as_files: bo
 
 /// The sources whose rows the tables hold.
 pub(crate) fn sources() -> Result<Vec<SourceName>> {
-    TABLES.iter().map(|name| SourceName::new(*name).map_err(|problem| anyhow!("{problem}"))).collect()
+    TABLES.iter().map(|name| SourceName::new(name).map_err(|problem| anyhow!("{problem}"))).collect()
 }
 
 /// One durable round.
