@@ -114,7 +114,12 @@ pub(crate) fn file_name() -> String {
 
 /// Syncs a folder, so that the names of new files in it survive a power cut.
 pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder).and_then(|file| file.sync_all()).map_err(|error| file_error("sync folder", folder, error))
+    // A table's first file may have made its folder, and the schema's: their names are safe with the folders above.
+    for folder in folder.ancestors().take(3) {
+        let synced = File::open(folder).and_then(|file| file.sync_all());
+        synced.map_err(|error| file_error("sync folder", folder, error))?;
+    }
+    Ok(())
 }
 
 fn properties(columns: &[Column], sample: &RecordBatch) -> WriterProperties {

@@ -93,6 +93,10 @@ async fn read_one(slot: &mut Slot, reading: &mut Reading, clock: &dyn Clock) -> 
     let end = slot.source.read(slot.position.as_ref(), &mut recorder).await;
     recorder.end();
     let end = end?;
+    if end.unchanged {
+        // A table that is dropped is no part of the round: what it held stays.
+        reading.receiver.table = None;
+    }
     let staged = reading.receiver.finish().await?;
     Ok(Outcome { end, staged })
 }

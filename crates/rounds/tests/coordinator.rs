@@ -172,3 +172,14 @@ async fn a_port_that_accepts_and_hangs_holds_no_round_up_once_it_is_down() {
     }
     assert!(world.reads_from("b").len() > 4, "it is read again beside the rounds");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_has_not_changed_keeps_its_table_out_of_the_round() {
+    let world = World::new();
+    let mut runner = world.runner(&[("a", true, vec![Step::Rows(1)]), ("b", true, vec![Step::Unchanged])]);
+    runner.round().await;
+    let receipt = world.catalog.rounds()[0].record.receipts[1].clone();
+    assert_eq!(receipt.verdict, ReceiptVerdict::Unchanged);
+    // A table that takes part with no rows would empty one that is replaced each round.
+    assert!(world.catalog.has_table("a") && !world.catalog.has_table("b"));
+}

@@ -101,10 +101,6 @@ pub(crate) fn commit(writer: &mut Writer, mut changes: Changes) -> Result<i64> {
         .collect();
     for folder in &folders {
         sync_folder(folder)?;
-        // A table's first file may have made its folder, and the schema's.
-        for above in folder.ancestors().skip(1).take(2) {
-            sync_folder(above)?;
-        }
     }
     if !folders.is_empty() {
         failpoint::pass("commit::after_folder_fsync");

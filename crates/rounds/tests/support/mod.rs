@@ -33,6 +33,7 @@ pub(crate) enum Step {
     Hang,
     Panic,
     Slow(Duration, i64),
+    Unchanged,
 }
 
 /// tokio's paused clock.
@@ -97,9 +98,13 @@ impl Source for ScriptedSource {
                 tokio::time::sleep(pause).await;
                 rows
             }
+            Step::Unchanged => 0,
             Step::Rows(rows) | Step::More(rows) | Step::RowsThenFail(rows, _) => rows,
         };
         output.mark(Phase::FirstByte);
+        if matches!(step, Step::Unchanged) {
+            return Ok(ReadEnd { position: from.cloned(), unchanged: true, ..ReadEnd::default() });
+        }
         let start = value(from).unwrap_or(0);
         let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
         let ids = Int64Array::from_iter_values(start + 1..=start + rows);
@@ -192,6 +197,9 @@ impl MemoryCatalog {
     }
     pub(crate) fn rows(&self, source: &str) -> u64 {
         self.store.lock().unwrap().rows.get(&SourceName::new(source).unwrap()).copied().unwrap_or(0)
+    }
+    pub(crate) fn has_table(&self, source: &str) -> bool {
+        self.store.lock().unwrap().rows.contains_key(&SourceName::new(source).unwrap())
     }
     pub(crate) fn position(&self, source: &str) -> Option<i64> {
         value(self.store.lock().unwrap().positions.get(&SourceName::new(source).unwrap()))
