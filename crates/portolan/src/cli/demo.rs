@@ -222,25 +222,25 @@ async fn collect(configuration: &portolan_model::config::Configuration, base: &P
 const QUERIES: [(&str, &str, bool); 4] = [
     (
         "The latest rounds: release spread, bound on the skew, duration against the slowest port",
-        "select r.round, r.verdict, r.release_spread_us as spread_us, r.skew_bound_us as bound_us, \
-         round(r.duration_us / 1000.0, 2) as round_ms, round(max(p.last_byte_us) / 1000.0, 2) as slowest_port_ms \
-         from portolan.rounds r join portolan.receipts p on p.round = r.round \
-         group by r.round, r.verdict, r.release_spread_us, r.skew_bound_us, r.duration_us order by r.round desc limit 4",
+        "select r.round, r.verdict, r.release_spread_us as spread_us, r.skew_bound_us as bound_us,
+         round(r.duration_us / 1000.0, 2) as round_ms, round(max(p.last_byte_us) / 1000.0, 2) as slowest_port_ms
+  from portolan.rounds r join portolan.receipts p on p.round = r.round
+  group by r.round, r.verdict, r.release_spread_us, r.skew_bound_us, r.duration_us order by r.round desc limit 4",
         false,
     ),
     (
         "Two ports in one join: pieces ordered a machine, beside its load in the same round",
-        "select o.machine, sum(o.pieces) as pieces, sum(o.pieces * o.price) as value, \
-         round(avg(m.load_percent), 1) as load_percent \
-         from orders o join metrics m on m.machine = o.machine and m._round = o._round \
-         group by o.machine order by value desc",
+        "select o.machine, sum(o.pieces) as pieces, sum(o.pieces * o.price) as value,
+         round(avg(m.load_percent), 1) as load_percent
+  from orders o join metrics m on m.machine = o.machine and m._round = o._round
+  group by o.machine order by value desc",
         false,
     ),
     (
         "Three ports, two protocols: what each customer ordered against the credit in MariaDB",
-        "select c.name, count(*) as orders, sum(o.pieces * o.price) as value, c.credit \
-         from orders o join customers c on c.id = o.customer_id \
-         group by c.name, c.credit order by value desc limit 3",
+        "select c.name, count(*) as orders, sum(o.pieces * o.price) as value, c.credit
+  from orders o join customers c on c.id = o.customer_id
+  group by c.name, c.credit order by value desc limit 3",
         true,
     ),
     (
