@@ -20,6 +20,7 @@ pub(crate) enum Exit {
     /// The lake could not be opened, read or written.
     Lake = 5,
     /// The SQL is wrong, or could not be carried out.
+    #[cfg_attr(not(feature = "sql"), allow(dead_code, reason = "builds without SQL run no query"))]
     Query = 6,
     /// This build does not have what was asked for.
     Unsupported = 7,

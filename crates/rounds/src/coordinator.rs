@@ -248,14 +248,13 @@ impl RoundRunner {
         for status in changed {
             shared.observer.event(Event::SourceChanged(status));
         }
-        let mut end = RoundEnd::default();
-        end.memory = due
+        let memory = due
             .iter()
             .zip(&mut readings)
             .filter_map(|(slot, reading)| Some((slot.name.clone(), reading.receiver.memory.take()?)))
             .collect();
         let record = Arc::new(record);
-        end.record = Some(record.clone());
+        let mut end = RoundEnd { record: Some(record.clone()), memory, ..RoundEnd::default() };
         match committed {
             Ok(commit) => {
                 end.more = is_published && settle(&mut due, readings, commit.round, clock).await;

@@ -77,20 +77,30 @@ pub(crate) fn main() -> ExitCode {
     // What collects for good tells its story; the other commands speak through their output.
     let level = if matches!(cli.command, Command::Run(_)) { "info" } else { "warn" };
     telemetry::start(cli.log_format, level, is_terminal_stderr());
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: the runtime could not be started: {error}");
             return Exit::Failure.into();
         }
     };
-    let result = runtime.block_on(dispatch(cli));
+    // On a worker, beside the sockets it waits for: a round that is woken from another thread pays for each answer.
+    let result = runtime.block_on(runtime.spawn(dispatch(cli)));
     // A blocking task that is still busy (a name resolution, a file) must not hold the end up.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match result {
-        Ok(exit) => exit.into(),
-        Err(stop) => stop.tell().into(),
+        Ok(Ok(exit)) => exit.into(),
+        Ok(Err(stop)) => stop.tell().into(),
+        Err(error) => {
+            eprintln!("error: the command ended by itself, which is a defect: {error}");
+            Exit::Failure.into()
+        }
     }
+}
+
+/// Half the cores: files are written, rows encoded and bodies converted on threads of their own, which need the others.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }
 
 async fn dispatch(cli: Cli) -> Result<Exit, Stop> {

@@ -149,6 +149,7 @@ pub(crate) struct Rows {
 ///
 /// # Errors
 /// The stream's own; `Storage` or `StorageFull` where the output cannot be written.
+#[cfg_attr(not(feature = "sql"), allow(dead_code, reason = "builds without SQL stream no query"))]
 pub(crate) async fn deliver_stream(
     format: &Format,
     target: &Target,
