@@ -1,6 +1,8 @@
 //! Malformed configurations: each message is a snapshot, so that a change of words is seen in review. Well-formed
 //! ones: every example is read, and agrees with the JSON Schema's keys.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::path::Path;
 use std::process::Command;
 
