@@ -94,20 +94,21 @@ impl FaultProxy {
 
     /// Behaves so from now on, on open connections too.
     pub fn set(&self, mode: Mode) {
+        let (_, before) = *self.mode.borrow();
         self.mode.send_modify(|(version, current)| {
             *version += 1;
             *current = mode;
         });
-        if mode == Mode::Refuse {
-            self.await_refusal();
+        if (mode == Mode::Refuse) != (before == Mode::Refuse) {
+            self.await_listening(mode != Mode::Refuse);
         }
     }
 
-    /// Returns once nobody listens any more, so that a test that connects next is refused for sure.
-    fn await_refusal(&self) {
+    /// Returns once the port listens, or nobody does any more, so that a test that connects next meets the mode.
+    fn await_listening(&self, is_wanted: bool) {
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
         for _ in 0..BIND_ATTEMPTS {
-            if std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_err() {
+            if std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok() == is_wanted {
                 return;
             }
             std::thread::sleep(Duration::from_millis(2));
