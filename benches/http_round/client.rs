@@ -37,8 +37,9 @@ fn main() -> Result<()> {
         _ => bail!("usage: http_round FIRST_PORT PORTS [LAKE]"),
     };
     let configuration = configuration(first_port.parse()?, ports.parse()?)?;
-    // The runtime of the product's `main`, and the round in a task of its own, as `portolan run` has it.
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // The runtime of the product's `main`, half the cores, and the round in a task of its own, as `portolan run` has it.
+    let workers = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let clock = Arc::new(SystemClock::new());
     let secrets = Arc::new(SystemSecrets::new(&std::env::current_dir()?));
     let environment = Environment { clock: clock.clone(), secrets };
