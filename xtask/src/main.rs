@@ -4,6 +4,7 @@
 
 mod crash;
 mod fuzz;
+mod release;
 mod run;
 mod test;
 mod tidy;
@@ -18,6 +19,7 @@ const HELP: &str = "cargo xtask COMMAND
   test [ARGUMENT…]   install what the tests need, then run every test; arguments go to the test runner
   setup              only install what the tests need
   tidy               check the rules of the house that no other tool checks
+  release-test [ARGUMENT…]  build the released binary, then run the tests of the command line against it (--help)
   crash [ARGUMENT…]  kill, starve and cut off the binary and compare its lake with a ledger (--help for modes)
   fuzz [--minutes N] [TARGET…]  feed the readers of foreign bytes what nobody would send on purpose
 ";
@@ -42,6 +44,7 @@ fn dispatch() -> Result<()> {
         "test" => test::run_all(rest),
         "setup" => tools::install(),
         "tidy" => tidy::run(),
+        "release-test" => release::run_all(rest),
         "crash" => crash::run_all(rest),
         "fuzz" => fuzz::run_all(rest),
         "help" | "--help" | "-h" => {

@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod support;
+
 use std::path::Path;
 use std::process::Command;
 
 fn portolan() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
+    let mut command = Command::new(support::binary());
     command.env("NO_COLOR", "1").env_remove("PORTOLAN_CONFIG");
     command
 }

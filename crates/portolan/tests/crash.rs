@@ -1,13 +1,17 @@
 //! The crash campaigns in short: the real binary killed, its servers killed, its disk filled, its I/O cut off at
 //! recorded points, and its lake compared with what was written outside. `cargo xtask crash` runs them in full.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod support;
+
 use std::time::Duration;
 
 use portolan_testkit::crash::{Options, Report, disk, kill, replay};
 
 /// The same moments in every run, as far as the machine allows.
 fn options() -> Options {
-    Options { binary: env!("CARGO_BIN_EXE_portolan").into(), seed: 20_261_122 }
+    Options { binary: support::binary(), seed: 20_261_122 }
 }
 
 fn expect(report: anyhow::Result<Report>) {
@@ -41,5 +45,6 @@ fn recorded_io_opens_to_whole_rounds_wherever_it_is_cut_off() {
 #[cfg(feature = "failpoints")]
 #[test]
 fn death_at_the_points_of_a_commit_loses_nothing() {
-    expect(portolan_testkit::crash::failpoints::every(&options(), Some("commit::")));
+    let options = Options { binary: support::built_binary(), ..options() };
+    expect(portolan_testkit::crash::failpoints::every(&options, Some("commit::")));
 }

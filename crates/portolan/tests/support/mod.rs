@@ -9,6 +9,25 @@ use std::time::{Duration, Instant};
 use portolan_testkit::process::{Process, Signal};
 use serde_json::Value;
 
+/// Names another binary to test than the one that cargo has just built: a path, absolute or from the workspace's root.
+pub(crate) const BINARY_VARIABLE: &str = "PORTOLAN_BINARY";
+/// The exit code of a build that lacks what is asked for (`docs/exit-codes.md`).
+const UNSUPPORTED: i32 = 7;
+
+/// The program under test. It must be a full build: the lean one refuses the SQL with which lakes are compared.
+pub(crate) fn binary() -> PathBuf {
+    let Some(path) = std::env::var_os(BINARY_VARIABLE) else { return built_binary() };
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+    let path = workspace.join(path);
+    assert!(path.is_file(), "{BINARY_VARIABLE} names {}, and there is no such file", path.display());
+    path.canonicalize().unwrap()
+}
+
+/// The program that cargo has built with the features of the tests, which no other binary may have.
+pub(crate) fn built_binary() -> PathBuf {
+    env!("CARGO_BIN_EXE_portolan").into()
+}
+
 /// The longest anything is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,7 +52,7 @@ impl Bench {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
+        let mut command = Command::new(binary());
         command.current_dir(self.folder.path()).args(arguments).env("NO_COLOR", "1").env_remove("PORTOLAN_CONFIG");
         command.env("PORTOLAN_TEST_PASSWORD", portolan_testkit::servers::COLLECTOR_PASSWORD);
         command.stdin(Stdio::null());
@@ -41,7 +60,14 @@ impl Bench {
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
+        let output = self.command(arguments).output().unwrap();
+        assert_ne!(
+            output.status.code(),
+            Some(UNSUPPORTED),
+            "{BINARY_VARIABLE} must name a full build (`cargo build --release -p portolan`, default features): {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        output
     }
 
     /// Runs a command that must succeed; its standard output.
