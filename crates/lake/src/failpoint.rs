@@ -15,6 +15,8 @@ pub const FAILPOINTS: &[&str] = &[
     "flush::file_written",
     "flush::before_commit",
     "flush::after_commit",
+    "settle::before_commit",
+    "settle::after_commit",
     "merge::file_written",
     "merge::before_commit",
     "merge::after_commit",

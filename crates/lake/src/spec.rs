@@ -54,15 +54,16 @@ CREATE INDEX portolan_index_table_stats ON ducklake_table_stats(table_id);
 CREATE INDEX portolan_index_table_column_stats ON ducklake_table_column_stats(table_id, column_id);
 "#;
 
-/// Portolan's tables beside them.
+/// Portolan's tables beside them; each is made where it is not there yet.
 const PORTOLAN_TABLES: &str = r#"
-CREATE TABLE portolan_meta("key" TEXT PRIMARY KEY, "value" TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE portolan_round(round INTEGER PRIMARY KEY, snapshot_id BIGINT NOT NULL);
-CREATE TABLE portolan_column(table_id BIGINT NOT NULL, column_id BIGINT NOT NULL, source TEXT NOT NULL, variant BIGINT NOT NULL, PRIMARY KEY(table_id, column_id)) WITHOUT ROWID;
-CREATE TABLE portolan_position(source TEXT PRIMARY KEY, position TEXT NOT NULL, round BIGINT NOT NULL) WITHOUT ROWID;
-CREATE TABLE portolan_source_status(source TEXT PRIMARY KEY, address TEXT NOT NULL, state TEXT NOT NULL, since TEXT NOT NULL, cause_kind TEXT, cause TEXT, hint TEXT, last_round BIGINT, last_success TEXT, rows_total BIGINT NOT NULL, errors_total BIGINT NOT NULL, failures BIGINT NOT NULL) WITHOUT ROWID;
-CREATE TABLE portolan_item_key(source TEXT NOT NULL, digest BLOB NOT NULL, sequence BIGINT NOT NULL, PRIMARY KEY(source, digest)) WITHOUT ROWID;
-CREATE INDEX portolan_index_item_key ON portolan_item_key(source, sequence);
+CREATE TABLE IF NOT EXISTS portolan_meta("key" TEXT PRIMARY KEY, "value" TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS portolan_round(round INTEGER PRIMARY KEY, snapshot_id BIGINT NOT NULL);
+CREATE TABLE IF NOT EXISTS portolan_column(table_id BIGINT NOT NULL, column_id BIGINT NOT NULL, source TEXT NOT NULL, variant BIGINT NOT NULL, PRIMARY KEY(table_id, column_id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS portolan_position(source TEXT PRIMARY KEY, position TEXT NOT NULL, round BIGINT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS portolan_source_status(source TEXT PRIMARY KEY, address TEXT NOT NULL, state TEXT NOT NULL, since TEXT NOT NULL, cause_kind TEXT, cause TEXT, hint TEXT, last_round BIGINT, last_success TEXT, rows_total BIGINT NOT NULL, errors_total BIGINT NOT NULL, failures BIGINT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS portolan_item_key(source TEXT NOT NULL, digest BLOB NOT NULL, sequence BIGINT NOT NULL, PRIMARY KEY(source, digest)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS portolan_index_item_key ON portolan_item_key(source, sequence);
+CREATE TABLE IF NOT EXISTS portolan_flush(data_file_id INTEGER PRIMARY KEY, table_id BIGINT NOT NULL, inlined_table TEXT NOT NULL, schema_version BIGINT NOT NULL, snapshot_id BIGINT NOT NULL, first_snapshot BIGINT NOT NULL, last_snapshot BIGINT NOT NULL, last_row BIGINT NOT NULL);
 "#;
 
 /// Where things are inside a lake's folder.
@@ -111,6 +112,8 @@ pub(crate) fn open_writer(layout: &Layout, now: &str) -> Result<Connection> {
     connection.execute_batch(pragmas).map_err(|error| sqlite(operation, error))?;
     if has_table(&connection, "ducklake_metadata")? {
         check(&connection)?;
+        // A lake of an earlier build may lack one that came later.
+        connection.execute_batch(PORTOLAN_TABLES).map_err(|error| sqlite(operation, error))?;
     } else {
         create(&connection, layout, now)?;
     }
@@ -144,7 +147,7 @@ fn configure(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-fn has_table(connection: &Connection, name: &str) -> Result<bool> {
+pub(crate) fn has_table(connection: &Connection, name: &str) -> Result<bool> {
     let sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1";
     let found = connection.query_row(sql, [name], |_| Ok(())).optional();
     Ok(found.map_err(|error| sqlite("open catalog", error))?.is_some())

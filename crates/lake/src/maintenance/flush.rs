@@ -1,8 +1,9 @@
 //! Moves rows that are kept inside the catalog to Parquet files.
 //!
 //! Rows that are still current go into one file for each version of the table's columns, with their row ids and the
-//! snapshots that added them, as DuckDB's own flush writes it: every snapshot sees in the file what it saw in the
-//! catalog. Rows that have been replaced stay where they are until the last snapshot that sees them has expired.
+//! snapshots that added them, as DuckDB's own flush writes it. The flush is a snapshot at which the rows end inside the
+//! catalog and the file begins; the second step, `settle`, lets the file take over the rows' history. Rows that have
+//! been replaced stay where they are until the last snapshot that sees them has expired.
 
 use std::sync::Arc;
 
@@ -154,8 +155,7 @@ fn publish(writer: &mut Writer, mut prepared: Vec<Flushed>, now: jiff::Timestamp
         let mut moved = 0;
         for flushed in &mut prepared {
             let from = quoted(&flushed.source.name);
-            let condition = "WHERE end_snapshot IS NULL AND rowid <= ?1";
-            let sql = format!("SELECT count(*) FROM {from} {condition}");
+            let sql = format!("SELECT count(*) FROM {from} WHERE end_snapshot IS NULL AND rowid <= ?1");
             let current: Option<u64> =
                 connection.query_row(&sql, [flushed.last_row], |row| row.get(0)).optional().unwrap_or(None);
             // Rows were replaced or deleted since the file was written: the next call looks again.
@@ -172,21 +172,15 @@ fn publish(writer: &mut Writer, mut prepared: Vec<Flushed>, now: jiff::Timestamp
             let row = FileRow {
                 id,
                 table: flushed.table,
-                begin: flushed.first_snapshot,
+                begin: head.snapshot,
                 row_id_start: flushed.first_row_id,
-                partial_max: Some(flushed.last_snapshot),
+                partial_max: None,
             };
             insert_file(connection, &row, &flushed.file, &columns)?;
-            connection
-                .execute(&format!("DELETE FROM {from} {condition}"), params![flushed.last_row])
-                .map_err(|error| sqlite(OPERATION, error))?;
+            end_rows(connection, flushed, id, head.snapshot).map_err(|error| sqlite(OPERATION, error))?;
             if let Some(entry) = state.tables.values_mut().find(|entry| entry.shape.id == flushed.table) {
                 entry.file_size_bytes += flushed.file.size_bytes as i64;
                 write_table_statistics(connection, entry)?;
-                // A version of the columns that is no more gets no more rows.
-                if entry.shape.schema_version != flushed.source.schema_version {
-                    drop_if_empty(connection, &flushed.source)?;
-                }
             }
             let change = format!("inline_flush:{}", flushed.table);
             if !head.changes.contains(&change) {
@@ -203,6 +197,25 @@ fn publish(writer: &mut Writer, mut prepared: Vec<Flushed>, now: jiff::Timestamp
     })?;
     failpoint::pass("flush::after_commit");
     Ok(moved)
+}
+
+/// Ends the flushed rows inside the catalog at `snapshot`, for `settle` to take them out.
+fn end_rows(connection: &Connection, flushed: &Flushed, file: i64, snapshot: i64) -> rusqlite::Result<()> {
+    let from = quoted(&flushed.source.name);
+    let sql = format!("UPDATE {from} SET end_snapshot = ?1 WHERE end_snapshot IS NULL AND rowid <= ?2");
+    connection.execute(&sql, [snapshot, flushed.last_row])?;
+    let sql = "INSERT INTO portolan_flush VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    connection.prepare_cached(sql)?.execute(params![
+        file,
+        flushed.table,
+        flushed.source.name,
+        flushed.source.schema_version,
+        snapshot,
+        flushed.first_snapshot,
+        flushed.last_snapshot,
+        flushed.last_row
+    ])?;
+    Ok(())
 }
 
 /// Drops a table of inlined rows that is empty.

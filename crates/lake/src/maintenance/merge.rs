@@ -28,8 +28,11 @@ use crate::writer::Writer;
 const OPERATION: &str = "merge files";
 /// Files of one size that are merged, at least.
 const FAN_IN: usize = 4;
-/// Files merged in one call, at most.
+/// Files merged into one, at most.
 const FILES_MAX: usize = 64;
+/// Runs of files that one call merges in a table, at most: more than flushes can add between two calls, so that the
+/// number of files stays bounded.
+const PASSES_MAX: usize = 8;
 /// Bytes of the smallest size class; each class above is [`FAN_IN`] times the one below.
 const CLASS_BYTES: u64 = 64 << 10;
 
@@ -43,31 +46,43 @@ struct Merged {
     last_snapshot: i64,
 }
 
-/// Merges one run of files, if there is one; files merged away.
+/// Merges runs of files until none is left that is worth it or the call has done its share; files merged away.
 pub(crate) async fn run(context: &Arc<Context>) -> Result<u64> {
-    let worker = context.clone();
-    let prepared = tokio::task::spawn_blocking(move || prepare(&worker)).await;
-    let prepared =
-        prepared.map_err(|error| crate::error::internal(OPERATION, "the job was interrupted").with_cause(error))??;
-    let Some(merged) = prepared else { return Ok(0) };
-    let now = context.clock.wall();
-    let data = context.layout.data();
-    context.writer.run(move |writer| publish(writer, merged, &data, now)).await
+    let mut total = 0;
+    for _ in 0..PASSES_MAX {
+        let worker = context.clone();
+        let prepared = tokio::task::spawn_blocking(move || prepare(&worker)).await;
+        let prepared = prepared
+            .map_err(|error| crate::error::internal(OPERATION, "the job was interrupted").with_cause(error))??;
+        let mut merged = 0;
+        for run in prepared {
+            let now = context.clock.wall();
+            let data = context.layout.data();
+            merged += context.writer.run(move |writer| publish(writer, run, &data, now)).await?;
+        }
+        if merged == 0 {
+            break;
+        }
+        total += merged;
+    }
+    Ok(total)
 }
 
-fn prepare(context: &Arc<Context>) -> Result<Option<Merged>> {
+/// One run of files for each table that has one.
+fn prepare(context: &Arc<Context>) -> Result<Vec<Merged>> {
     let error = |error| sqlite(OPERATION, error);
     let connection = crate::spec::open_reader(&context.layout)?;
     connection.execute_batch("BEGIN").map_err(error)?;
     let head: i64 =
         connection.query_row("SELECT max(snapshot_id) FROM ducklake_snapshot", [], |row| row.get(0)).map_err(error)?;
+    let mut prepared = Vec::new();
     for table in load_tables(&connection, &context.layout, head)? {
         let versions = schema_begins(&connection, table.id)?;
         if let Some((begin, id, parts)) = choose(table, &versions, context.settings.merge_below_bytes) {
-            return write_file(&connection, context, begin, id, parts).map(Some);
+            prepared.push(write_file(&connection, context, begin, id, parts)?);
         }
     }
-    Ok(None)
+    Ok(prepared)
 }
 
 fn schema_begins(connection: &Connection, table: i64) -> Result<Vec<i64>> {
@@ -91,7 +106,7 @@ fn choose(table: TableView, versions: &[i64], below: u64) -> Option<(i64, i64, V
     let eligible = |file: &DataFile| {
         let deletes = !file.delete_files.is_empty() || !file.deleted_positions.is_empty();
         let spans = version(file.begin_snapshot) != version(file.partial_max.unwrap_or(file.begin_snapshot));
-        file.size_bytes < below && !deletes && !spans
+        file.size_bytes < below && !deletes && !spans && !file.unsettled
     };
     let id = table.id;
     let mut best: Vec<DataFile> = Vec::new();

@@ -8,6 +8,7 @@ mod expire;
 mod flush;
 mod merge;
 mod orphans;
+mod settle;
 
 use std::fmt;
 
@@ -20,6 +21,8 @@ use crate::lake::Lake;
 pub struct MaintenanceReport {
     /// Rows moved from the catalog to Parquet files.
     pub flushed_rows: u64,
+    /// Rows that left the catalog because their file has taken over their history.
+    pub settled_rows: u64,
     /// Files that were merged away.
     pub merged_files: u64,
     /// Snapshots that can no longer be read.
@@ -43,6 +46,7 @@ impl fmt::Display for MaintenanceReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [
             (self.flushed_rows, "rows flushed"),
+            (self.settled_rows, "rows settled"),
             (self.merged_files, "files merged"),
             (self.expired_snapshots, "snapshots expired"),
             (self.removed_files, "files removed"),
@@ -61,7 +65,7 @@ impl fmt::Display for MaintenanceReport {
 }
 
 impl Lake {
-    /// Does what is due: flush, merge, expire, remove, sweep, checkpoint; a bounded piece of each. Call it every few
+    /// Does what is due: settle, flush, merge, expire, remove, sweep, checkpoint; a bounded piece of each. Call it every few
     /// seconds; calls at the same time run one after the other.
     ///
     /// # Errors
@@ -70,6 +74,7 @@ impl Lake {
         let context = &self.context;
         let _one_at_a_time = context.maintenance.lock().await;
         Ok(MaintenanceReport {
+            settled_rows: settle::run(context).await?,
             flushed_rows: flush::run(context).await?,
             merged_files: merge::run(context).await?,
             expired_snapshots: expire::run(context).await?,

@@ -1,6 +1,6 @@
 //! What a snapshot says of its tables: columns, files, deletes, statistics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use arrow::datatypes::SchemaRef;
@@ -8,7 +8,7 @@ use portolan_model::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::error::{corrupt, sqlite};
-use crate::spec::Layout;
+use crate::spec::{Layout, has_table};
 use crate::types::{Column, Kind, schema_of};
 
 const OPERATION: &str = "read catalog";
@@ -77,6 +77,8 @@ pub struct DataFile {
     pub deleted_positions: Vec<i64>,
     /// Rows known to be deleted.
     pub deleted_rows: u64,
+    /// Whether its flush has not been settled: its rows' own snapshots do not count yet.
+    pub unsettled: bool,
     /// Whether any Parquet reader gives the right rows: all columns of the table's present types by name, nothing
     /// deleted, nothing of later snapshots. Otherwise [`Snapshot::read_file`](super::Snapshot::read_file) must read it.
     pub plain: bool,
@@ -131,14 +133,33 @@ pub(crate) fn tables_at(connection: &Connection, layout: &Layout, snapshot: i64)
 /// Everything about the tables that exist at `snapshot`.
 pub(crate) fn load_tables(connection: &Connection, layout: &Layout, snapshot: i64) -> Result<Vec<TableView>> {
     let mut tables = Vec::new();
+    let unsettled = unsettled_files(connection)?;
     for TableName { id, schema, name, folder } in tables_at(connection, layout, snapshot)? {
         let columns = load_columns(connection, id, snapshot)?;
         let schema_begin = schema_begin(connection, id, snapshot)?;
-        let files = load_files(connection, id, &folder, snapshot, schema_begin)?;
+        let mut files = load_files(connection, id, &folder, snapshot, schema_begin)?;
+        for file in files.iter_mut().filter(|file| unsettled.contains(&file.id)) {
+            file.unsettled = true;
+            // It may hold an earlier version of the columns than its snapshot says.
+            file.plain = false;
+        }
         let inlined_rows = super::inlined::count_visible(connection, id, snapshot)?;
         tables.push(TableView { id, schema, name, arrow: schema_of(&columns), columns, files, inlined_rows });
     }
     Ok(tables)
+}
+
+/// Files whose flush has not been settled.
+fn unsettled_files(connection: &Connection) -> Result<BTreeSet<i64>> {
+    // Only the collector makes this table.
+    if !has_table(connection, "portolan_flush")? {
+        return Ok(BTreeSet::new());
+    }
+    let mut statement = connection
+        .prepare_cached("SELECT data_file_id FROM portolan_flush")
+        .map_err(|error| sqlite(OPERATION, error))?;
+    let rows = statement.query_map([], |row| row.get(0));
+    rows.and_then(Iterator::collect).map_err(|error| sqlite(OPERATION, error))
 }
 
 /// The snapshot that gave the table the columns it has at `snapshot`.
@@ -236,6 +257,7 @@ fn load_files(
                 delete_files: Vec::new(),
                 deleted_positions: Vec::new(),
                 deleted_rows: 0,
+                unsettled: false,
                 plain: begin_snapshot >= schema_begin && partial_max.is_none_or(|last| last <= snapshot),
             };
             Ok((file, foreign))
