@@ -11,6 +11,10 @@ use anyhow::{Result, anyhow};
 use portolan_model::config::Configuration;
 use rustix::time::{ClockId, clock_gettime};
 
+/// The product's allocator: what these programs measure is what it does.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// CPU time this process has used, all threads, user and system.
 pub fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);

@@ -14,6 +14,10 @@ mod rows;
 mod telemetry;
 mod wiring;
 
+/// A read of a small answer is mostly small allocations (docs/decisions/0004-allocator.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     cli::main()
 }
