@@ -124,13 +124,15 @@ pub(crate) struct Stager {
 }
 
 impl Stager {
-    /// A stager for `target`; rows of a source get its leading columns and are deduplicated by its key.
+    /// A stager for `target`; rows of a source get its leading columns and, where they are appended, are deduplicated
+    /// by its key.
     pub(crate) fn new(context: Arc<Context>, target: Target, mode: WriteMode, source: Option<SourceRows>) -> Self {
         let base = context.shape(&target);
         let columns = Columns::new(base.as_deref(), source.is_some());
+        // Each round of a table that is replaced brings all of it: there is nothing that came before.
         let keys = source
             .as_ref()
-            .filter(|source| !source.key.is_empty())
+            .filter(|source| mode == WriteMode::Append && !source.key.is_empty())
             .map(|source| KeyFilter::new(source.source.clone(), source.key.clone()));
         let plain = Arc::new(columns.plain());
         Self {

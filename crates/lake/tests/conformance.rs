@@ -107,6 +107,7 @@ async fn every_check_finds_its_fault() {
             CheckKind::PositionsMoveWithTheirRowsAlone => Fault::TrustsEveryReceipt,
             CheckKind::ItemsAreStoredOnce => Fault::ForgetsKeys,
             CheckKind::ReplaceLeavesTheLastRoundAlone => Fault::Appends,
+            CheckKind::ReplaceHeedsNoKey => Fault::ReplacesByKey,
             CheckKind::RoundsRise => Fault::NumbersAllTheSame,
             CheckKind::StatesAreKept => Fault::ForgetsStates,
             CheckKind::ARestartKeepsEverything => Fault::LosesATable,

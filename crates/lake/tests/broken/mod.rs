@@ -24,6 +24,7 @@ pub enum Fault {
     TrustsEveryReceipt,
     ForgetsKeys,
     Appends,
+    ReplacesByKey,
     NumbersAllTheSame,
     ForgetsStates,
     LosesBatches,
@@ -88,6 +89,7 @@ impl Staging for BrokenRound {
 
     fn table(&mut self, mut spec: TableSpec) -> Result<Box<dyn TableStaging>> {
         match self.fault {
+            Some(Fault::ReplacesByKey) if !spec.key.is_empty() => spec.mode = WriteMode::Append,
             Some(Fault::Appends) => spec.mode = WriteMode::Append,
             Some(Fault::ForgetsKeys) => spec.key.clear(),
             _ => {}

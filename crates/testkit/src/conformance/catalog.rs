@@ -53,6 +53,7 @@ pub enum CheckKind {
     PositionsMoveWithTheirRowsAlone,
     ItemsAreStoredOnce,
     ReplaceLeavesTheLastRoundAlone,
+    ReplaceHeedsNoKey,
     RoundsRise,
     StatesAreKept,
     ARestartKeepsEverything,
@@ -72,6 +73,7 @@ pub const CHECKS: &[CheckKind] = &[
     CheckKind::PositionsMoveWithTheirRowsAlone,
     CheckKind::ItemsAreStoredOnce,
     CheckKind::ReplaceLeavesTheLastRoundAlone,
+    CheckKind::ReplaceHeedsNoKey,
     CheckKind::RoundsRise,
     CheckKind::StatesAreKept,
     CheckKind::ARestartKeepsEverything,
@@ -95,6 +97,7 @@ pub async fn run(check: CheckKind, fixture: &mut dyn CatalogFixture) -> Result<(
         CheckKind::PositionsMoveWithTheirRowsAlone => positions_move_with_their_rows_alone(fixture).await,
         CheckKind::ItemsAreStoredOnce => items_are_stored_once(fixture).await,
         CheckKind::ReplaceLeavesTheLastRoundAlone => replace_leaves_the_last_round_alone(fixture).await,
+        CheckKind::ReplaceHeedsNoKey => replace_heeds_no_key(fixture).await,
         CheckKind::RoundsRise => rounds_rise(fixture).await,
         CheckKind::StatesAreKept => states_are_kept(fixture).await,
         CheckKind::ARestartKeepsEverything => a_restart_keeps_everything(fixture).await,
@@ -312,6 +315,19 @@ async fn replace_leaves_the_last_round_alone(fixture: &mut dyn CatalogFixture) -
         expect(fixture, "a", start..start + rows).context(format!("{rows} rows"))?;
     }
     Ok(())
+}
+
+/// A round that replaces brings the whole table: what came before is no reason to leave a row out.
+async fn replace_heeds_no_key(fixture: &mut dyn CatalogFixture) -> Result<()> {
+    let keyed = |mode| Ok::<_, anyhow::Error>(TableSpec { mode, key: vec!["n".to_owned()], ..spec("a")? });
+    for rows in [vec![1, 2], vec![1, 2], vec![2, 3]] {
+        let (_, staged) = round(fixture.catalog(), keyed(WriteMode::Replace)?, rows.clone(), 1).await?;
+        ensure!((staged.rows, staged.duplicates) == (2, 0), "{rows:?} were staged as {staged:?}");
+        expect(fixture, "a", rows)?;
+    }
+    let (_, staged) = round(fixture.catalog(), keyed(WriteMode::Append)?, vec![3, 4, 4], 2).await?;
+    ensure!((staged.rows, staged.duplicates) == (2, 1), "a key that was replaced was remembered: {staged:?}");
+    expect(fixture, "a", [2, 3, 3, 4])
 }
 
 async fn rounds_rise(fixture: &mut dyn CatalogFixture) -> Result<()> {
