@@ -23,7 +23,8 @@ fuzz_target!(|input: (u8, &[u8])| {
     let mut rows = 0;
     let result = decode(format, &body, &settings, &mut |item| {
         if let Item::Batch(batch) = item {
-            assert!(batch.num_rows() > 0 && batch.num_columns() > 0);
+            // A row without members, `{}`, is a row without columns.
+            assert!(batch.num_rows() > 0);
             rows += batch.num_rows() as u64;
         }
         Ok(())

@@ -16,6 +16,9 @@ use super::json::number::{Number, classify};
 
 /// The longest path accepted, in bytes.
 const PATH_LENGTH_MAX: usize = 1_024;
+/// How deep parentheses and brackets may be nested in one: the parser tries every alternative at each level anew, so its
+/// time multiplies with each.
+const NESTING_MAX: usize = 8;
 
 /// A parsed JSONPath.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +50,12 @@ impl RowPath {
         }
         if !text.starts_with('$') {
             return Ok(Self::column(text));
+        }
+        let depth = nesting(text);
+        if depth > NESTING_MAX {
+            return Err(format!(
+                "a JSONPath nests brackets and parentheses at most {NESTING_MAX} deep, this one {depth}"
+            ));
         }
         let query = parse_json_path(text)
             .map_err(|error| error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" "))?;
@@ -89,6 +98,28 @@ impl RowPath {
             _ => self.all(node).into_iter().next(),
         }
     }
+}
+
+/// How deep parentheses and brackets are nested, those inside quotes aside.
+fn nesting(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0usize, 0);
+    let mut quote = None;
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match (quote, character) {
+            (Some(_), '\\') => drop(characters.next()),
+            (Some(open), _) if open == character => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(character),
+            (None, '(' | '[') => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            (None, ')' | ']') => depth = depth.saturating_sub(1),
+            (None, _) => {}
+        }
+    }
+    deepest
 }
 
 fn simple_path(query: &JpQuery) -> Option<SimplePath> {
@@ -195,6 +226,15 @@ fn shorten(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::format::json::parse::parse;
+
+    /// Found by fuzzing: 30 levels took the parser half a minute.
+    #[test]
+    fn deep_nesting_is_refused_and_not_tried() {
+        let deep = format!("$[?length{}", "(".repeat(30));
+        assert!(RowPath::parse(&deep).unwrap_err().contains("at most 8 deep"));
+        assert!(RowPath::parse("$[?@['((((((((((((((((('] == 1]").is_ok());
+        assert!(RowPath::parse("$[?(@.a == 1 && (@.b > 2 || !(@.c)))]").is_ok());
+    }
 
     #[test]
     fn simple_and_full_paths() {
