@@ -80,8 +80,11 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// The committed columns of a table.
-    pub(crate) fn shape(&self, target: &Target) -> Option<SharedShape> {
+    /// The committed columns of a table, if there is one of that name.
+    ///
+    /// # Errors
+    /// `Data` if another program gave it a type we do not know.
+    pub(crate) fn shape(&self, target: &Target) -> Result<Option<SharedShape>> {
         shape_of(&self.shapes, target)
     }
 }
@@ -157,12 +160,13 @@ impl Lake {
     /// Schema `portolan` is there from the start, so that a query on it never fails for want of a round.
     fn create_system_tables(&self) -> Result<()> {
         let target = |name: &str| Target { schema: system::SCHEMA, name: name.to_owned() };
-        if self.context.shape(&target(system::QUARANTINE)).is_some() {
+        // One that cannot be read is there.
+        if !matches!(self.context.shape(&target(system::QUARANTINE)), Ok(None)) {
             return Ok(());
         }
         let mut tables = Vec::new();
         for (name, rows) in system::empty()? {
-            let mut stager = Stager::new(self.context.clone(), target(name), WriteMode::Append, None);
+            let mut stager = Stager::new(self.context.clone(), target(name), WriteMode::Append, None)?;
             stager.push(rows)?;
             tables.push(stager.finish()?);
         }

@@ -49,7 +49,7 @@ impl Round {
 
     fn system_rows(&self, name: &str, batches: Vec<RecordBatch>) -> Result<StagedRows> {
         let target = Target { schema: system::SCHEMA, name: name.to_owned() };
-        let mut stager = Stager::new(self.context.clone(), target, WriteMode::Append, None);
+        let mut stager = Stager::new(self.context.clone(), target, WriteMode::Append, None)?;
         for batch in batches {
             stager.push(batch)?;
         }
@@ -75,7 +75,8 @@ impl Staging for Round {
             key: spec.key,
             key_memory: spec.key_memory,
         };
-        let stager = Stager::new(self.context.clone(), target, spec.mode, Some(source));
+        let stager = Stager::new(self.context.clone(), target, spec.mode, Some(source))
+            .map_err(|error| error.with_source(&spec.source))?;
         Ok(Box::new(Table {
             round: self.round,
             time_us: spec.time.as_microsecond(),

@@ -126,8 +126,16 @@ pub(crate) struct Stager {
 impl Stager {
     /// A stager for `target`; rows of a source get its leading columns and, where they are appended, are deduplicated
     /// by its key.
-    pub(crate) fn new(context: Arc<Context>, target: Target, mode: WriteMode, source: Option<SourceRows>) -> Self {
-        let base = context.shape(&target);
+    ///
+    /// # Errors
+    /// `Data` if another program gave the table a type we do not know.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        target: Target,
+        mode: WriteMode,
+        source: Option<SourceRows>,
+    ) -> Result<Self> {
+        let base = context.shape(&target)?;
         let columns = Columns::new(base.as_deref(), source.is_some());
         // Each round of a table that is replaced brings all of it: there is nothing that came before.
         let keys = source
@@ -135,7 +143,7 @@ impl Stager {
             .filter(|source| mode == WriteMode::Append && !source.key.is_empty())
             .map(|source| KeyFilter::new(source.source.clone(), source.key.clone()));
         let plain = Arc::new(columns.plain());
-        Self {
+        Ok(Self {
             context,
             target,
             base,
@@ -151,7 +159,7 @@ impl Stager {
             duplicates: 0,
             file: None,
             files: Vec::new(),
-        }
+        })
     }
 
     /// Rows so far.

@@ -10,7 +10,7 @@ use portolan_model::Result;
 use rusqlite::Connection;
 
 use crate::error::sqlite;
-use crate::reader::{load_columns, tables_at};
+use crate::reader::{Unreadable, look_at_columns, tables_at};
 use crate::shape::{Shape, SharedShape, StoredColumn};
 use crate::spec::Layout;
 use crate::statistics::{Statistics, leaves, read_bound};
@@ -47,6 +47,9 @@ pub(crate) fn inlined_name(shape: &Shape) -> String {
 pub(crate) struct State {
     /// By schema and name.
     pub(crate) tables: HashMap<(String, String), TableState>,
+    /// Tables to which another program gave a type we do not know: their names are taken, and nothing is committed to
+    /// them.
+    pub(crate) unreadable: HashMap<(String, String), Unreadable>,
     /// Schema ids by name.
     pub(crate) schemas: HashMap<String, i64>,
     /// SQLite's counter of what others have written.
@@ -75,8 +78,11 @@ pub(crate) fn load(connection: &Connection, layout: &Layout) -> Result<State> {
     let schemas = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
     state.schemas = schemas.and_then(Iterator::collect).map_err(error)?;
     for table in tables_at(connection, layout, head)? {
-        // A table that another program gave a type we do not know is none of ours.
-        let Ok(columns) = load_columns(connection, table.id, head) else { continue };
+        let (columns, unreadable) = look_at_columns(connection, table.id, head)?;
+        if let Some(unreadable) = unreadable {
+            state.unreadable.insert((table.schema, table.name), unreadable);
+            continue;
+        }
         let sql = "SELECT max(schema_version) FROM ducklake_schema_versions WHERE table_id = ?1";
         let schema_version: Option<i64> = connection.query_row(sql, [table.id], |row| row.get(0)).map_err(error)?;
         let sql = "SELECT coalesce(max(column_id), 0) + 1 FROM ducklake_column WHERE table_id = ?1";

@@ -39,8 +39,9 @@ impl Snapshot {
     /// has replaced is found in an older snapshot.
     ///
     /// # Errors
-    /// `Corrupt` if a file cannot be read, or the table has no `_round`.
+    /// `Data` if another program gave the table what this build does not read, `Corrupt` if a file cannot be read, or the table has no `_round`.
     pub fn stored_rows(&self, table: &TableView, round: i64) -> Result<StoredRows> {
+        table.readable()?;
         let Some(mark) = table.columns.iter().find(|column| column.name == "_round") else {
             return Err(corrupt(OPERATION, format!("table `{}` has no column `_round`", table.name)));
         };

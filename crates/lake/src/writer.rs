@@ -14,6 +14,7 @@ use crate::commit::refresh;
 use crate::error::{internal, sqlite};
 use crate::failpoint;
 use crate::lock::CollectorLock;
+use crate::reader::Unreadable;
 use crate::shape::SharedShape;
 use crate::spec::Layout;
 use crate::stage::Target;
@@ -24,8 +25,8 @@ const QUEUE: usize = 64;
 
 type Work = Box<dyn FnOnce(&mut Writer) + Send>;
 
-/// The columns of every table as last committed.
-pub(crate) type Shapes = Arc<RwLock<HashMap<(String, String), SharedShape>>>;
+/// The columns of every table as last committed, or why there is no committing to it.
+pub(crate) type Shapes = Arc<RwLock<HashMap<(String, String), std::result::Result<SharedShape, Unreadable>>>>;
 
 /// The catalog's connection and what is known of its content.
 pub(crate) struct Writer {
@@ -98,14 +99,20 @@ impl Writer {
     fn publish(&self) {
         let Some(state) = &self.state else { return };
         let mut shapes = self.shapes.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = shapes.len() != state.tables.len()
+        let changed = shapes.len() != state.tables.len() + state.unreadable.len()
             || state.tables.iter().any(|(name, entry)| {
-                shapes.get(name).is_none_or(|shape| {
+                shapes.get(name).and_then(|known| known.as_ref().ok()).is_none_or(|shape| {
                     shape.id != entry.shape.id || shape.schema_version != entry.shape.schema_version
                 })
-            });
+            })
+            || state
+                .unreadable
+                .iter()
+                .any(|(name, reason)| shapes.get(name).and_then(|known| known.as_ref().err()) != Some(reason));
         if changed {
-            *shapes = state.tables.iter().map(|(name, entry)| (name.clone(), entry.shape.clone())).collect();
+            let readable = state.tables.iter().map(|(name, entry)| (name.clone(), Ok(entry.shape.clone())));
+            let unreadable = state.unreadable.iter().map(|(name, reason)| (name.clone(), Err(reason.clone())));
+            *shapes = readable.chain(unreadable).collect();
         }
     }
 }
@@ -157,8 +164,15 @@ fn ended() -> Error {
     Error::new(ErrorKind::Internal, "write catalog", "the writer's thread has ended")
 }
 
-/// The committed columns of a table.
-pub(crate) fn shape_of(shapes: &Shapes, target: &Target) -> Option<SharedShape> {
+/// The committed columns of a table, if there is one of that name.
+///
+/// # Errors
+/// `Data` if another program gave it a type we do not know.
+pub(crate) fn shape_of(shapes: &Shapes, target: &Target) -> Result<Option<SharedShape>> {
     let shapes = shapes.read().unwrap_or_else(PoisonError::into_inner);
-    shapes.get(&(target.schema.to_owned(), target.name.clone())).cloned()
+    match shapes.get(&(target.schema.to_owned(), target.name.clone())) {
+        None => Ok(None),
+        Some(Ok(shape)) => Ok(Some(shape.clone())),
+        Some(Err(reason)) => Err(reason.error("store rows", &target.name)),
+    }
 }

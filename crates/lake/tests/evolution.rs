@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::array::*;
 use common::*;
 use portolan_lake::{At, LakeSettings};
+use portolan_model::ErrorKind;
 use serde_json::{Value, json};
 
 fn one(name: &str, array: impl Array + 'static) -> RecordBatch {
@@ -158,6 +159,47 @@ async fn columns_come_and_go() {
             json!({"a": null, "b": null}),
         ]
     );
+}
+
+/// DuckDB gives a column a type that we do not read: nothing is committed beside the table, and only reading it fails.
+#[tokio::test]
+async fn a_type_we_do_not_read_stops_its_own_table_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let eager = || LakeSettings { flush_after: std::time::Duration::ZERO, ..settings() };
+    let lake = open(path, eager()).await;
+    for name in ["t", "other"] {
+        round(&lake, spec(name), &[one("x", Int32Array::from(vec![1]))]).await.unwrap();
+    }
+    drop(lake);
+    duck_write(path, &["alter table t add column huge hugeint", "insert into t(_round, x, huge) values (0, 2, 3)"]);
+    let lake = open(path, eager()).await;
+    let error = round(&lake, spec("t"), &[one("x", Int32Array::from(vec![4]))]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data);
+    assert!(error.to_string().contains("`t`: column `huge` has type int128"), "{error}");
+    assert!(error.hint().is_some());
+    round(&lake, spec("other"), &[one("x", Int32Array::from(vec![5]))]).await.unwrap();
+    let live = "select count(*) as n from __ducklake_metadata_lake.ducklake_table \
+                where table_name = 't' and end_snapshot is null";
+    assert_eq!(duck(path, &[live])[0][0]["n"], json!(1));
+    for _ in 0..2 {
+        lake.maintain().await.unwrap();
+        let head = at(path, At::Head);
+        let other = head.table("main", "other").unwrap().unwrap();
+        assert_eq!(rows(&head, &other).iter().map(RecordBatch::num_rows).sum::<usize>(), 2);
+        let table = head.table("main", "t").unwrap().unwrap();
+        let error = head.inlined(&table, Some(&[])).unwrap_err();
+        assert!(table.inlined_rows > 0 && error.to_string().contains("column `huge`"), "{error}");
+    }
+    assert_eq!(duck(path, &["select sum(x) as s from t"])[0][0]["s"], json!(3));
+    // What DuckDB takes back is read again.
+    drop(lake);
+    duck_write(path, &["alter table t drop column huge"]);
+    let lake = open(path, eager()).await;
+    round(&lake, spec("t"), &[one("x", Int32Array::from(vec![4]))]).await.unwrap();
+    let head = at(path, At::Head);
+    let table = head.table("main", "t").unwrap().unwrap();
+    assert_eq!(rows(&head, &table).iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
 }
 
 #[tokio::test]

@@ -173,6 +173,9 @@ pub(crate) fn store_statuses(connection: &Connection, statuses: &[SourceStatus])
 
 fn store_table(connection: &Connection, state: &mut State, head: &mut Head, table: &mut StagedRows) -> Result<()> {
     let name = (table.target.schema.to_owned(), table.target.name.clone());
+    if let Some(reason) = state.unreadable.get(&name) {
+        return Err(reason.error(OPERATION, &name.1));
+    }
     let current = state.tables.get(&name);
     let unchanged = match (&table.base, current) {
         (None, None) => true,

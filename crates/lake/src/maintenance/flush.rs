@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
-use portolan_model::Result;
+use portolan_model::{ErrorKind, Result};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::commit::{FileRow, Head, insert_file, write_table_statistics};
@@ -112,7 +112,12 @@ fn write_file(
     folder: &std::path::Path,
     source: InlinedTable,
 ) -> Result<Option<Flushed>> {
-    let stored = columns_of(connection, table, &source)?;
+    let stored = match columns_of(connection, table, &source) {
+        Ok(stored) => stored,
+        // Another program gave the table a type we do not know: its rows stay where they are, the others' do not wait.
+        Err(error) if error.kind() == ErrorKind::Data => return Ok(None),
+        Err(error) => return Err(error),
+    };
     let columns = with_ids(&stored);
     let mut open: Option<(FileWriter, FileGuard)> = None;
     let (mut first_row_id, mut first_snapshot, mut last_snapshot) = (i64::MAX, i64::MAX, 0);

@@ -6,7 +6,7 @@ use portolan_model::Result;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
-use super::table::load_columns;
+use super::table::{load_columns, look_at_columns};
 use crate::error::{arrow as arrow_error, corrupt, sqlite};
 use crate::text::nested::Node;
 use crate::text::read;
@@ -67,12 +67,21 @@ pub(crate) fn count_visible(connection: &Connection, table: i64, snapshot: i64) 
 
 /// The columns that `source` was made with.
 pub(crate) fn columns_of(connection: &Connection, table: i64, source: &InlinedTable) -> Result<Vec<Column>> {
+    load_columns(connection, table, schema_begin(connection, table, source)?)
+}
+
+/// The names of the columns that `source` was made with, by column id, whatever their types.
+fn names_of(connection: &Connection, table: i64, source: &InlinedTable) -> Result<Vec<(i64, String)>> {
+    let (columns, _) = look_at_columns(connection, table, schema_begin(connection, table, source)?)?;
+    Ok(columns.into_iter().map(|column| (column.id, column.name)).collect())
+}
+
+fn schema_begin(connection: &Connection, table: i64, source: &InlinedTable) -> Result<i64> {
     let sql = "SELECT begin_snapshot FROM ducklake_schema_versions WHERE table_id = ?1 AND schema_version = ?2";
-    let begin: i64 = connection
+    connection
         .prepare_cached(sql)
         .and_then(|mut statement| statement.query_row([table, source.schema_version], |row| row.get(0)))
-        .map_err(|error| sqlite(OPERATION, error))?;
-    load_columns(connection, table, begin)
+        .map_err(|error| sqlite(OPERATION, error))
 }
 
 /// Reads rows of `source`, in row order, as `columns`; `None` if there are none.
@@ -84,12 +93,12 @@ pub(crate) fn read_inlined(
     filter: InlinedFilter,
 ) -> Result<Option<InlinedRows>> {
     let error = |error| sqlite(OPERATION, error);
-    let stored = columns_of(connection, table, source)?;
+    let stored = names_of(connection, table, source)?;
     // A column is found by its id: it may have been renamed since. What this table does not have yet is null.
     let names: Vec<String> = columns
         .iter()
-        .map(|column| match stored.iter().find(|old| old.id == column.id) {
-            Some(old) => quoted(&old.name),
+        .map(|column| match stored.iter().find(|(id, _)| *id == column.id) {
+            Some((_, name)) => quoted(name),
             None => "NULL".to_owned(),
         })
         .collect();

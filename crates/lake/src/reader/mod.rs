@@ -20,7 +20,7 @@ pub(crate) use file::{ROW_ID_NAME, SNAPSHOT_ID_NAME, adapt, open_file};
 pub(crate) use inlined::{InlinedFilter, InlinedTable, columns_of, inlined_tables, quoted, read_inlined};
 pub(crate) use status::{read_positions, read_statuses};
 pub use table::{ColumnStatistics, DataFile, DeleteFile, TableView};
-pub(crate) use table::{load_columns, load_tables, tables_at};
+pub(crate) use table::{Unreadable, load_columns, load_tables, look_at_columns, tables_at};
 
 use crate::error::{corrupt, sqlite};
 use crate::spec::{Layout, open_reader};
@@ -140,7 +140,8 @@ impl Snapshot {
         self.time
     }
 
-    /// Every table that exists in it, with what is needed to read it.
+    /// Every table that exists in it, with what is needed to read it. A table to which another program gave what this
+    /// build does not read is among them; reading its rows is the error.
     pub fn tables(&self) -> Result<Vec<TableView>> {
         self.with(|connection| load_tables(connection, &self.layout, self.id))
     }

@@ -22,14 +22,43 @@ pub struct TableView {
     pub schema: String,
     /// Its name.
     pub name: String,
-    /// Its columns in their order.
+    /// Its columns in their order; one of a type that this build does not read stands as text.
     pub columns: Vec<Column>,
     /// The same as an Arrow schema, each field with its `PARQUET:field_id`.
     pub arrow: SchemaRef,
     /// Its Parquet files.
     pub files: Vec<DataFile>,
-    /// Rows kept inside the catalog.
+    /// Rows kept inside the catalog. A table that cannot be read counts as one, so that whoever scans it asks for its
+    /// rows and is told why.
     pub inlined_rows: u64,
+    /// Why its rows cannot be read: another program gave it what this build does not read.
+    pub(crate) unreadable: Option<Unreadable>,
+}
+
+/// Why a table cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unreadable {
+    message: String,
+    hint: Option<String>,
+}
+
+impl Unreadable {
+    /// `error`, if it is about this table's content alone.
+    fn of(error: Error) -> Result<Self> {
+        match error.kind() {
+            ErrorKind::Data => Ok(Self { message: error.message().to_owned(), hint: error.hint().map(str::to_owned) }),
+            _ => Err(error),
+        }
+    }
+
+    /// The error in `operation`, for table `name`.
+    pub(crate) fn error(&self, operation: &'static str, name: &str) -> Error {
+        let error = Error::new(ErrorKind::Data, operation, format!("table `{name}`: {}", self.message));
+        match &self.hint {
+            Some(hint) => error.with_hint(hint.clone()),
+            None => error,
+        }
+    }
 }
 
 impl TableView {
@@ -38,7 +67,14 @@ impl TableView {
         self.files.iter().map(|file| file.rows.saturating_sub(file.deleted_rows)).sum::<u64>() + self.inlined_rows
     }
 
+    /// # Errors
+    /// `Data` if another program gave the table what this build does not read.
+    pub(crate) fn readable(&self) -> Result<()> {
+        self.unreadable.as_ref().map_or(Ok(()), |reason| Err(reason.error("read table", &self.name)))
+    }
+
     pub(crate) fn projected(&self, projection: Option<&[usize]>) -> Result<Vec<Column>> {
+        self.readable()?;
         let Some(places) = projection else { return Ok(self.columns.clone()) };
         let pick = |place: &usize| {
             self.columns.get(*place).cloned().ok_or_else(|| {
@@ -130,21 +166,33 @@ pub(crate) fn tables_at(connection: &Connection, layout: &Layout, snapshot: i64)
     rows.and_then(Iterator::collect).map_err(|error| sqlite(OPERATION, error))
 }
 
-/// Everything about the tables that exist at `snapshot`.
+/// Everything about the tables that exist at `snapshot`. A table that cannot be read is among them: the error is that of
+/// reading it, not of reading the others.
 pub(crate) fn load_tables(connection: &Connection, layout: &Layout, snapshot: i64) -> Result<Vec<TableView>> {
     let mut tables = Vec::new();
     let unsettled = unsettled_files(connection)?;
     for TableName { id, schema, name, folder } in tables_at(connection, layout, snapshot)? {
-        let columns = load_columns(connection, id, snapshot)?;
+        let (columns, mut unreadable) = look_at_columns(connection, id, snapshot)?;
         let schema_begin = schema_begin(connection, id, snapshot)?;
-        let mut files = load_files(connection, id, &folder, snapshot, schema_begin)?;
+        let mut files = match load_files(connection, id, &folder, snapshot, schema_begin) {
+            Ok(files) if unreadable.is_none() => files,
+            Ok(_) => Vec::new(),
+            Err(error) => {
+                unreadable = Some(Unreadable::of(error)?);
+                Vec::new()
+            }
+        };
         for file in files.iter_mut().filter(|file| unsettled.contains(&file.id)) {
             file.unsettled = true;
             // It may hold an earlier version of the columns than its snapshot says.
             file.plain = false;
         }
-        let inlined_rows = super::inlined::count_visible(connection, id, snapshot)?;
-        tables.push(TableView { id, schema, name, arrow: schema_of(&columns), columns, files, inlined_rows });
+        let inlined_rows = match unreadable {
+            None => super::inlined::count_visible(connection, id, snapshot)?,
+            Some(_) => 1,
+        };
+        let arrow = schema_of(&columns);
+        tables.push(TableView { id, schema, name, arrow, columns, files, inlined_rows, unreadable });
     }
     Ok(tables)
 }
@@ -181,6 +229,24 @@ struct ColumnRow {
 /// # Errors
 /// `Data` for a column type this build does not read.
 pub(crate) fn load_columns(connection: &Connection, table: i64, snapshot: i64) -> Result<Vec<Column>> {
+    let mut unknown = None;
+    let columns = load_parts(connection, table, snapshot, &mut unknown)?;
+    unknown.map_or(Ok(columns), Err)
+}
+
+/// The columns of `table` at `snapshot`, and why it cannot be read if one has a type this build does not read: it
+/// stands as text.
+pub(crate) fn look_at_columns(
+    connection: &Connection,
+    table: i64,
+    snapshot: i64,
+) -> Result<(Vec<Column>, Option<Unreadable>)> {
+    let mut unknown = None;
+    let columns = load_parts(connection, table, snapshot, &mut unknown)?;
+    Ok((columns, unknown.map(Unreadable::of).transpose()?))
+}
+
+fn load_parts(connection: &Connection, table: i64, snapshot: i64, unknown: &mut Option<Error>) -> Result<Vec<Column>> {
     let sql = "SELECT column_id, column_name, column_type, parent_column FROM ducklake_column WHERE table_id = ?1 \
                AND begin_snapshot <= ?2 AND (end_snapshot IS NULL OR end_snapshot > ?2) ORDER BY column_order, column_id";
     let mut statement = connection.prepare_cached(sql).map_err(|error| sqlite(OPERATION, error))?;
@@ -192,16 +258,21 @@ pub(crate) fn load_columns(connection: &Connection, table: i64, snapshot: i64) -
     for row in &rows {
         children.entry(row.parent).or_default().push(row);
     }
-    parts(&children, None, 0)
+    parts(&children, None, 0, unknown)
 }
 
-fn parts(children: &BTreeMap<Option<i64>, Vec<&ColumnRow>>, parent: Option<i64>, depth: usize) -> Result<Vec<Column>> {
+fn parts(
+    children: &BTreeMap<Option<i64>, Vec<&ColumnRow>>,
+    parent: Option<i64>,
+    depth: usize,
+    unknown: &mut Option<Error>,
+) -> Result<Vec<Column>> {
     if depth > 64 {
         return Err(corrupt(OPERATION, "columns are nested in a circle"));
     }
     let mut columns = Vec::new();
     for row in children.get(&parent).map_or(&[][..], Vec::as_slice) {
-        let inner = || parts(children, Some(row.id), depth + 1);
+        let mut inner = || parts(children, Some(row.id), depth + 1, unknown);
         let wrong = || corrupt(OPERATION, format!("column `{}` of type {} lacks its parts", row.name, row.kind));
         let kind = match row.kind.as_str() {
             "list" => Kind::List(Box::new(inner()?.into_iter().next().ok_or_else(wrong)?)),
@@ -211,10 +282,12 @@ fn parts(children: &BTreeMap<Option<i64>, Vec<&ColumnRow>>, parent: Option<i64>,
                 let key = parts.next().ok_or_else(wrong)?;
                 Kind::Map(Box::new(key), Box::new(parts.next().ok_or_else(wrong)?))
             }
-            name => Kind::from_name(name).ok_or_else(|| {
-                Error::new(ErrorKind::Data, OPERATION, format!("column `{}` has type {name}", row.name))
-                    .with_hint("another program gave it a type that Portolan does not read: query it with DuckDB")
-            })?,
+            name => Kind::from_name(name).unwrap_or_else(|| {
+                let error = Error::new(ErrorKind::Data, OPERATION, format!("column `{}` has type {name}", row.name))
+                    .with_hint("another program gave it a type that Portolan does not read: query it with DuckDB");
+                unknown.get_or_insert(error);
+                Kind::Varchar
+            }),
         };
         columns.push(Column { id: row.id, name: row.name.clone(), kind });
     }
