@@ -6,19 +6,23 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringBuilder, new_null_array};
 use arrow::compute::kernels::{boolean, cmp, nullif};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{self as ty, DataType, Field};
 use portolan_model::{Error, ErrorKind, Result};
 
 use crate::error::arrow as arrow_error;
+use crate::text::json;
 use crate::types::{Column, Kind, kind_of};
 
 /// Whole numbers up to this magnitude are exact as a 64-bit float.
 const EXACT_FLOAT: i64 = 1 << 53;
-/// The most columns a table may have.
-const COLUMNS_MAX: usize = 4_000;
+/// Columns up to which a table gets new ones of their own types. SQLite's tables have 2,000 at most, three of which are
+/// DuckLake's.
+const COLUMNS_MAX: usize = 1_900;
+/// Columns up to which a table gets new ones for values of any type, as JSON.
+const JSON_COLUMNS_MAX: usize = 1_990;
 
 /// A column with what it was made for.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,9 +126,7 @@ impl Columns {
         let main = self.list.iter().position(|stored| stored.source == *field.name() && !stored.variant && own(stored));
         let Some(main) = main else {
             if self.list.len() >= COLUMNS_MAX {
-                let message = format!("column `{}` would be number {}", field.name(), COLUMNS_MAX + 1);
-                return Err(Error::new(ErrorKind::Limit, "store rows", message)
-                    .with_hint("let the source yield fewer columns, for example the changing part as one JSON text"));
+                return Err(too_many(field.name(), COLUMNS_MAX));
             }
             let name = self.free_name(field.name());
             let place = self.push(&name, field.name(), kind, false);
@@ -188,16 +190,59 @@ impl Columns {
             .position(|stored| stored.variant && stored.source == source && stored.column.kind.same_shape(&kind));
         let place = match found {
             Some(place) => place,
-            None => {
+            None if self.list.len() < COLUMNS_MAX => {
                 let name = self.free_name(&format!("{}__{}", self.list[main].column.name, kind.word()));
                 self.push(&name, &source, kind, true)
             }
+            None => return self.place_json(main, own, values, out),
         };
         let options = CastOptions { safe: false, ..CastOptions::default() };
         let array = cast_with_options(values, &self.list[place].column.kind.arrow(), &options);
         out.push((place, array.map_err(|error| arrow_error("store rows", error))?));
         Ok(())
     }
+
+    /// Places values that fit no column of a table that has no room for one of their type.
+    fn place_json(
+        &mut self,
+        main: usize,
+        own: &Column,
+        values: &ArrayRef,
+        out: &mut Vec<(usize, ArrayRef)>,
+    ) -> Result<()> {
+        let source = self.list[main].source.clone();
+        let mut texts = StringBuilder::new();
+        let mut text = String::new();
+        for row in 0..values.len() {
+            text.clear();
+            if values.is_null(row) {
+                texts.append_null();
+            } else if json::value(values, row, &own.kind, &mut text) {
+                texts.append_value(&text);
+            } else {
+                return Err(too_many(&source, COLUMNS_MAX));
+            }
+        }
+        let found = self
+            .list
+            .iter()
+            .position(|stored| stored.variant && stored.source == source && stored.column.kind == Kind::Json);
+        let place = match found {
+            Some(place) => place,
+            None if self.list.len() < JSON_COLUMNS_MAX => {
+                let name = self.free_name(&format!("{}__{}", self.list[main].column.name, Kind::Json.word()));
+                self.push(&name, &source, Kind::Json, true)
+            }
+            None => return Err(too_many(&source, JSON_COLUMNS_MAX)),
+        };
+        out.push((place, Arc::new(texts.finish())));
+        Ok(())
+    }
+}
+
+fn too_many(name: &str, limit: usize) -> Error {
+    Error::new(ErrorKind::Limit, "store rows", format!("column `{name}` would be number {}", limit + 1))
+        .with_hint("let the source yield fewer columns, for example the changing part as one JSON text")
 }
 
 /// Whether a column is one that the lake puts before those of the source.

@@ -161,6 +161,49 @@ async fn columns_come_and_go() {
     );
 }
 
+/// SQLite has 2,000 columns: values that would need more go to JSON beside their column, and a source that yields more
+/// is told so; nothing is staged that cannot be committed.
+#[tokio::test]
+async fn many_columns_end_in_json_and_then_in_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let lake = open(path, settings()).await;
+    let wide = |array: ArrayRef, columns: std::ops::Range<usize>| {
+        RecordBatch::try_from_iter_with_nullable(columns.map(|i| (format!("c{i}"), array.clone(), true))).unwrap()
+    };
+    let number = wide(Arc::new(Int64Array::from(vec![1])), 0..1_000);
+    let text = wide(Arc::new(StringArray::from(vec!["a\"b"])), 0..950);
+    let float = wide(Arc::new(Float64Array::from(vec![0.5])), 0..2);
+    let nan = wide(Arc::new(Float64Array::from(vec![f64::NAN])), 949..950);
+    for batch in [&number, &text, &float, &nan, &number] {
+        round(&lake, spec("t"), std::slice::from_ref(batch)).await.unwrap();
+    }
+    let beyond = wide(Arc::new(BooleanArray::from(vec![true])), 0..100);
+    let error = round(&lake, spec("t"), &[beyond]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+    let more = wide(Arc::new(Int64Array::from(vec![1])), 1_000..1_001);
+    assert_eq!(round(&lake, spec("t"), &[more]).await.unwrap_err().kind(), ErrorKind::Limit);
+    let answers = || {
+        let sql = "select c0, c0__varchar as t, c0__json as j, c949, c949__json as k from t order by rowid";
+        duck(path, &[sql]).remove(0)
+    };
+    let expected = [
+        json!({"c0": 1, "t": null, "j": null, "c949": 1, "k": null}),
+        json!({"c0": null, "t": "a\"b", "j": null, "c949": null, "k": "\"a\\\"b\""}),
+        json!({"c0": null, "t": null, "j": "0.5", "c949": null, "k": null}),
+        json!({"c0": null, "t": null, "j": null, "c949": null, "k": "\"NaN\""}),
+        json!({"c0": 1, "t": null, "j": null, "c949": 1, "k": null}),
+    ];
+    assert_eq!(answers(), expected);
+    drop(lake);
+    let lake = open(path, LakeSettings { flush_after: std::time::Duration::ZERO, ..settings() }).await;
+    lake.maintain().await.unwrap();
+    assert_eq!(answers(), expected);
+    let error = round(&lake, spec("u"), &[wide(Arc::new(Int64Array::from(vec![1])), 0..1_899)]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+    round(&lake, spec("u"), &[wide(Arc::new(Int64Array::from(vec![1])), 0..1_898)]).await.unwrap();
+}
+
 /// DuckDB gives a column a type that we do not read: nothing is committed beside the table, and only reading it fails.
 #[tokio::test]
 async fn a_type_we_do_not_read_stops_its_own_table_alone() {

@@ -5,6 +5,7 @@
 //! form ([`write::value`] says so), and its table is written to a file instead.
 
 pub(crate) mod calendar;
+pub(crate) mod json;
 pub(crate) mod nested;
 pub(crate) mod read;
 pub(crate) mod write;
