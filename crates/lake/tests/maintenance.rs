@@ -113,6 +113,31 @@ async fn jobs_change_nothing_that_is_seen() {
     assert_eq!(on_disk, named);
 }
 
+/// One file that cannot be read stops merging its table; everything else goes on.
+#[tokio::test]
+async fn a_job_that_fails_stops_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let lake = open(path, LakeSettings { inline_rows: 0, ..eager() }).await;
+    for step in 0..4 {
+        round(&lake, spec("broken"), &[narrow(step, 3)]).await.unwrap();
+    }
+    drop(lake);
+    for file in std::fs::read_dir(path.join("data/main/broken")).unwrap() {
+        std::fs::write(file.unwrap().path(), b"no parquet").unwrap();
+    }
+    let orphan = path.join("data/main/broken/portolan-orphan.parquet");
+    std::fs::write(&orphan, b"left over").unwrap();
+    let before = at(path, At::Head).id();
+    let lake = open(path, LakeSettings { keep_snapshots: Duration::ZERO, ..eager() }).await;
+    round(&lake, spec("orders"), &[narrow(0, 3)]).await.unwrap();
+    let error = lake.maintain().await.unwrap_err();
+    assert_eq!(error.kind(), portolan_model::ErrorKind::Corrupt, "{error}");
+    let reader = LakeReader::open(path).unwrap();
+    assert_eq!(reader.snapshot(At::Snapshot(before)).unwrap_err().kind(), portolan_model::ErrorKind::NotFound);
+    assert!(!orphan.exists(), "orphans were not swept");
+}
+
 fn walk(folder: &std::path::Path) -> usize {
     std::fs::read_dir(folder)
         .unwrap()

@@ -69,18 +69,26 @@ impl Lake {
     /// seconds; calls at the same time run one after the other.
     ///
     /// # Errors
-    /// The first job's that fails; the jobs before it are done, those after it wait for the next call.
+    /// The first that a job failed with; all others have been done nevertheless.
     pub async fn maintain(&self) -> Result<MaintenanceReport> {
         let context = &self.context;
         let _one_at_a_time = context.maintenance.lock().await;
-        Ok(MaintenanceReport {
-            settled_rows: settle::run(context).await?,
-            flushed_rows: flush::run(context).await?,
-            merged_files: merge::run(context).await?,
-            expired_snapshots: expire::run(context).await?,
-            removed_files: orphans::remove_scheduled(context).await?,
-            orphan_files: orphans::run(context).await?,
-            checkpointed_bytes: checkpoint::run_if_due(context).await?,
-        })
+        let mut first = None;
+        let mut done = |outcome: Result<u64>| {
+            outcome.unwrap_or_else(|error| {
+                first.get_or_insert(error);
+                0
+            })
+        };
+        let report = MaintenanceReport {
+            settled_rows: done(settle::run(context).await),
+            flushed_rows: done(flush::run(context).await),
+            merged_files: done(merge::run(context).await),
+            expired_snapshots: done(expire::run(context).await),
+            removed_files: done(orphans::remove_scheduled(context).await),
+            orphan_files: done(orphans::run(context).await),
+            checkpointed_bytes: done(checkpoint::run_if_due(context).await),
+        };
+        first.map_or(Ok(report), Err)
     }
 }
