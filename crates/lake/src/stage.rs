@@ -52,6 +52,11 @@ impl FileGuard {
     pub(crate) fn keep(&mut self) {
         self.kept = true;
     }
+
+    /// Takes [`keep`](Self::keep) back: the catalog does not name the file, for certain.
+    pub(crate) fn release(&mut self) {
+        self.kept = false;
+    }
 }
 
 impl Drop for FileGuard {

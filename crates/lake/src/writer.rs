@@ -17,7 +17,7 @@ use crate::lock::CollectorLock;
 use crate::reader::Unreadable;
 use crate::shape::SharedShape;
 use crate::spec::Layout;
-use crate::stage::Target;
+use crate::stage::{FileGuard, Target};
 use crate::state::{self, State};
 
 /// Pieces of work that may wait.
@@ -36,6 +36,23 @@ pub(crate) struct Writer {
     state: Option<State>,
     shapes: Shapes,
     _lock: CollectorLock,
+}
+
+/// A transaction that failed.
+pub(crate) struct Failure {
+    pub(crate) error: Error,
+    /// Whether it may be committed nevertheless.
+    in_doubt: bool,
+}
+
+impl Failure {
+    /// Gives up the files that the transaction named to the catalog, unless it may be committed; the error.
+    pub(crate) fn give_up<'a>(self, files: impl Iterator<Item = &'a mut FileGuard>) -> Error {
+        if !self.in_doubt {
+            files.for_each(FileGuard::release);
+        }
+        self.error
+    }
 }
 
 impl Writer {
@@ -60,11 +77,21 @@ impl Writer {
     /// # Errors
     /// Whatever `action` or SQLite fail with; nothing is changed then.
     pub(crate) fn transaction<T>(&mut self, action: impl FnOnce(&Connection, &mut State) -> Result<T>) -> Result<T> {
+        self.transaction_of_files(action).map_err(|failure| failure.error)
+    }
+
+    /// Runs `action` as [`transaction`](Self::transaction) does, and says of a failure whether files that it named to
+    /// the catalog may be removed.
+    pub(crate) fn transaction_of_files<T>(
+        &mut self,
+        action: impl FnOnce(&Connection, &mut State) -> Result<T>,
+    ) -> std::result::Result<T, Failure> {
         let operation = "commit";
+        let mut in_doubt = false;
         let run = |sql: &str| {
             self.connection.prepare_cached(sql).and_then(|mut statement| statement.raw_execute()).map(|_| ())
         };
-        run("BEGIN IMMEDIATE").map_err(|error| sqlite(operation, error))?;
+        run("BEGIN IMMEDIATE").map_err(|error| Failure { error: sqlite(operation, error), in_doubt })?;
         failpoint::pass("commit::transaction_begun");
         let mut next = None;
         let result = (|| {
@@ -74,7 +101,13 @@ impl Writer {
             };
             refresh(&self.connection, &self.layout, &mut known)?;
             let value = action(&self.connection, &mut known)?;
-            run("COMMIT").map_err(|error| sqlite(operation, error))?;
+            run("COMMIT").map_err(|error| {
+                let error = sqlite(operation, error);
+                // A full disk ends COMMIT before its last frame is in the log. After any other failure, of a sync say,
+                // the frame may be there, rolled back for us but not for whoever recovers the log after a crash.
+                in_doubt = error.kind() != ErrorKind::StorageFull;
+                error
+            })?;
             next = Some(known);
             Ok(value)
         })();
@@ -86,12 +119,12 @@ impl Writer {
             }
             Err(error) => {
                 if !self.connection.is_autocommit() {
-                    let _ = self.connection.execute_batch("ROLLBACK");
+                    in_doubt |= self.connection.execute_batch("ROLLBACK").is_err();
                 }
                 // What the action changed in memory is not so: look again, for the stagings that come.
                 self.state = state::load(&self.connection, &self.layout).ok();
                 self.publish();
-                Err(error)
+                Err(Failure { error, in_doubt })
             }
         }
     }

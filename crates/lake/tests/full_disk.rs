@@ -11,6 +11,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use common::*;
 use portolan_lake::{At, LakeSettings};
 use portolan_model::ErrorKind;
+use portolan_model::catalog::Catalog;
 
 /// A small file system in memory, unmounted at the end.
 struct SmallDisk(PathBuf);
@@ -70,6 +71,39 @@ async fn fills_and_recovers(inline_rows: u32, rows: i64) {
     std::fs::remove_file(&ballast).unwrap();
     round(&lake, spec("t"), &[batch(rows, 2)]).await.unwrap();
     assert_eq!(count(&lake_folder), stored + rows);
+}
+
+/// The file is written, the disk is full only when the catalog is: no room is lost to a file that nothing names.
+#[tokio::test]
+async fn at_the_commit_of_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let _disk = SmallDisk::mount(folder.path(), "16m");
+    let lake_folder = folder.path().join("lake");
+    let lake = open(&lake_folder, LakeSettings { inline_rows: 1, ..settings() }).await;
+    round(&lake, spec("t"), &[batch(10, 1)]).await.unwrap();
+    let data = lake_folder.join("data/main/t");
+    let files = || std::fs::read_dir(&data).unwrap().count();
+    let mut staging = lake.begin().await.unwrap();
+    let mut table = staging.table(spec("t")).unwrap();
+    table.write(batch(100, 2)).await.unwrap();
+    table.finish().await.unwrap();
+    assert_eq!(files(), 2);
+    // Every page that is left.
+    let ballast = std::fs::File::create(folder.path().join("ballast")).unwrap();
+    let mut length = 0;
+    let mut fill = |step: usize| {
+        while std::os::unix::fs::FileExt::write_all_at(&ballast, &vec![1u8; step], length).is_ok() {
+            length += step as u64;
+        }
+    };
+    fill(1 << 16);
+    fill(1 << 12);
+    let error = staging.commit(record(Vec::new()), &[]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error:?}");
+    assert_eq!(files(), 1, "the file of the round that failed is left");
+    ballast.set_len(0).unwrap();
+    round(&lake, spec("t"), &[batch(10, 3)]).await.unwrap();
+    assert_eq!(files(), 2);
 }
 
 fn rows_of(snapshot: &portolan_lake::Snapshot, table: &portolan_lake::TableView) -> i64 {

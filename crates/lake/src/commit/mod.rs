@@ -105,7 +105,7 @@ pub(crate) fn commit(writer: &mut Writer, mut changes: Changes) -> Result<i64> {
     if !folders.is_empty() {
         failpoint::pass("commit::after_folder_fsync");
     }
-    let snapshot = writer.transaction(|connection, state| {
+    let committed = writer.transaction_of_files(|connection, state| {
         let mut head = Head::next(connection)?;
         for table in &mut changes.tables {
             store_table(connection, state, &mut head, table)?;
@@ -119,7 +119,9 @@ pub(crate) fn commit(writer: &mut Writer, mut changes: Changes) -> Result<i64> {
             guard.keep();
         }
         Ok(head.snapshot)
-    })?;
+    });
+    let guards = changes.tables.iter_mut().flat_map(|table| &mut table.files).map(|(_, guard)| guard);
+    let snapshot = committed.map_err(|failure| failure.give_up(guards))?;
     failpoint::pass("commit::after_commit");
     Ok(snapshot)
 }

@@ -155,7 +155,7 @@ fn write_file(
 }
 
 fn publish(writer: &mut Writer, mut prepared: Vec<Flushed>, now: jiff::Timestamp) -> Result<u64> {
-    let moved = writer.transaction(|connection, state| {
+    let published = writer.transaction_of_files(|connection, state| {
         let mut head = Head::next(connection)?;
         let mut moved = 0;
         for flushed in &mut prepared {
@@ -199,7 +199,9 @@ fn publish(writer: &mut Writer, mut prepared: Vec<Flushed>, now: jiff::Timestamp
         }
         failpoint::pass("flush::before_commit");
         Ok(moved)
-    })?;
+    });
+    let guards = prepared.iter_mut().map(|flushed| &mut flushed.guard);
+    let moved = published.map_err(|failure| failure.give_up(guards))?;
     failpoint::pass("flush::after_commit");
     Ok(moved)
 }

@@ -175,7 +175,7 @@ fn write_file(
 }
 
 fn publish(writer: &mut Writer, mut merged: Merged, data: &Path, now: Timestamp) -> Result<u64> {
-    let count = writer.transaction(|connection, state| {
+    let published = writer.transaction_of_files(|connection, state| {
         let error = |error| sqlite(OPERATION, error);
         let mut head = Head::next(connection)?;
         for part in &merged.parts {
@@ -216,7 +216,9 @@ fn publish(writer: &mut Writer, mut merged: Merged, data: &Path, now: Timestamp)
         merged.guard.keep();
         failpoint::pass("merge::before_commit");
         Ok(merged.parts.len() as u64)
-    })?;
+    });
+    let guards = std::iter::once(&mut merged.guard);
+    let count = published.map_err(|failure| failure.give_up(guards))?;
     failpoint::pass("merge::after_commit");
     Ok(count)
 }
