@@ -138,6 +138,38 @@ async fn a_job_that_fails_stops_no_other() {
     assert!(!orphan.exists(), "orphans were not swept");
 }
 
+/// However many files the catalog names, the orphans behind them are found.
+#[tokio::test]
+async fn orphans_are_found_behind_many_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let lake = open(path, LakeSettings { inline_rows: 1, ..settings() }).await;
+    round(&lake, spec("orders"), &[narrow(0, 3)]).await.unwrap();
+    drop(lake);
+    // As many files as a collector makes in a day, in the catalog and on the disk.
+    let catalog = rusqlite::Connection::open(path.join("catalog.sqlite")).unwrap();
+    let sql = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 3000) \
+               insert into ducklake_data_file select 10000 + i, table_id, begin_snapshot, end_snapshot, file_order, \
+               'portolan-' || i || '.parquet', path_is_relative, file_format, record_count, file_size_bytes, \
+               footer_size, row_id_start, partition_id, encryption_key, mapping_id, partial_max \
+               from ducklake_data_file, n";
+    assert_eq!(catalog.execute(sql, []).unwrap(), 3_000);
+    drop(catalog);
+    let data = path.join("data/main/orders");
+    for number in 1..=3_000 {
+        std::fs::write(data.join(format!("portolan-{number}.parquet")), b"known").unwrap();
+    }
+    let orphans: Vec<_> = (0..40).map(|number| data.join(format!("portolan-orphan-{number}.parquet"))).collect();
+    for orphan in &orphans {
+        std::fs::write(orphan, b"left over").unwrap();
+    }
+    let lake = open(path, LakeSettings { merge_below_bytes: 0, ..settings() }).await;
+    let report = lake.maintain().await.unwrap();
+    assert_eq!(report.orphan_files, 40);
+    assert!(orphans.iter().all(|orphan| !orphan.exists()));
+    assert_eq!(walk(&data), 3_001);
+}
+
 fn walk(folder: &std::path::Path) -> usize {
     std::fs::read_dir(folder)
         .unwrap()

@@ -5,6 +5,7 @@
 //! the catalog, is an orphan for certain: nobody else makes such files. Any other file is given the grace time.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -100,17 +101,18 @@ pub(crate) async fn run(context: &Arc<Context>) -> Result<u64> {
 }
 
 fn sweep(context: &Context) -> Result<u64> {
+    let connection = open_reader(&context.layout)?;
+    // What the catalog names now is no orphan: the limit is for the others.
+    let known = known_names(&connection)?;
     let mut candidates = Vec::new();
-    list(&context.layout.data(), context, &mut candidates, 0)?;
-    // First who is staged, then what the catalog names: a file that was committed in between is found in the latter.
-    candidates.retain(|path| !context.staged.contains(path));
+    list(&context.layout.data(), context, &known, &mut candidates, 0)?;
     if candidates.is_empty() {
         return Ok(0);
     }
-    let connection = open_reader(&context.layout)?;
+    // And once more: a file may have been staged at the first look and committed when it was listed.
     let known = known_names(&connection)?;
     let mut removed = 0;
-    for path in candidates.into_iter().filter(|path| path.file_name().is_none_or(|name| !known.contains(name))) {
+    for path in candidates.into_iter().filter(|path| !is_known(path, &known)) {
         std::fs::remove_file(&path).map_err(|error| file_error(OPERATION, &path, error))?;
         failpoint::pass("orphans::file_removed");
         removed += 1;
@@ -118,15 +120,25 @@ fn sweep(context: &Context) -> Result<u64> {
     Ok(removed)
 }
 
-/// Parquet files under `folder` that are old enough to be orphans.
-fn list(folder: &Path, context: &Context, found: &mut Vec<PathBuf>, depth: usize) -> Result<()> {
+fn is_known(path: &Path, known: &HashSet<OsString>) -> bool {
+    path.file_name().is_some_and(|name| known.contains(name))
+}
+
+/// Parquet files under `folder` that are old enough to be orphans, neither staged nor known.
+fn list(
+    folder: &Path,
+    context: &Context,
+    known: &HashSet<OsString>,
+    found: &mut Vec<PathBuf>,
+    depth: usize,
+) -> Result<()> {
     let entries = std::fs::read_dir(folder).map_err(|error| file_error(OPERATION, folder, error))?;
     for entry in entries.flatten() {
         let (path, name) = (entry.path(), entry.file_name());
         let Ok(metadata) = entry.metadata() else { continue };
         if metadata.is_dir() {
             if depth < 8 {
-                list(&path, context, found, depth + 1)?;
+                list(&path, context, known, found, depth + 1)?;
             }
             continue;
         }
@@ -141,7 +153,7 @@ fn list(folder: &Path, context: &Context, found: &mut Vec<PathBuf>, depth: usize
             true => modified < context.opened || age >= context.settings.grace,
             false => age >= FOREIGN_GRACE,
         };
-        if old {
+        if old && !known.contains(&entry.file_name()) && !context.staged.contains(&path) {
             found.push(path);
         }
     }
@@ -149,7 +161,7 @@ fn list(folder: &Path, context: &Context, found: &mut Vec<PathBuf>, depth: usize
 }
 
 /// The names of every file that the catalog knows; they are unique.
-fn known_names(connection: &Connection) -> Result<HashSet<std::ffi::OsString>> {
+fn known_names(connection: &Connection) -> Result<HashSet<OsString>> {
     let sql = "SELECT path FROM ducklake_data_file UNION ALL SELECT path FROM ducklake_delete_file \
                UNION ALL SELECT path FROM ducklake_files_scheduled_for_deletion";
     let mut statement = connection.prepare(sql).map_err(|error| sqlite(OPERATION, error))?;
