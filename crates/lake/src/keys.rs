@@ -1,10 +1,11 @@
 //! Items that have been stored before are not stored again.
 //!
-//! Promise: a row whose key was committed before, and is still remembered, or came earlier in the same round, is left
-//! out and counted. The keys are stored in the transaction that publishes the rows. A row whose key columns are all
-//! null has no identity and is always kept.
+//! Promise: a row whose key was committed before or came earlier in the same round, and is still remembered, is left out
+//! and counted. Of one round, as of all, the latest `key_memory` keys are remembered: that bounds memory and the
+//! transaction that publishes them with their rows. A row whose key columns are all null has no identity and is always
+//! kept.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use arrow::array::{Array, BooleanArray};
@@ -25,14 +26,17 @@ pub(crate) type KeyDigest = [u8; 16];
 pub(crate) struct KeyFilter {
     source: SourceName,
     key: Vec<String>,
+    memory: usize,
     seen: HashSet<KeyDigest>,
-    /// Keys of this round, in row order.
-    pub(crate) new: Vec<KeyDigest>,
+    /// The latest keys of this round, in row order.
+    pub(crate) new: VecDeque<KeyDigest>,
 }
 
 impl KeyFilter {
-    pub(crate) fn new(source: SourceName, key: Vec<String>) -> Self {
-        Self { source, key, seen: HashSet::new(), new: Vec::new() }
+    /// A filter that remembers `key_memory` keys of the round.
+    pub(crate) fn new(source: SourceName, key: Vec<String>, key_memory: u64) -> Self {
+        let memory = usize::try_from(key_memory).unwrap_or(usize::MAX);
+        Self { source, key, memory, seen: HashSet::new(), new: VecDeque::new() }
     }
 
     /// The rows of `batch` that have not been stored before, and how many have.
@@ -53,7 +57,12 @@ impl KeyFilter {
             };
             if new {
                 self.seen.insert(digest);
-                self.new.push(digest);
+                self.new.push_back(digest);
+                if self.new.len() > self.memory
+                    && let Some(oldest) = self.new.pop_front()
+                {
+                    self.seen.remove(&oldest);
+                }
             }
             keep.push(new);
         }
@@ -107,7 +116,12 @@ impl KeyFilter {
 ///
 /// # Errors
 /// `Conflict` if another round stored one of them meanwhile.
-pub(crate) fn store(connection: &Connection, source: &SourceName, keys: &[KeyDigest], key_memory: u64) -> Result<()> {
+pub(crate) fn store(
+    connection: &Connection,
+    source: &SourceName,
+    keys: &VecDeque<KeyDigest>,
+    key_memory: u64,
+) -> Result<()> {
     let operation = "store item keys";
     let error = |error| sqlite(operation, error);
     let sql = "SELECT coalesce(max(sequence), 0), coalesce(min(sequence), 0) FROM portolan_item_key WHERE source = ?1";

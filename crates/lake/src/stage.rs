@@ -3,7 +3,7 @@
 //! Promise: memory is bounded by the rows that may be inlined, or by one Parquet row group; nothing that is staged can
 //! be seen; a staged file is registered for as long as it is staged, and removed if the round is given up.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -92,7 +92,7 @@ pub(crate) struct StagedRows {
     pub(crate) files: Vec<(WrittenFile, FileGuard)>,
     pub(crate) rows_sha256: String,
     /// Source, new keys, and how many to remember.
-    pub(crate) keys: Option<(SourceName, Vec<KeyDigest>, u64)>,
+    pub(crate) keys: Option<(SourceName, VecDeque<KeyDigest>, u64)>,
 }
 
 /// What the rows of a source's table carry besides their own columns, and how they are handled.
@@ -146,7 +146,7 @@ impl Stager {
         let keys = source
             .as_ref()
             .filter(|source| mode == WriteMode::Append && !source.key.is_empty())
-            .map(|source| KeyFilter::new(source.source.clone(), source.key.clone()));
+            .map(|source| KeyFilter::new(source.source.clone(), source.key.clone(), source.key_memory));
         let plain = Arc::new(columns.plain());
         Ok(Self {
             context,
