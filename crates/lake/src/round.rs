@@ -24,6 +24,8 @@ const ENCODER_QUEUE: usize = 2;
 const THREAD_ROWS: u64 = 1_024;
 /// Quarantined items kept in memory before they become rows.
 const QUARANTINE_ITEMS: usize = 1_000;
+/// Their bytes.
+const QUARANTINE_BYTES: u64 = 1 << 20;
 
 /// What finished tables hand to their round.
 #[derive(Default)]
@@ -47,13 +49,22 @@ impl Round {
         Self { context, round, parts: SharedParts::default(), opened: HashSet::new() }
     }
 
-    fn system_rows(&self, name: &str, batches: Vec<RecordBatch>) -> Result<StagedRows> {
+    /// Stages rows of the lake's own tables; on a thread of their own if they go to a file.
+    async fn system_rows(&self, name: &str, batches: Vec<RecordBatch>) -> Result<StagedRows> {
         let target = Target { schema: system::SCHEMA, name: name.to_owned() };
         let mut stager = Stager::new(self.context.clone(), target, WriteMode::Append, None)?;
-        for batch in batches {
-            stager.push(batch)?;
+        let here = stager.has_room(&batches);
+        let stage = move || {
+            for batch in batches {
+                stager.push(batch)?;
+            }
+            stager.finish()
+        };
+        if here {
+            return stage();
         }
-        stager.finish()
+        let staged = tokio::task::spawn_blocking(stage).await;
+        staged.map_err(|error| internal("store round", "the work was interrupted").with_cause(error))?
     }
 }
 
@@ -80,13 +91,14 @@ impl Staging for Round {
         Ok(Box::new(Table {
             round: self.round,
             time_us: spec.time.as_microsecond(),
-            inline_rows: u64::from(self.context.settings.inline_rows),
             source: spec.source,
             place: Place::Here(Box::new(stager)),
             parts: self.parts.clone(),
             quarantine: Vec::new(),
             quarantined_batches: Vec::new(),
+            pending_bytes: 0,
             quarantined: 0,
+            quarantined_bytes: 0,
         }))
     }
 
@@ -110,13 +122,13 @@ impl Staging for Round {
         if !rejected {
             tables.extend(parts.tables.into_iter().map(|(_, rows)| rows));
             if !parts.quarantine.is_empty() {
-                tables.push(self.system_rows(system::QUARANTINE, parts.quarantine)?);
+                tables.push(self.system_rows(system::QUARANTINE, parts.quarantine).await?);
             }
         }
-        tables.push(self.system_rows(system::ROUNDS, vec![system::rounds(self.round.0, &record)?])?);
+        tables.push(self.system_rows(system::ROUNDS, vec![system::rounds(self.round.0, &record)?]).await?);
         if !record.receipts.is_empty() {
             let receipts = system::receipts(self.round.0, &record.receipts)?;
-            tables.push(self.system_rows(system::RECEIPTS, vec![receipts])?);
+            tables.push(self.system_rows(system::RECEIPTS, vec![receipts]).await?);
         }
         let round = self.round;
         let changes = Changes {
@@ -159,13 +171,15 @@ enum Place {
 struct Table {
     round: RoundId,
     time_us: i64,
-    inline_rows: u64,
     source: SourceName,
     place: Place,
     parts: SharedParts,
     quarantine: Vec<QuarantineItem>,
     quarantined_batches: Vec<RecordBatch>,
+    /// Of the items that are not rows yet.
+    pending_bytes: u64,
     quarantined: u64,
+    quarantined_bytes: u64,
 }
 
 impl Table {
@@ -201,6 +215,7 @@ impl Table {
     fn pack_quarantine(&mut self) -> Result<()> {
         if !self.quarantine.is_empty() {
             let items = std::mem::take(&mut self.quarantine);
+            self.pending_bytes = 0;
             self.quarantined_batches.push(system::quarantine(self.round.0, self.time_us, &self.source, &items)?);
         }
         Ok(())
@@ -209,12 +224,14 @@ impl Table {
 
 /// Quarantined items of one source and round that are kept; a source that yields more is misconfigured.
 const QUARANTINED_MAX: u64 = 100_000;
+/// Their bytes, which stay in memory until the round is committed.
+const QUARANTINED_BYTES_MAX: u64 = 32 << 20;
 
 #[async_trait]
 impl TableStaging for Table {
     async fn write(&mut self, batch: RecordBatch) -> Result<()> {
         if let Place::Here(stager) = &self.place
-            && (batch.num_rows() as u64 > THREAD_ROWS || stager.rows() + batch.num_rows() as u64 > self.inline_rows)
+            && (batch.num_rows() as u64 > THREAD_ROWS || !stager.has_room(std::slice::from_ref(&batch)))
             && let Place::Here(stager) = std::mem::replace(&mut self.place, Place::Ended)
         {
             self.place = Self::to_thread(stager);
@@ -234,15 +251,26 @@ impl TableStaging for Table {
     }
 
     async fn quarantine(&mut self, item: QuarantineItem) -> Result<()> {
-        if self.quarantined >= QUARANTINED_MAX {
-            let message = format!("more than {QUARANTINED_MAX} items of one round cannot be stored as configured");
+        let bytes = (item.row.to_string().len() + item.content.len() + item.detail.len()) as u64;
+        let problem = if self.quarantined >= QUARANTINED_MAX {
+            Some(format!("more than {QUARANTINED_MAX} items of one round cannot be stored as configured"))
+        } else if self.quarantined_bytes.saturating_add(bytes) > QUARANTINED_BYTES_MAX {
+            let mebibytes = QUARANTINED_BYTES_MAX >> 20;
+            Some(format!("items of one round of more than {mebibytes} MiB cannot be stored as configured"))
+        } else {
+            None
+        };
+        if let Some(message) = problem {
             return Err(Error::new(ErrorKind::Limit, "quarantine", message)
                 .with_source(&self.source)
                 .with_hint("look at portolan.quarantine of an earlier round, and at the source's format and columns"));
         }
         self.quarantined += 1;
+        self.quarantined_bytes += bytes;
+        self.pending_bytes += bytes;
         self.quarantine.push(item);
-        if self.quarantine.len() >= QUARANTINE_ITEMS { self.pack_quarantine() } else { Ok(()) }
+        let full = self.quarantine.len() >= QUARANTINE_ITEMS || self.pending_bytes >= QUARANTINE_BYTES;
+        if full { self.pack_quarantine() } else { Ok(()) }
     }
 
     async fn finish(mut self: Box<Self>) -> Result<StagedTable> {

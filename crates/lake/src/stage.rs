@@ -1,13 +1,14 @@
 //! Rows of one table on their way into a round.
 //!
-//! Promise: memory is bounded by the rows that may be inlined, or by one Parquet row group; nothing that is staged can
+//! Promise: memory is bounded by the rows that may be inlined, in number and in bytes, or by one Parquet row group; nothing that is staged can
 //! be seen; a staged file is registered for as long as it is staged, and removed if the round is given up.
 
 use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{ArrayRef, Int64Array, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, TimestampMicrosecondArray};
+use arrow::datatypes::DataType;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use portolan_model::catalog::WriteMode;
 use portolan_model::{Result, SourceName};
@@ -20,7 +21,11 @@ use crate::keys::{KeyDigest, KeyFilter};
 use crate::lake::Context;
 use crate::shape::{Columns, SharedShape, StoredColumn, fill};
 use crate::statistics::Statistics;
+use crate::system;
 use crate::types::{Column, schema_of};
+
+/// Bytes of a table and round up to which its rows are kept inside the catalog.
+const INLINE_BYTES: u64 = 1 << 20;
 
 /// Files that are staged now, which the orphan sweep leaves alone.
 #[derive(Debug, Default)]
@@ -122,7 +127,11 @@ pub(crate) struct Stager {
     keys: Option<KeyFilter>,
     digest: RowDigest,
     buffered: Vec<Buffered>,
+    /// Rows and bytes up to which all is kept inside the catalog.
+    inline_rows: u64,
+    inline_bytes: u64,
     rows: u64,
+    bytes: u64,
     duplicates: u64,
     file: Option<(FileWriter, FileGuard, u64)>,
     files: Vec<(WrittenFile, FileGuard)>,
@@ -148,6 +157,11 @@ impl Stager {
             .filter(|source| mode == WriteMode::Append && !source.key.is_empty())
             .map(|source| KeyFilter::new(source.source.clone(), source.key.clone(), source.key_memory));
         let plain = Arc::new(columns.plain());
+        // A round's own row gets its snapshot inside the transaction: it is never in a file.
+        let (inline_rows, inline_bytes) = match target.schema == system::SCHEMA && target.name == system::ROUNDS {
+            true => (u64::MAX, u64::MAX),
+            false => (u64::from(context.settings.inline_rows), INLINE_BYTES),
+        };
         Ok(Self {
             context,
             target,
@@ -160,16 +174,27 @@ impl Stager {
             keys,
             digest: RowDigest::new(),
             buffered: Vec::new(),
+            inline_rows,
+            inline_bytes,
             rows: 0,
+            bytes: 0,
             duplicates: 0,
             file: None,
             files: Vec::new(),
         })
     }
 
-    /// Rows so far.
-    pub(crate) fn rows(&self) -> u64 {
-        self.rows
+    /// Whether all rows stay in memory with those of `batches`: none goes to the disk.
+    pub(crate) fn has_room(&self, batches: &[RecordBatch]) -> bool {
+        let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+        self.takes(rows, batches.iter().map(size_bytes).fold(0, u64::saturating_add))
+    }
+
+    fn takes(&self, rows: u64, bytes: u64) -> bool {
+        self.file.is_none()
+            && self.files.is_empty()
+            && self.rows.saturating_add(rows) <= self.inline_rows
+            && self.bytes.saturating_add(bytes) <= self.inline_bytes
     }
 
     /// Adds rows. Blocks on the disk where they go to a file.
@@ -183,6 +208,7 @@ impl Stager {
             None => batch,
         };
         let rows = batch.num_rows();
+        let bytes = size_bytes(&batch);
         let mut parts: Vec<(usize, ArrayRef)> = Vec::with_capacity(batch.num_columns() + 2);
         if let Some(source) = &self.source {
             parts.push((0, Arc::new(Int64Array::from_value(source.round, rows))));
@@ -205,9 +231,11 @@ impl Stager {
         let batch = RecordBatch::try_new_with_options(schema_of(&self.plain), arrays, &options)
             .map_err(|error| arrow_error("store rows", error))?;
         self.digest.update(&batch, &self.plain);
-        self.rows += rows as u64;
         let version = self.plain_version;
-        if self.file.is_none() && self.files.is_empty() && self.rows <= u64::from(self.context.settings.inline_rows) {
+        let has_room = self.takes(rows as u64, bytes);
+        self.rows += rows as u64;
+        self.bytes = self.bytes.saturating_add(bytes);
+        if has_room {
             self.buffered.push(Buffered { batch, version });
             return Ok(());
         }
@@ -307,4 +335,21 @@ impl Stager {
             },
         })
     }
+}
+
+/// About the bytes of a batch's values, without those that a slice leaves out.
+fn size_bytes(batch: &RecordBatch) -> u64 {
+    fn span(offsets: &[i32]) -> usize {
+        let ends = offsets.first().zip(offsets.last());
+        ends.map_or(0, |(first, last)| usize::try_from(last - first).unwrap_or(0))
+    }
+    let bytes = |array: &ArrayRef| match array.data_type() {
+        DataType::Utf8 => span(array.as_string::<i32>().value_offsets()),
+        DataType::Binary => span(array.as_binary::<i32>().value_offsets()),
+        kind => match kind.primitive_width() {
+            Some(width) => width * array.len(),
+            None => array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()),
+        },
+    };
+    batch.columns().iter().map(|array| bytes(array) as u64).fold(0, u64::saturating_add)
 }

@@ -8,11 +8,52 @@ use std::sync::Arc;
 
 use arrow::array::*;
 use common::*;
-use portolan_model::catalog::TableSpec;
+use portolan_lake::{At, LakeSettings};
+use portolan_model::ErrorKind;
+use portolan_model::catalog::{Catalog, TableSpec};
+use portolan_model::source::QuarantineItem;
 
 fn one(name: &str, array: impl Array + 'static) -> RecordBatch {
     let array: ArrayRef = Arc::new(array);
     RecordBatch::try_from_iter_with_nullable([(name, array, true)]).unwrap()
+}
+
+fn item(bytes: usize) -> QuarantineItem {
+    QuarantineItem {
+        reason: "value_out_of_range",
+        column: None,
+        row: serde_json::json!(null),
+        content: "z".repeat(bytes),
+        detail: String::new(),
+    }
+}
+
+/// What cannot be stored is bounded in bytes too.
+#[tokio::test]
+async fn the_quarantine_of_a_round_is_bounded_in_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let lake = open(path, settings()).await;
+    let mut staging = lake.begin().await.unwrap();
+    let mut table = staging.table(spec("t")).unwrap();
+    for _ in 0..31 {
+        table.quarantine(item(1 << 20)).await.unwrap();
+    }
+    assert_eq!(table.quarantine(item(2 << 20)).await.unwrap_err().kind(), ErrorKind::Limit);
+    table.finish().await.unwrap();
+    staging.commit(record(vec![receipt("t")]), &[]).await.unwrap();
+    let table = at(path, At::Head).table("portolan", "quarantine").unwrap().unwrap();
+    assert_eq!((table.inlined_rows, table.files.iter().map(|file| file.rows).sum::<u64>()), (0, 31));
+}
+
+/// A round's own row names its snapshot, which is known only inside the transaction.
+#[tokio::test]
+async fn rounds_name_their_snapshot_whatever_is_inlined() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path(), LakeSettings { inline_rows: 0, ..settings() }).await;
+    let (commit, _) = round(&lake, spec("t"), &[one("n", Int64Array::from(vec![1]))]).await.unwrap();
+    let answer = duck(folder.path(), &["select snapshot_id as id from lake.portolan.rounds"]);
+    assert_eq!(answer[0][0]["id"], serde_json::json!(commit.snapshot));
 }
 
 /// A number out of the catalog.
@@ -34,4 +75,30 @@ async fn a_round_stores_no_more_keys_than_are_remembered() {
     let (_, second) = round(&lake, keyed(), &[values(5_900..6_010)]).await.unwrap();
     assert_eq!((second.rows, second.duplicates), (10, 100));
     assert_eq!(number(folder.path(), keys), 100);
+}
+
+/// Short texts before one of many bytes.
+fn concat_texts(short: &[&str], bytes: usize) -> RecordBatch {
+    let long = "y".repeat(bytes);
+    one("n", StringArray::from_iter_values(short.iter().copied().chain([long.as_str()])))
+}
+
+/// Few rows of many bytes go to a file, not into the catalog; a round's own row never does.
+#[tokio::test]
+async fn bytes_count_as_rows_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let lake = open(path, settings()).await;
+    let texts = |rows: usize, bytes: usize| one("n", StringArray::from(vec!["x".repeat(bytes); rows]));
+    let stored = |name: &str| {
+        let table = at(path, At::Head).table("main", name).unwrap().unwrap();
+        (table.inlined_rows, table.files.iter().map(|file| file.rows).sum::<u64>())
+    };
+    round(&lake, spec("large"), &[texts(3, 1 << 20)]).await.unwrap();
+    round(&lake, spec("steps"), &vec![texts(1, 300 << 10); 4]).await.unwrap();
+    // Of a slice only its own part counts.
+    let small = concat_texts(&["x"; 9], 1 << 20).slice(0, 9);
+    round(&lake, spec("small"), &[texts(900, 100), small]).await.unwrap();
+    assert_eq!((stored("large"), stored("steps"), stored("small")), ((0, 3), (0, 4), (909, 0)));
+    assert_eq!(duck(path, &["select sum(length(n)) as l from steps"])[0][0]["l"], serde_json::json!(4 * (300 << 10)));
 }
