@@ -3,8 +3,6 @@
 //! Promise: the digest is computed from what is stored now, wherever maintenance has moved it since, and memory stays
 //! bounded by one batch.
 
-use std::collections::VecDeque;
-
 use arrow::array::{Array, AsArray, BooleanArray, Int64Array};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::Int64Type;
@@ -14,7 +12,7 @@ use portolan_model::Result;
 use crate::digest::RowDigest;
 use crate::error::{arrow as arrow_error, corrupt};
 use crate::reader::{
-    DataFile, FileRows, InlinedFilter, InlinedTable, Snapshot, TableView, inlined_tables, open_file, read_inlined,
+    DataFile, InlinedFilter, InlinedTable, Snapshot, TableView, inlined_tables, open_file, read_inlined,
 };
 use crate::types::Column;
 
@@ -90,33 +88,34 @@ impl Snapshot {
         mut take: impl FnMut(RecordBatch, Int64Array) -> bool,
     ) -> Result<()> {
         let mark_place = columns.iter().position(|column| column.id == mark.id).unwrap_or(0);
-        let mut pending: VecDeque<(RecordBatch, Int64Array)> = VecDeque::new();
-        let mut file: Option<FileRows> = None;
-        match place {
-            Place::File(data) => file = Some(open_file(data, columns, self.id())?),
-            Place::Inlined(source) => {
-                let filter = InlinedFilter::VisibleAt(self.id());
-                let read = self.with(|connection| read_inlined(connection, table.id, source, columns, filter))?;
-                pending.extend(read.map(|rows| (rows.batch, rows.row_ids)));
-            }
-        }
-        loop {
-            if let Some(rows) = file.as_mut().and_then(FileRows::next_with_ids) {
-                let rows = rows?;
-                pending.push_back((rows.batch, rows.row_ids));
-            }
-            let Some((batch, ids)) = pending.pop_front() else { return Ok(()) };
+        let mut hand = |batch: RecordBatch, ids: Int64Array| -> Result<bool> {
             let rounds = batch.column(mark_place).as_primitive::<Int64Type>();
             let keep: BooleanArray =
                 (0..rounds.len()).map(|row| Some(rounds.is_valid(row) && rounds.value(row) == round)).collect();
             if keep.true_count() == 0 {
-                continue;
+                return Ok(true);
             }
             let error = |error| arrow_error(OPERATION, error);
             let ids = arrow::compute::filter(&ids, &keep).map_err(error)?;
             let batch = filter_record_batch(&batch, &keep).map_err(error)?;
-            if !take(batch, ids.as_primitive::<Int64Type>().clone()) {
-                return Ok(());
+            Ok(take(batch, ids.as_primitive::<Int64Type>().clone()))
+        };
+        match place {
+            Place::File(data) => {
+                let mut file = open_file(data, columns, self.id())?;
+                while let Some(rows) = file.next_with_ids() {
+                    let rows = rows?;
+                    if !hand(rows.batch, rows.row_ids)? {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+            Place::Inlined(source) => {
+                let filter = InlinedFilter::VisibleAt(self.id());
+                self.with(|connection| {
+                    read_inlined(connection, table.id, source, columns, filter, |rows| hand(rows.batch, rows.row_ids))
+                })
             }
         }
     }

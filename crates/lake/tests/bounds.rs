@@ -102,3 +102,28 @@ async fn bytes_count_as_rows_do() {
     assert_eq!((stored("large"), stored("steps"), stored("small")), ((0, 3), (0, 4), (909, 0)));
     assert_eq!(duck(path, &["select sum(length(n)) as l from steps"])[0][0]["l"], serde_json::json!(4 * (300 << 10)));
 }
+
+/// Rows inside the catalog are read a piece at a time, by count and by bytes, and flushed so.
+#[tokio::test]
+async fn rows_inside_the_catalog_come_in_pieces() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let lake = open(path, LakeSettings { flush_rows: 1, ..settings() }).await;
+    for start in 0..10 {
+        let values = (start * 1_000..(start + 1) * 1_000).collect::<Int64Array>();
+        round(&lake, spec("many"), &[one("n", values)]).await.unwrap();
+        let text = StringArray::from(vec!["x".repeat(1_000_000)]);
+        round(&lake, spec("large"), &[one("n", text)]).await.unwrap();
+    }
+    let pieces = |name: &str| {
+        let head = at(path, At::Head);
+        let table = head.table("main", name).unwrap().unwrap();
+        head.inlined(&table, None).unwrap().iter().map(RecordBatch::num_rows).collect::<Vec<_>>()
+    };
+    assert_eq!((pieces("many"), pieces("large")), (vec![4_096, 4_096, 1_808], vec![5, 5]));
+    lake.maintain().await.unwrap();
+    assert_eq!((pieces("many"), pieces("large")), (vec![], vec![]));
+    let sql = "select count(*) as n, sum(n) as s, (select sum(length(n)) from large) as l from many";
+    let expected = serde_json::json!({"n": 10_000, "s": 49_995_000, "l": 10_000_000});
+    assert_eq!(duck(path, &[sql])[0][0], expected);
+}

@@ -29,8 +29,6 @@ const OPERATION: &str = "flush inlined rows";
 pub(crate) const ROW_ID_FIELD: i64 = 2_147_483_540;
 /// The field id of snapshots in a file, as DuckDB has it.
 pub(crate) const SNAPSHOT_ID_FIELD: i64 = 2_147_483_539;
-/// Rows read at a time: bounds memory.
-const CHUNK_ROWS: i64 = 4_096;
 /// Rows of one table that one call moves.
 const ROWS_MAX: i64 = 500_000;
 
@@ -121,12 +119,10 @@ fn write_file(
     let columns = with_ids(&stored);
     let mut open: Option<(FileWriter, FileGuard)> = None;
     let (mut first_row_id, mut first_snapshot, mut last_snapshot) = (i64::MAX, i64::MAX, 0);
-    let (mut last_row, mut total) = (0, 0);
-    while total < ROWS_MAX {
-        let filter = InlinedFilter::CurrentAfter { row: last_row, limit: CHUNK_ROWS };
-        let Some(rows) = read_inlined(connection, table, &source, &stored, filter)? else { break };
+    let mut last_row = 0;
+    let filter = InlinedFilter::Current { limit: ROWS_MAX };
+    read_inlined(connection, table, &source, &stored, filter, |rows| {
         last_row = rows.last_row;
-        total += rows.batch.num_rows() as i64;
         let bounds = |values: &Int64Array| {
             let values = values.values();
             (values.iter().copied().min().unwrap_or(i64::MAX), values.iter().copied().max().unwrap_or(0))
@@ -144,7 +140,8 @@ fn write_file(
         if let Some((writer, _)) = &mut open {
             writer.write(&batch)?;
         }
-    }
+        Ok(true)
+    })?;
     let Some((writer, guard)) = open else { return Ok(None) };
     let file = writer.finish()?;
     sync_folder(folder)?;

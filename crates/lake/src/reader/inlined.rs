@@ -1,10 +1,12 @@
 //! Rows that are kept inside the catalog, as Arrow.
+//!
+//! Promise: they are read a bounded piece at a time, in rows and in bytes.
 
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use portolan_model::Result;
-use rusqlite::Connection;
 use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row};
 
 use super::table::{load_columns, look_at_columns};
 use crate::error::{arrow as arrow_error, corrupt, sqlite};
@@ -13,6 +15,10 @@ use crate::text::read;
 use crate::types::{Column, schema_of};
 
 const OPERATION: &str = "read inlined rows";
+/// Rows of a batch.
+const BATCH_ROWS: usize = 4_096;
+/// Bytes of values of a batch, about.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// A table of inlined rows: each version of a table's columns has its own.
 #[derive(Clone, Debug)]
@@ -26,8 +32,8 @@ pub(crate) struct InlinedTable {
 pub(crate) enum InlinedFilter {
     /// Those that a snapshot sees.
     VisibleAt(i64),
-    /// Those that have not ended, after a row of SQLite's own numbering, so many at most, in that order.
-    CurrentAfter { row: i64, limit: i64 },
+    /// Those that have not ended, in the order of SQLite's own numbering, so many at most.
+    Current { limit: i64 },
 }
 
 /// Rows read, with what DuckLake keeps beside them.
@@ -84,14 +90,15 @@ fn schema_begin(connection: &Connection, table: i64, source: &InlinedTable) -> R
         .map_err(|error| sqlite(OPERATION, error))
 }
 
-/// Reads rows of `source`, in row order, as `columns`; `None` if there are none.
+/// Reads rows of `source`, in row order, as `columns`, and hands them to `take` batch by batch until it says no.
 pub(crate) fn read_inlined(
     connection: &Connection,
     table: i64,
     source: &InlinedTable,
     columns: &[Column],
     filter: InlinedFilter,
-) -> Result<Option<InlinedRows>> {
+    mut take: impl FnMut(InlinedRows) -> Result<bool>,
+) -> Result<()> {
     let error = |error| sqlite(OPERATION, error);
     let stored = names_of(connection, table, source)?;
     // A column is found by its id: it may have been renamed since. What this table does not have yet is null.
@@ -115,21 +122,52 @@ pub(crate) fn read_inlined(
                  ORDER BY row_id"
             )
         }
-        InlinedFilter::CurrentAfter { row, limit } => {
-            format!("WHERE end_snapshot IS NULL AND rowid > {row} ORDER BY rowid LIMIT {limit}")
-        }
+        InlinedFilter::Current { limit } => format!("WHERE end_snapshot IS NULL ORDER BY rowid LIMIT {limit}"),
     };
     let sql = format!("SELECT {list} FROM {from} {condition}");
     let mut statement = connection.prepare(&sql).map_err(error)?;
     let mut rows = statement.query([]).map_err(error)?;
-    let (mut row_ids, mut begins, mut last_row) = (Vec::new(), Vec::new(), 0);
-    let mut values: Vec<Vec<Node>> = columns.iter().map(|_| Vec::new()).collect();
+    let mut pending = Pending::new(columns);
     while let Some(row) = rows.next().map_err(error)? {
-        row_ids.push(row.get::<_, i64>(0).map_err(error)?);
-        begins.push(row.get::<_, i64>(1).map_err(error)?);
-        last_row = row.get(2).map_err(error)?;
-        for (place, nodes) in values.iter_mut().enumerate() {
-            nodes.push(match row.get_ref(place + 3).map_err(error)? {
+        pending.push(row, columns)?;
+        if (pending.row_ids.len() >= BATCH_ROWS || pending.bytes >= BATCH_BYTES)
+            && !take(std::mem::replace(&mut pending, Pending::new(columns)).batch(columns)?)?
+        {
+            return Ok(());
+        }
+    }
+    if !pending.row_ids.is_empty() {
+        take(pending.batch(columns)?)?;
+    }
+    Ok(())
+}
+
+/// Rows of a batch that is being read.
+struct Pending {
+    row_ids: Vec<i64>,
+    begins: Vec<i64>,
+    last_row: i64,
+    values: Vec<Vec<Node>>,
+    bytes: usize,
+}
+
+impl Pending {
+    fn new(columns: &[Column]) -> Self {
+        let values = columns.iter().map(|_| Vec::new()).collect();
+        Self { row_ids: Vec::new(), begins: Vec::new(), last_row: 0, values, bytes: 0 }
+    }
+
+    fn push(&mut self, row: &Row<'_>, columns: &[Column]) -> Result<()> {
+        let error = |error| sqlite(OPERATION, error);
+        self.row_ids.push(row.get(0).map_err(error)?);
+        self.begins.push(row.get(1).map_err(error)?);
+        self.last_row = row.get(2).map_err(error)?;
+        for (place, nodes) in self.values.iter_mut().enumerate() {
+            let value = row.get_ref(place + 3).map_err(error)?;
+            if let ValueRef::Text(bytes) | ValueRef::Blob(bytes) = value {
+                self.bytes += bytes.len();
+            }
+            nodes.push(match value {
                 ValueRef::Null => Node::Null,
                 ValueRef::Integer(value) => Node::Integer(value),
                 ValueRef::Real(value) => Node::Real(value),
@@ -140,16 +178,18 @@ pub(crate) fn read_inlined(
                 ),
             });
         }
+        self.bytes += self.values.len() * size_of::<Node>();
+        Ok(())
     }
-    if row_ids.is_empty() {
-        return Ok(None);
+
+    fn batch(self, columns: &[Column]) -> Result<InlinedRows> {
+        let arrays = columns.iter().zip(self.values).map(|(column, nodes)| read::column(column, nodes));
+        let arrays: Vec<ArrayRef> = arrays.collect::<Result<_>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(self.row_ids.len()));
+        let batch = RecordBatch::try_new_with_options(schema_of(columns), arrays, &options)
+            .map_err(|error| arrow_error(OPERATION, error))?;
+        Ok(InlinedRows { batch, row_ids: self.row_ids.into(), begins: self.begins.into(), last_row: self.last_row })
     }
-    let arrays = columns.iter().zip(values).map(|(column, nodes)| read::column(column, nodes));
-    let arrays: Vec<ArrayRef> = arrays.collect::<Result<_>>()?;
-    let options = RecordBatchOptions::new().with_row_count(Some(row_ids.len()));
-    let batch = RecordBatch::try_new_with_options(schema_of(columns), arrays, &options)
-        .map_err(|error| arrow_error(OPERATION, error))?;
-    Ok(Some(InlinedRows { batch, row_ids: row_ids.into(), begins: begins.into(), last_row }))
 }
 
 /// A name as an SQL identifier.

@@ -163,9 +163,10 @@ impl Snapshot {
             let filter = InlinedFilter::VisibleAt(self.id);
             let mut batches = Vec::new();
             for source in inlined_tables(connection, table.id)? {
-                if let Some(rows) = read_inlined(connection, table.id, &source, &columns, filter)? {
+                read_inlined(connection, table.id, &source, &columns, filter, |rows| {
                     batches.push(rows.batch);
-                }
+                    Ok(true)
+                })?;
             }
             Ok(batches)
         })
