@@ -1,6 +1,7 @@
 //! Turns the errors of SQLite, files and Parquet into the cross-crate error, with the right kind and a hint.
 //!
-//! Promise: a full disk is always `StorageFull`, whichever layer noticed it first.
+//! Promise: a full disk that SQLite, the operating system or the Parquet writer calls one is `StorageFull`. On a file
+//! system that fails such a write in another way it is `Storage`.
 
 use std::path::Path;
 
@@ -17,8 +18,7 @@ pub(crate) fn sqlite(operation: &'static str, error: rusqlite::Error) -> Error {
     let extended = error.sqlite_error().map_or(0, |inner| inner.extended_code);
     let kind = match code {
         Some(ErrorCode::DiskFull) => ErrorKind::StorageFull,
-        // 3338 = SQLITE_IOERR_WRITE.. vary by file system: a write that failed for lack of space shows as an I/O error
-        // on some; the message of the operating system is not kept, so it stays `Storage`.
+        // Some file systems fail a write for lack of space as an I/O error: SQLite does not keep the system's reason.
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorKind::Conflict,
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => ErrorKind::Corrupt,
         _ => ErrorKind::Storage,

@@ -1,7 +1,7 @@
 //! The tables of a lake's catalog: DuckLake 1.0's own, and Portolan's beside them.
 //!
 //! Promise: a catalog made here is one that DuckDB's `ducklake` extension opens, reads and changes; a catalog of a
-//! newer format than this build knows is refused before anything is written.
+//! newer format than this build knows, or a database that is no catalog of ours, is refused before anything is written.
 
 use std::path::{Path, PathBuf};
 
@@ -106,16 +106,19 @@ pub(crate) fn open_writer(layout: &Layout, now: &str) -> Result<Connection> {
     let operation = "open catalog";
     let connection = Connection::open(layout.catalog()).map_err(|error| sqlite(operation, error))?;
     configure(&connection)?;
+    let new = !has_any_table(&connection)?;
+    if !new {
+        check(&connection)?;
+    }
     // WAL with a sync of the log at each commit: a committed round survives a power cut.
     let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000; \
                    PRAGMA cache_size = -16000; PRAGMA temp_store = MEMORY;";
     connection.execute_batch(pragmas).map_err(|error| sqlite(operation, error))?;
-    if has_table(&connection, "ducklake_metadata")? {
-        check(&connection)?;
+    if new {
+        create(&connection, layout, now)?;
+    } else {
         // A lake of an earlier build may lack one that came later.
         connection.execute_batch(PORTOLAN_TABLES).map_err(|error| sqlite(operation, error))?;
-    } else {
-        create(&connection, layout, now)?;
     }
     // The lake may have been moved: outside readers follow this path.
     connection
@@ -153,6 +156,11 @@ pub(crate) fn has_table(connection: &Connection, name: &str) -> Result<bool> {
     Ok(found.map_err(|error| sqlite("open catalog", error))?.is_some())
 }
 
+fn has_any_table(connection: &Connection) -> Result<bool> {
+    let found = connection.query_row("SELECT EXISTS(SELECT 1 FROM sqlite_master)", [], |row| row.get(0));
+    found.map_err(|error| sqlite("open catalog", error))
+}
+
 fn create(connection: &Connection, layout: &Layout, now: &str) -> Result<()> {
     let schema_id = uuid::Uuid::now_v7();
     let run = || -> rusqlite::Result<()> {
@@ -182,8 +190,7 @@ fn create(connection: &Connection, layout: &Layout, now: &str) -> Result<()> {
 fn check(connection: &Connection) -> Result<()> {
     let operation = "open catalog";
     if !has_table(connection, "portolan_meta")? {
-        let tables = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0));
-        if tables.map_err(|error| sqlite(operation, error))? == 0 {
+        if !has_any_table(connection)? {
             // The file is there before the transaction that fills it ends.
             return Err(Error::new(ErrorKind::NotFound, operation, "the lake is empty: it is just being made")
                 .with_hint("try again in a moment; the collector's log says if it could not make it"));
