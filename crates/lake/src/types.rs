@@ -126,7 +126,7 @@ impl Kind {
             Self::Struct(_) => {
                 use sha2::{Digest, Sha256};
                 let digest = Sha256::digest(self.full_name().as_bytes());
-                format!("struct_{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3])
+                format!("struct_{}", crate::digest::hex(&digest[..4]))
             }
             simple => simple.to_string(),
         }

@@ -115,9 +115,6 @@ pub struct DataFile {
     pub deleted_rows: u64,
     /// Whether its flush has not been settled: its rows' own snapshots do not count yet.
     pub unsettled: bool,
-    /// Whether any Parquet reader gives the right rows: all columns of the table's present types by name, nothing
-    /// deleted, nothing of later snapshots. Otherwise [`Snapshot::read_file`](super::Snapshot::read_file) must read it.
-    pub plain: bool,
 }
 
 /// A file that lists deleted rows of a data file.
@@ -173,8 +170,7 @@ pub(crate) fn load_tables(connection: &Connection, layout: &Layout, snapshot: i6
     let unsettled = unsettled_files(connection)?;
     for TableName { id, schema, name, folder } in tables_at(connection, layout, snapshot)? {
         let (columns, mut unreadable) = look_at_columns(connection, id, snapshot)?;
-        let schema_begin = schema_begin(connection, id, snapshot)?;
-        let mut files = match load_files(connection, id, &folder, snapshot, schema_begin) {
+        let mut files = match load_files(connection, id, &folder, snapshot) {
             Ok(files) if unreadable.is_none() => files,
             Ok(_) => Vec::new(),
             Err(error) => {
@@ -184,8 +180,6 @@ pub(crate) fn load_tables(connection: &Connection, layout: &Layout, snapshot: i6
         };
         for file in files.iter_mut().filter(|file| unsettled.contains(&file.id)) {
             file.unsettled = true;
-            // It may hold an earlier version of the columns than its snapshot says.
-            file.plain = false;
         }
         let inlined_rows = match unreadable {
             None => super::inlined::count_visible(connection, id, snapshot)?,
@@ -208,13 +202,6 @@ fn unsettled_files(connection: &Connection) -> Result<BTreeSet<i64>> {
         .map_err(|error| sqlite(OPERATION, error))?;
     let rows = statement.query_map([], |row| row.get(0));
     rows.and_then(Iterator::collect).map_err(|error| sqlite(OPERATION, error))
-}
-
-/// The snapshot that gave the table the columns it has at `snapshot`.
-fn schema_begin(connection: &Connection, table: i64, snapshot: i64) -> Result<i64> {
-    let sql = "SELECT max(begin_snapshot) FROM ducklake_schema_versions WHERE table_id = ?1 AND begin_snapshot <= ?2";
-    let found = connection.query_row(sql, [table, snapshot], |row| row.get::<_, Option<i64>>(0));
-    Ok(found.map_err(|error| sqlite(OPERATION, error))?.unwrap_or(i64::MAX))
 }
 
 struct ColumnRow {
@@ -294,13 +281,7 @@ fn parts(
     Ok(columns)
 }
 
-fn load_files(
-    connection: &Connection,
-    table: i64,
-    folder: &std::path::Path,
-    snapshot: i64,
-    schema_begin: i64,
-) -> Result<Vec<DataFile>> {
+fn load_files(connection: &Connection, table: i64, folder: &std::path::Path, snapshot: i64) -> Result<Vec<DataFile>> {
     let error = |error| sqlite(OPERATION, error);
     let sql = "SELECT data_file_id, path, path_is_relative, record_count, file_size_bytes, footer_size, begin_snapshot, \
                row_id_start, partial_max, file_format, encryption_key, mapping_id FROM ducklake_data_file \
@@ -331,7 +312,6 @@ fn load_files(
                 deleted_positions: Vec::new(),
                 deleted_rows: 0,
                 unsettled: false,
-                plain: begin_snapshot >= schema_begin && partial_max.is_none_or(|last| last <= snapshot),
             };
             Ok((file, foreign))
         };
@@ -396,7 +376,6 @@ fn load_deletes(
         };
         let (file, delete, count) = read().map_err(error)?;
         let Some(place) = places.get(&file) else { continue };
-        files[*place].plain = false;
         files[*place].deleted_rows += count;
         files[*place].delete_files.push(delete);
     }
@@ -410,7 +389,6 @@ fn load_deletes(
         while let Some(row) = rows.next().map_err(error)? {
             let (file, position) = (row.get::<_, i64>(0).map_err(error)?, row.get::<_, i64>(1).map_err(error)?);
             let Some(place) = places.get(&file) else { continue };
-            files[*place].plain = false;
             files[*place].deleted_rows += 1;
             files[*place].deleted_positions.push(position);
         }

@@ -56,7 +56,8 @@ pub(crate) fn value(array: &dyn Array, row: usize, kind: &Kind, out: &mut String
             true
         }
         Kind::Uuid => {
-            uuid(array.as_fixed_size_binary().value(row), out);
+            let Ok(id) = uuid::Uuid::from_slice(array.as_fixed_size_binary().value(row)) else { return false };
+            out.push_str(id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
             true
         }
         // The text form of a blob inside a nested value escapes what the nested form escapes again.
@@ -189,14 +190,4 @@ pub(crate) fn decimal(unscaled: i128, scale: u8, out: &mut String) {
     let padded = format!("{digits:0>width$}", width = scale + 1);
     let (whole, fraction) = padded.split_at(padded.len() - scale);
     let _ = write!(out, "{whole}.{fraction}");
-}
-
-/// A UUID with its hyphens.
-pub(crate) fn uuid(bytes: &[u8], out: &mut String) {
-    for (index, byte) in bytes.iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            out.push('-');
-        }
-        let _ = write!(out, "{byte:02x}");
-    }
 }
