@@ -113,16 +113,23 @@ async fn jobs_change_nothing_that_is_seen() {
     assert_eq!(on_disk, named);
 }
 
-/// One file that cannot be read stops merging its table; everything else goes on.
+/// One table's rows and files that cannot be read stop nothing but its own flushing and merging.
 #[tokio::test]
 async fn a_job_that_fails_stops_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
-    let lake = open(path, LakeSettings { inline_rows: 0, ..eager() }).await;
+    let lake = open(path, LakeSettings { inline_rows: 2, ..eager() }).await;
     for step in 0..4 {
         round(&lake, spec("broken"), &[narrow(step, 3)]).await.unwrap();
+        round(&lake, spec("sound"), &[narrow(step, 3)]).await.unwrap();
     }
     drop(lake);
+    let catalog = rusqlite::Connection::open(path.join("catalog.sqlite")).unwrap();
+    let sql = "select i.table_name from ducklake_inlined_data_tables i join ducklake_table t using (table_id) \
+               where t.table_name = 'receipts'";
+    let receipts: String = catalog.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert!(catalog.execute(&format!("update {receipts} set source = x'ff'"), []).unwrap() > 0);
+    drop(catalog);
     for file in std::fs::read_dir(path.join("data/main/broken")).unwrap() {
         std::fs::write(file.unwrap().path(), b"no parquet").unwrap();
     }
@@ -133,6 +140,13 @@ async fn a_job_that_fails_stops_no_other() {
     round(&lake, spec("orders"), &[narrow(0, 3)]).await.unwrap();
     let error = lake.maintain().await.unwrap_err();
     assert_eq!(error.kind(), portolan_model::ErrorKind::Corrupt, "{error}");
+    let table = |name: &str| at(path, At::Head).table("main", name).unwrap().unwrap();
+    assert_eq!(
+        (table("orders").inlined_rows, table("orders").files.len()),
+        (0, 1),
+        "rows of `orders` were not flushed"
+    );
+    assert_eq!(table("sound").files.len(), 1, "files of `sound` were not merged");
     let reader = LakeReader::open(path).unwrap();
     assert_eq!(reader.snapshot(At::Snapshot(before)).unwrap_err().kind(), portolan_model::ErrorKind::NotFound);
     assert!(!orphan.exists(), "orphans were not swept");

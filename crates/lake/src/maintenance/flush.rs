@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
-use portolan_model::{ErrorKind, Result};
+use portolan_model::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::commit::{FileRow, Head, insert_file, write_table_statistics};
@@ -47,37 +47,43 @@ struct Flushed {
 }
 
 /// Flushes what is due; rows moved.
+///
+/// # Errors
+/// The first of a table whose rows cannot be flushed; those of the others have been.
 pub(crate) async fn run(context: &Arc<Context>) -> Result<u64> {
     let worker = context.clone();
     let prepared = tokio::task::spawn_blocking(move || prepare(&worker)).await;
-    let prepared =
+    let (prepared, first_error) =
         prepared.map_err(|error| crate::error::internal(OPERATION, "the job was interrupted").with_cause(error))??;
-    if prepared.is_empty() {
-        return Ok(0);
+    let mut moved = 0;
+    if !prepared.is_empty() {
+        let now = context.clock.wall();
+        moved = context.writer.run(move |writer| publish(writer, prepared, now)).await?;
     }
-    let now = context.clock.wall();
-    context.writer.run(move |writer| publish(writer, prepared, now)).await
+    first_error.map_or(Ok(moved), Err)
 }
 
-fn prepare(context: &Arc<Context>) -> Result<Vec<Flushed>> {
+/// What is due, in files, and the first error of a table whose rows cannot be flushed.
+fn prepare(context: &Arc<Context>) -> Result<(Vec<Flushed>, Option<Error>)> {
     let error = |error| sqlite(OPERATION, error);
     let connection = crate::spec::open_reader(&context.layout)?;
     connection.execute_batch("BEGIN").map_err(error)?;
     let head: i64 =
         connection.query_row("SELECT max(snapshot_id) FROM ducklake_snapshot", [], |row| row.get(0)).map_err(error)?;
-    let mut prepared = Vec::new();
+    let (mut prepared, mut first_error) = (Vec::new(), None);
     for table in tables_at(&connection, &context.layout, head)? {
         let sources = inlined_tables(&connection, table.id)?;
         if !is_due(&connection, context, &sources)? {
             continue;
         }
         for source in sources {
-            if let Some(flushed) = write_file(&connection, context, table.id, &table.folder, source)? {
-                prepared.push(flushed);
+            match write_file(&connection, context, table.id, &table.folder, source) {
+                Ok(flushed) => prepared.extend(flushed),
+                Err(error) => first_error = first_error.or(Some(error)),
             }
         }
     }
-    Ok(prepared)
+    Ok((prepared, first_error))
 }
 
 fn is_due(connection: &Connection, context: &Context, sources: &[InlinedTable]) -> Result<bool> {

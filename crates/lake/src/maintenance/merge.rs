@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow::array::Int64Array;
 use jiff::Timestamp;
-use portolan_model::Result;
+use portolan_model::{Error, Result};
 use rusqlite::{Connection, params};
 
 use super::flush::{append_ids, with_ids};
@@ -47,13 +47,18 @@ struct Merged {
 }
 
 /// Merges runs of files until none is left that is worth it or the call has done its share; files merged away.
+///
+/// # Errors
+/// The first of a table whose files cannot be merged; those of the others have been.
 pub(crate) async fn run(context: &Arc<Context>) -> Result<u64> {
     let mut total = 0;
+    let mut first_error = None;
     for _ in 0..PASSES_MAX {
         let worker = context.clone();
         let prepared = tokio::task::spawn_blocking(move || prepare(&worker)).await;
-        let prepared = prepared
+        let (prepared, error) = prepared
             .map_err(|error| crate::error::internal(OPERATION, "the job was interrupted").with_cause(error))??;
+        first_error = first_error.or(error);
         let mut merged = 0;
         for run in prepared {
             let now = context.clock.wall();
@@ -65,24 +70,27 @@ pub(crate) async fn run(context: &Arc<Context>) -> Result<u64> {
         }
         total += merged;
     }
-    Ok(total)
+    first_error.map_or(Ok(total), Err)
 }
 
-/// One run of files for each table that has one.
-fn prepare(context: &Arc<Context>) -> Result<Vec<Merged>> {
+/// One run of files for each table that has one, and the first error of a table whose files cannot be merged.
+fn prepare(context: &Arc<Context>) -> Result<(Vec<Merged>, Option<Error>)> {
     let error = |error| sqlite(OPERATION, error);
     let connection = crate::spec::open_reader(&context.layout)?;
     connection.execute_batch("BEGIN").map_err(error)?;
     let head: i64 =
         connection.query_row("SELECT max(snapshot_id) FROM ducklake_snapshot", [], |row| row.get(0)).map_err(error)?;
-    let mut prepared = Vec::new();
+    let (mut prepared, mut first_error) = (Vec::new(), None);
     for table in load_tables(&connection, &context.layout, head)? {
         let versions = schema_begins(&connection, table.id)?;
         if let Some((begin, id, parts)) = choose(table, &versions, context.settings.merge_below_bytes) {
-            prepared.push(write_file(&connection, context, begin, id, parts)?);
+            match write_file(&connection, context, begin, id, parts) {
+                Ok(merged) => prepared.push(merged),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
         }
     }
-    Ok(prepared)
+    Ok((prepared, first_error))
 }
 
 fn schema_begins(connection: &Connection, table: i64) -> Result<Vec<i64>> {
