@@ -164,3 +164,31 @@ async fn a_large_body_is_converted_beside_the_others() {
     let error = source.read(None, &mut Collected::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Limit);
 }
+
+#[tokio::test]
+async fn rows_without_a_cursor_are_an_error_and_not_read_again_for_ever() {
+    let server = Server::start(|seen| match seen.target.split('?').next() {
+        Some("/csv") => answer(200, &[("Content-Type", "text/csv")], "id,name\n1,a\n"),
+        Some("/none") => json("[]"),
+        Some("/some") => json("[{\"id\":null},{\"id\":7}]"),
+        _ => json("{\"rows\":[{\"id\":1},{\"id\":2}]}"),
+    })
+    .await;
+    let column = "cursor = { parameter = \"since\", column = \"ident\" }";
+    let value = "cursor = { parameter = \"since\", value = \"$.token\" }";
+    let paging = "pagination = { by = \"cursor\", value = \"$.next\" }";
+    for (keys, named) in [
+        (format!("path = \"/csv\"\n{column}"), "`ident`"),
+        (format!("rows = \"$.rows\"\n{column}"), "`ident`"),
+        (format!("rows = \"$.rows\"\n{column}\n{paging}"), "`ident`"),
+        (format!("rows = \"$.rows\"\n{value}"), "`$.token`"),
+    ] {
+        let error = open(server.port, &keys).read(None, &mut Collected::default()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data, "{keys}");
+        assert!(error.message().contains(named), "{error}");
+    }
+    let end = open(server.port, &format!("path = \"/none\"\n{column}")).read(None, &mut Collected::default()).await;
+    assert_eq!(end.unwrap().position, None);
+    let some = "path = \"/some\"\ncursor = { parameter = \"since\", column = \"id\" }";
+    assert!(open(server.port, some).read(None, &mut Collected::default()).await.unwrap().position.is_some());
+}

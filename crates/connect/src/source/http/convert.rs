@@ -31,6 +31,8 @@ pub(super) struct Conversion {
 pub(super) struct Converted {
     /// Rows, those in the quarantine included.
     pub(super) rows: u64,
+    /// Rows given to be stored, those in the quarantine not included.
+    pub(super) given: u64,
     pub(super) cursor: Option<Cursor>,
     /// The token of the next page.
     pub(super) token: Option<String>,
@@ -102,7 +104,7 @@ impl Conversion {
             None => None,
         };
         let summary = format::decode(format, &body, &plan.settings, sink)?;
-        Ok(Converted { rows: summary.rows, cursor: server_cursor.or(summary.cursor), token })
+        Ok(Converted { rows: summary.rows, given: summary.rows, cursor: server_cursor.or(summary.cursor), token })
     }
 }
 

@@ -132,6 +132,21 @@ impl Plan {
         }
     }
 
+    /// Refuses a read whose rows gave no cursor: the next one would ask for the same rows, and store them, again.
+    pub(super) fn require_cursor(&self, rows: u64, highest: Option<&Cursor>) -> Result<()> {
+        let Some(option) = self.cursor.as_ref().filter(|_| rows > 0 && highest.is_none()) else { return Ok(()) };
+        let error = |message| Error::new(ErrorKind::Data, "read cursor", message);
+        Err(match (&option.column, &option.value) {
+            (Some(column), _) => error(format!("none of {rows} rows has a value in the cursor's column `{column}`"))
+                .with_hint("name a column that rows have in cursor.column; look at the body with curl"),
+            (None, value) => {
+                let path = value.as_deref().unwrap_or_default();
+                error(format!("{rows} rows came, and the body has no cursor at `{path}`"))
+                    .with_hint("cursor.value is the JSONPath of the server's token; look at the body with curl")
+            }
+        })
+    }
+
     /// The end of a read whose pages are all there.
     pub(super) fn end(&self, before: HttpPosition, highest: Option<Cursor>) -> Result<ReadEnd> {
         if !self.is_incremental() {

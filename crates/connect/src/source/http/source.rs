@@ -53,18 +53,24 @@ impl HttpSource {
             return self.read_single(&base, from.is_some(), before, output).await;
         };
         let mut highest = before.highest.clone();
+        let mut rows = 0;
         let mut pager = Pager::new(&paging, before.page.clone());
         loop {
             let (answer, target) = self.client.fetch(&pager.target(&base), None, output).await?;
             let (page, link) = self.page(&answer, &target, output).await?;
             highest = self.plan.later(highest, page.cursor)?;
+            rows += page.given;
             let seen = PageSeen { rows: page.rows, link, token: page.token, body: &answer.body };
             let advance =
                 pager.advance(seen).map_err(|problem| Error::new(ErrorKind::Server, "follow pages", problem))?;
             match advance {
                 Advance::More => {}
-                Advance::Done => return self.plan.end(before, highest),
+                Advance::Done => {
+                    self.plan.require_cursor(rows, highest.as_ref())?;
+                    return self.plan.end(before, highest);
+                }
                 Advance::Limit if self.plan.is_incremental() => {
+                    self.plan.require_cursor(rows, highest.as_ref())?;
                     let position = HttpPosition { highest, page: pager.next_page().cloned(), ..before };
                     return Ok(ReadEnd { position: Some(position.to_position()), more: true, ..ReadEnd::default() });
                 }
@@ -94,6 +100,7 @@ impl HttpSource {
         let (page, _) = self.page(&answer, &target, output).await?;
         let validator = strong_etag(&answer);
         if self.plan.is_incremental() {
+            self.plan.require_cursor(page.given, page.cursor.as_ref())?;
             return Ok(ReadEnd { validator, ..self.plan.end(before, page.cursor)? });
         }
         // Once a position was stored, one without an ETag replaces it: the old one must not be asked for again.
