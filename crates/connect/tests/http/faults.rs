@@ -184,3 +184,11 @@ async fn secrets_are_sent_and_never_shown() {
         assert!(!format!("{error:?}").contains("hunter2"));
     }
 }
+
+#[tokio::test]
+async fn a_post_is_not_there_to_be_read_again() {
+    let get = open(1, "path = \"/\"");
+    assert!(get.capabilities().reread);
+    let post = open(1, "method = \"POST\"");
+    assert!(!post.capabilities().reread);
+}

@@ -192,3 +192,27 @@ async fn rows_without_a_cursor_are_an_error_and_not_read_again_for_ever() {
     let some = "path = \"/some\"\ncursor = { parameter = \"since\", column = \"id\" }";
     assert!(open(server.port, some).read(None, &mut Collected::default()).await.unwrap().position.is_some());
 }
+
+#[tokio::test]
+async fn an_unreadable_link_header_is_not_the_last_page() {
+    let link = |field: &'static [u8]| async move {
+        let mut bytes = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 10\r\nLink: ".to_vec();
+        bytes.extend_from_slice(field);
+        bytes.extend_from_slice(b"\r\n\r\n[{\"id\":1}]");
+        let last = json("[{\"id\":2}]");
+        let Reply::Keep(last) = last else { unreachable!() };
+        let server =
+            Server::start(move |seen| Reply::Keep(if seen.target == "/?p=2" { last.clone() } else { bytes.clone() }))
+                .await;
+        let mut output = Collected::default();
+        let end = open(server.port, "pagination = { by = \"link\" }").read(None, &mut output).await;
+        end.map(|_| output.rows())
+    };
+    assert_eq!(link(b"</?p=2>; title=\"n\xe4chste\"; rel=next").await.unwrap(), 2);
+    assert_eq!(link(b"</?p=0>; rel=prev").await.unwrap(), 1);
+    for field in [&b"</?p=\xe4>; rel=next"[..], b"/?p=2; rel=next", b"</?p=2"] {
+        let error = link(field).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data, "{error}");
+        assert!(error.message().contains("Link header"), "{error}");
+    }
+}

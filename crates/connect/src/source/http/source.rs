@@ -132,12 +132,26 @@ impl HttpSource {
     }
 
     fn link(&self, answer: &Answer, target: &str) -> Result<Option<String>> {
-        let fields = answer.headers.get_all(LINK).iter().filter_map(|field| field.to_str().ok());
-        let Some(link) = fields.into_iter().find_map(|field| find_link(field, "next")) else { return Ok(None) };
-        self.client.resolve(target, link).map(Some).map_err(|problem| {
-            Error::new(ErrorKind::Server, "follow pages", format!("the link to the next page: {problem}"))
-                .with_hint("only pages of the same scheme, host and port are read")
-        })
+        for field in answer.headers.get_all(LINK) {
+            // Bytes beyond ASCII (a title, mostly) do not matter where they are no part of the target.
+            let field = String::from_utf8_lossy(field.as_bytes());
+            let found = find_link(&field, "next").and_then(|link| match link {
+                Some(link) if link.contains(char::REPLACEMENT_CHARACTER) => Err("the target is not UTF-8".to_owned()),
+                link => Ok(link),
+            });
+            // Taken for a last page, an unreadable field would end the read early and without a word.
+            let link = found.map_err(|problem| {
+                Error::new(ErrorKind::Data, "follow pages", format!("the Link header cannot be read: {problem}"))
+                    .with_hint("look at it with curl -i; it is to be as in RFC 8288: <target>; rel=\"next\"")
+            })?;
+            if let Some(link) = link {
+                return self.client.resolve(target, link).map(Some).map_err(|problem| {
+                    Error::new(ErrorKind::Server, "follow pages", format!("the link to the next page: {problem}"))
+                        .with_hint("only pages of the same scheme, host and port are read")
+                });
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -154,7 +168,9 @@ fn strong_etag(answer: &Answer) -> Option<String> {
 #[async_trait]
 impl Source for HttpSource {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { resume: self.plan.is_incremental(), ..super::CAPABILITIES }
+        // A POST may take what it gives: what a read of it gave is not there to be read again.
+        let reread = self.plan.method == Method::Get;
+        Capabilities { resume: self.plan.is_incremental(), reread, ..super::CAPABILITIES }
     }
 
     async fn prepare(&mut self) -> Result<()> {
