@@ -35,6 +35,11 @@ impl Dialect for Sql {
         false
     }
 
+    // DuckDB has `e'a\nb'`, its dialect in the parser does not.
+    fn supports_string_escape_constant(&self) -> bool {
+        true
+    }
+
     accepted!(
         supports_trailing_commas,
         supports_filter_during_aggregation,

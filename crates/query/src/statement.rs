@@ -28,6 +28,7 @@ pub(crate) fn parse(text: &str, names: &Names) -> Result<Statement> {
     not_too_deep(&tokens)?;
     unify(&mut tokens, names);
     let words = words(&tokens);
+    let tokens = with_plain_literals(tokens);
     let mut parser =
         DFParserBuilder::new(tokens).with_dialect(&dialect).build().map_err(|cause| error::of_plan(cause, text))?;
     let mut statements = parser.parse_statements().map_err(|cause| error::of_plan(cause, text))?;
@@ -71,6 +72,27 @@ fn not_too_deep(tokens: &[TokenWithSpan]) -> Result<()> {
     let message = format!("the statement chains {operators} operators, at most {OPERATORS_MAX} are accepted");
     Err(Error::new(ErrorKind::Limit, "parse query", message)
         .with_hint("a list stays flat: write `x in (1, 2, …)` instead of `x = 1 or x = 2 …`"))
+}
+
+/// Puts literals of DuckDB's that the engine does not know as such into words that it knows: a number with an exponent
+/// is a float (the engine would read a decimal, which has no room for `1e300`), `e'…'` a text.
+fn with_plain_literals(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut result = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        match token.token {
+            Token::Number(digits, _) if digits.contains(['e', 'E']) => {
+                let word = Token::make_keyword;
+                let text = Token::SingleQuotedString(digits.replace('_', ""));
+                let cast = [word("CAST"), Token::LParen, text, word("AS"), word("DOUBLE"), Token::RParen];
+                result.extend(cast.map(|part| TokenWithSpan { token: part, span: token.span }));
+            }
+            Token::EscapedStringLiteral(text) => {
+                result.push(TokenWithSpan { token: Token::SingleQuotedString(text), span: token.span });
+            }
+            _ => result.push(token),
+        }
+    }
+    result
 }
 
 /// The error for a statement that would change something.

@@ -4,8 +4,8 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, StringBuilder, StructArray};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
@@ -17,32 +17,77 @@ pub(crate) fn is_bytes(field: &Field) -> bool {
         && field.metadata().get(EXTENSION_KEY).is_some_and(|name| name == "arrow.uuid")
 }
 
-/// The schema with text for uuids.
+/// The schema with text for uuids, those inside nested values too.
 pub(crate) fn schema(stored: &SchemaRef) -> SchemaRef {
-    if !stored.fields().iter().any(|field| is_bytes(field)) {
+    let fields: Vec<FieldRef> = stored.fields().iter().map(shown).collect();
+    if fields.iter().zip(stored.fields()).all(|(shown, stored)| Arc::ptr_eq(shown, stored)) {
         return Arc::clone(stored);
     }
-    let fields: Vec<Field> = stored
-        .fields()
-        .iter()
-        .map(|field| {
-            if !is_bytes(field) {
-                return field.as_ref().clone();
-            }
+    Arc::new(Schema::new_with_metadata(fields, stored.metadata().clone()))
+}
+
+/// The field with text for uuids; the same one if it holds none.
+fn shown(field: &FieldRef) -> FieldRef {
+    let with = |kind: DataType| Arc::new(field.as_ref().clone().with_data_type(kind));
+    match field.data_type() {
+        _ if is_bytes(field) => {
             let mut metadata = field.metadata().clone();
             metadata.remove(EXTENSION_KEY);
-            Field::new(field.name(), DataType::Utf8, field.is_nullable()).with_metadata(metadata)
-        })
-        .collect();
-    Arc::new(Schema::new_with_metadata(fields, stored.metadata().clone()))
+            Arc::new(Field::new(field.name(), DataType::Utf8, field.is_nullable()).with_metadata(metadata))
+        }
+        DataType::List(item) => {
+            let inner = shown(item);
+            if Arc::ptr_eq(&inner, item) { Arc::clone(field) } else { with(DataType::List(inner)) }
+        }
+        DataType::Map(entries, sorted) => {
+            let inner = shown(entries);
+            if Arc::ptr_eq(&inner, entries) { Arc::clone(field) } else { with(DataType::Map(inner, *sorted)) }
+        }
+        DataType::Struct(parts) => {
+            let inner: Vec<FieldRef> = parts.iter().map(shown).collect();
+            let same = inner.iter().zip(parts).all(|(inner, part)| Arc::ptr_eq(inner, part));
+            if same { Arc::clone(field) } else { with(DataType::Struct(inner.into())) }
+        }
+        _ => Arc::clone(field),
+    }
 }
 
 /// The rows with text for uuids, as `schema` says.
 pub(crate) fn batch(stored: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-    let columns = stored.columns().iter().zip(stored.schema_ref().fields());
-    let columns = columns.map(|(column, field)| if is_bytes(field) { text(column) } else { Arc::clone(column) });
+    let columns = stored.columns().iter().zip(schema.fields());
+    let columns = columns.map(|(column, field)| values(column, field.data_type())).collect::<Result<_, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(stored.num_rows()));
-    RecordBatch::try_new_with_options(Arc::clone(schema), columns.collect(), &options)
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+}
+
+/// The values with text for uuids, as a field of `kind` has them.
+fn values(stored: &ArrayRef, kind: &DataType) -> Result<ArrayRef, ArrowError> {
+    if stored.data_type() == kind {
+        return Ok(Arc::clone(stored));
+    }
+    Ok(match (stored.data_type(), kind) {
+        (DataType::FixedSizeBinary(16), DataType::Utf8) => text(stored),
+        (DataType::List(_), DataType::List(item)) => {
+            let list = stored.as_list::<i32>();
+            let items = values(list.values(), item.data_type())?;
+            Arc::new(ListArray::try_new(Arc::clone(item), list.offsets().clone(), items, list.nulls().cloned())?)
+        }
+        (DataType::Struct(_), DataType::Struct(fields)) => {
+            let parts = stored.as_struct();
+            let columns = parts.columns().iter().zip(fields);
+            let columns = columns.map(|(part, field)| values(part, field.data_type())).collect::<Result<_, _>>()?;
+            Arc::new(StructArray::try_new(fields.clone(), columns, parts.nulls().cloned())?)
+        }
+        (DataType::Map(..), DataType::Map(field, sorted)) => {
+            let map = stored.as_map();
+            let entries: ArrayRef = Arc::new(map.entries().clone());
+            let entries = values(&entries, field.data_type())?.as_struct().clone();
+            let (offsets, nulls) = (map.offsets().clone(), map.nulls().cloned());
+            Arc::new(MapArray::try_new(Arc::clone(field), offsets, entries, nulls, *sorted)?)
+        }
+        // What `schema` says otherwise is an error of the batch's making.
+        _ => Arc::clone(stored),
+    })
 }
 
 fn text(bytes: &ArrayRef) -> ArrayRef {

@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Decimal128Array, Int64Array, StringArray, TimestampMicrosecondArray, UInt64Array};
+use arrow::array::{
+    ArrayRef, Decimal128Array, Float32Array, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray,
+    UInt64Array,
+};
 use arrow::record_batch::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
 use portolan_model::ErrorKind;
@@ -177,6 +180,33 @@ async fn sums_of_integers_do_not_wrap() {
 }
 
 #[tokio::test]
+async fn floats_beside_decimals_stay_floats() {
+    let engine = engine();
+    let floats =
+        Float64Array::from(vec![Some(1e300), Some(1e-20), Some(-0.0), Some(0.0), Some(f64::NAN), Some(0.1), None]);
+    let small =
+        Float32Array::from(vec![Some(0.1), Some(1e-20), Some(-0.0), Some(0.0), Some(f32::INFINITY), None, None]);
+    let rows =
+        RecordBatch::try_from_iter([("x", Arc::new(floats) as ArrayRef), ("f", Arc::new(small) as ArrayRef)]).unwrap();
+    engine.attach_rows("measured", rows.schema(), vec![rows]).unwrap();
+    let mut shown = Vec::new();
+    for text in [
+        "select x from measured where x > 2.5 order by x",
+        "select x from measured where x = 0.0 or x = 0.1 order by x",
+        "select x from measured where x between 0.00000000000000000001 and 0.1 order by x",
+        "select f from measured where f in (0.1, 0.2) or f > 1e3",
+        "select coalesce(x, 0.5) as c, greatest(x, 0.5) as g, case when x > 0 then x else 0.5 end as w, nullif(f, 0.1) as n \
+         from measured where x is null or x < 1 order by x",
+        "select case x when 0.1 then 'tenth' when 1e300 then 'large' end as c, count(*) as n from measured group by 1 order by 1",
+        "select count(distinct x) as x, count(distinct f) as f, min(x) as low from measured",
+        "select -1e300 as m, 1.5e0 as e, 2E3 as k, e'it\\'s\\n' as t",
+    ] {
+        shown.push(format!("{text}\n{}", table(&engine, text).await));
+    }
+    insta::assert_snapshot!(shown.join("\n\n"));
+}
+
+#[tokio::test]
 async fn json_is_reached_by_path_with_its_digits() {
     let engine = engine();
     let json = r#"{"a": {"b": [1, 12345678901234567890.10]}, "s": "x\"y", "n": null}"#;
@@ -207,6 +237,7 @@ async fn documented_differences_are_as_documented() {
         "select avg(amount) as mean, arrow_typeof(avg(amount)) as kind from orders",
         "select arrow_typeof(now()) as kind, arrow_typeof(timestamp '0001-01-01') as old, arrow_typeof(0.1) as literal",
         "select timestamp '0001-01-01 00:00:00.000001' as old, timestamptz '2026-01-02 03:04:05+02:00' as zoned",
+        "select arrow_typeof(x) as kind, count(*) as n from (select 1e0 as x union all select 0.5) group by 1",
         "select [1, 2, 3][1] as first, array_length([1, 2]) as count",
         "select unnest([1, 2]) as item",
         "from orders limit 1",

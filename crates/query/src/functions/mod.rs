@@ -1,5 +1,6 @@
 //! Functions of ours beside DataFusion's: what DuckDB has under the same names, and what must not wrap.
 
+mod floats;
 mod json;
 mod json_path;
 mod sum;
@@ -22,6 +23,7 @@ pub(crate) fn register(context: &mut SessionContext) -> EngineResult<()> {
     context.register_udaf(Arc::new(AggregateUDF::from(sum::ExactSum::new())))?;
     context.register_udf(Arc::new(ScalarUDF::from(JsonExtract::json())))?;
     context.register_udf(Arc::new(ScalarUDF::from(JsonExtract::text())))?;
+    context.register_function_rewrite(Arc::new(floats::Floats))?;
     context.register_expr_planner(Arc::new(JsonOperators))
 }
 
