@@ -1,5 +1,13 @@
 //! Values of ours in the form that the testkit gives DuckDB's.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+pub(crate) mod canonical;
+pub(crate) mod collector;
+pub(crate) mod questions;
+pub(crate) mod story;
+pub(crate) mod values;
+
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::*;
 use serde_json::{Map, Value, json};
