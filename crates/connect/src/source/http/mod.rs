@@ -10,6 +10,7 @@ mod client;
 mod connection;
 mod convert;
 mod exchange;
+mod fingerprint;
 pub mod link;
 pub mod options;
 pub mod paging;

@@ -8,6 +8,7 @@ use portolan_model::config::{DurationText, SourceSpec};
 use portolan_model::error::{Error, ErrorKind, Result};
 use portolan_model::source::ReadEnd;
 
+use super::fingerprint::Fingerprint;
 use super::options::{CursorOption, FormatOption, HttpOptions, LateWindow, Method};
 use super::paging::PagingPlan;
 use super::position::HttpPosition;
@@ -43,6 +44,7 @@ pub(super) struct Plan {
     pub(super) etag: bool,
     pub(super) body_max: u64,
     pub(super) cursor_value: Option<RowPath>,
+    pub(super) fingerprint: Fingerprint,
     target: String,
     cursor: Option<CursorOption>,
     format: FormatOption,
@@ -92,6 +94,7 @@ impl Plan {
             paging,
             body_max: options.max_body.0,
             cursor_value: path("cursor", &options.cursor.as_ref().and_then(|cursor| cursor.value.clone()))?,
+            fingerprint: Fingerprint::new(spec, options),
             target,
             cursor: options.cursor.clone(),
             format: options.format,
@@ -155,7 +158,10 @@ impl Plan {
         // What was committed never goes back: rows read again in a late window may all be older.
         let cursor = self.later(before.cursor, highest)?;
         let position = HttpPosition { cursor, ..HttpPosition::default() };
-        Ok(ReadEnd { position: position.cursor.is_some().then(|| position.to_position()), ..ReadEnd::default() })
+        Ok(ReadEnd {
+            position: position.cursor.is_some().then(|| position.to_position(&self.fingerprint)),
+            ..ReadEnd::default()
+        })
     }
 
     /// The format of a body.

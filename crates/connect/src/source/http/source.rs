@@ -47,7 +47,7 @@ impl HttpSource {
     }
 
     async fn read_pages(&mut self, from: Option<&Position>, output: &mut dyn Output) -> Result<ReadEnd> {
-        let before = HttpPosition::read(from)?;
+        let before = HttpPosition::read(from, &self.plan.fingerprint, self.plan.is_incremental())?;
         let base = self.plan.first_target(before.cursor.as_ref())?;
         let Some(paging) = self.plan.paging.clone() else {
             return self.read_single(&base, from.is_some(), before, output).await;
@@ -72,7 +72,11 @@ impl HttpSource {
                 Advance::Limit if self.plan.is_incremental() => {
                     self.plan.require_cursor(rows, highest.as_ref())?;
                     let position = HttpPosition { highest, page: pager.next_page().cloned(), ..before };
-                    return Ok(ReadEnd { position: Some(position.to_position()), more: true, ..ReadEnd::default() });
+                    return Ok(ReadEnd {
+                        position: Some(position.to_position(&self.plan.fingerprint)),
+                        more: true,
+                        ..ReadEnd::default()
+                    });
                 }
                 Advance::Limit => {
                     return Err(Error::new(ErrorKind::Limit, "follow pages", "more pages than `max_pages` allows")
@@ -94,7 +98,7 @@ impl HttpSource {
         let etag = before.etag.as_deref().filter(|_| self.plan.etag).and_then(|etag| HeaderValue::from_str(etag).ok());
         let (answer, target) = self.client.fetch(target, etag.as_ref(), output).await?;
         if answer.status == StatusCode::NOT_MODIFIED && etag.is_some() {
-            let position = Some(before.to_position());
+            let position = Some(before.to_position(&self.plan.fingerprint));
             return Ok(ReadEnd { position, unchanged: true, validator: before.etag, more: false });
         }
         let (page, _) = self.page(&answer, &target, output).await?;
@@ -106,7 +110,11 @@ impl HttpSource {
         // Once a position was stored, one without an ETag replaces it: the old one must not be asked for again.
         let position = HttpPosition { etag: validator.clone(), ..HttpPosition::default() };
         let keep = self.plan.etag && (validator.is_some() || resumed);
-        Ok(ReadEnd { position: keep.then(|| position.to_position()), validator, ..ReadEnd::default() })
+        Ok(ReadEnd {
+            position: keep.then(|| position.to_position(&self.plan.fingerprint)),
+            validator,
+            ..ReadEnd::default()
+        })
     }
 
     /// Turns one answer into rows. Returns the link to the next page, too.
