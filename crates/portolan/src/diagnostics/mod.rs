@@ -1,28 +1,23 @@
 //! Shows what is wrong with a configuration: file, line, column, the offending text, what to do.
 
+mod redaction;
+
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use portolan_model::config::{Diagnostic, line_and_column};
+
+use redaction::redacted;
 
 /// The diagnostics as text for a terminal, one block each.
 pub(crate) fn render(text: &str, file: &str, diagnostics: &[Diagnostic], is_colored: bool) -> String {
     let renderer = if is_colored { Renderer::styled() } else { Renderer::plain() };
     let mut shown = String::new();
     for diagnostic in diagnostics {
-        let text = if diagnostic.is_secret { &redacted(text, diagnostic) } else { text };
-        shown.push_str(&renderer.render(&groups(text, file, diagnostic)));
+        shown.push_str(&renderer.render(&groups(&redacted(text, diagnostic), file, diagnostic)));
         shown.push_str("\n\n");
     }
     let count = diagnostics.len();
     shown.push_str(&format!("{file}: {count} {}\n", if count == 1 { "error" } else { "errors" }));
     shown
-}
-
-/// The text with the marked part blotted out, place for place.
-fn redacted(text: &str, diagnostic: &Diagnostic) -> String {
-    let Some(span) = &diagnostic.span else { return text.to_owned() };
-    let span = clamp(text, span);
-    let blots = "*".repeat(span.len());
-    format!("{}{blots}{}", &text[..span.start], &text[span.end..])
 }
 
 fn groups<'a>(text: &'a str, file: &'a str, diagnostic: &'a Diagnostic) -> Vec<Group<'a>> {
