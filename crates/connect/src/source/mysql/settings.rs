@@ -98,6 +98,10 @@ pub(super) fn problems(spec: &SourceSpec) -> Vec<Diagnostic> {
     if options.max_rows == Some(0) {
         problem("max_rows", "`max_rows` is 0".into(), "leave it out to read everything");
     }
+    if !spec.columns.is_empty() {
+        let message = "`columns` does nothing here: a column has the type that the server says".into();
+        problem("columns", message, "write a `query` with CAST(… AS …)");
+    }
     if options.cursor.is_none() {
         if options.late_window.is_some() {
             problem("late_window", "`late_window` needs `cursor`".into(), "name the column that rises");

@@ -85,6 +85,12 @@ impl Reader<'_> {
                 self.report(Diagnostic::new(format!("{key} must be at least 1ms"), place(key)));
             }
         }
+        if common.key_memory == Some(0) {
+            self.report(
+                Diagnostic::new("`key_memory` is 0: no row would be recognised as stored before", place("key_memory"))
+                    .with_help("leave it out to remember the latest 100000 keys, or leave `key` out"),
+            );
+        }
         let rhythm = Rhythm {
             every: common.every.map(|value| value.0),
             deadline: common.deadline.map(|value| value.0),
