@@ -297,6 +297,35 @@ fn options_are_checked_before_the_network_is_touched() {
     assert_eq!(problems("table = \"t\"\ncursor = \"id\"\nlate_window = \"10min\"\nkey = [\"id\"]"), []);
 }
 
+#[tokio::test]
+async fn a_position_of_another_table_or_query_is_refused() {
+    let (one, two) = (fresh("one"), fresh("two"));
+    for table in [&one, &two] {
+        server().sql(&format!("CREATE TABLE {table} (id bigint primary key); INSERT INTO {table} VALUES (7)")).unwrap();
+    }
+    let table = |name: &str| format!("table = \"{name}\"\ncursor = \"id\"");
+    let query = |text: &str| format!("query = \"{text}\"\ncursor = \"id\"\nkey = [\"id\"]");
+    let (select, other) = (format!("select id from {one}"), format!("select id from {one} where id > 0"));
+    for (before, after, name) in [(table(&one), table(&two), two.as_str()), (query(&select), query(&other), "query")] {
+        let (_, end) = read(&mut open(&before), None).await.unwrap();
+        assert!(read(&mut open(&before), end.position.as_ref()).await.is_ok());
+        let error = read(&mut open(&after), end.position.as_ref()).await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{error:?}");
+        assert!(error.message().contains(name) && error.hint().is_some(), "{error:?}");
+    }
+    // The same words on other lines are the same query.
+    let (_, end) = read(&mut open(&query(&select)), None).await.unwrap();
+    assert!(read(&mut open(&query(&select.replace(' ', "  "))), end.position.as_ref()).await.is_ok());
+}
+
+#[test]
+fn options_that_do_nothing_are_refused() {
+    let found = problems("table = \"t\"\ncolumns = { id = \"text\" }");
+    assert!(found.iter().any(|problem| problem.message.contains("`columns`")), "{found:?}");
+    let found = problems("table = \"t\"\ncursor = \"id\"\nkey = [\"id\"]\nkey_memory = 0");
+    assert!(found.iter().any(|problem| problem.message.contains("`key_memory` is 0")), "{found:?}");
+}
+
 #[test]
 fn a_table_that_is_read_whole_replaces_and_knows_no_duplicates() {
     use portolan_model::catalog::WriteMode;

@@ -231,18 +231,22 @@ impl CursorKind {
         if order == Some(Ordering::Less) { other.to_owned() } else { one }
     }
 
-    /// The position of a cursor value.
-    pub(super) fn position(self, cursor: &str, text: &str) -> Position {
-        Position::new(POSITION_VERSION, json!({ "cursor": cursor, "kind": self.name(), "value": text }))
+    /// The position of a cursor value in `of`, what is read.
+    pub(super) fn position(self, of: &str, cursor: &str, text: &str) -> Position {
+        Position::new(POSITION_VERSION, json!({ "of": of, "cursor": cursor, "kind": self.name(), "value": text }))
     }
 
     /// The cursor value of a position that this connector has written.
-    pub(super) fn value_of(self, cursor: &str, position: &Position) -> Result<String> {
+    pub(super) fn value_of(self, of: &str, cursor: &str, position: &Position) -> Result<String> {
         let field = |name: &str| position.value.get(name).and_then(serde_json::Value::as_str);
-        let hint = "a changed cursor needs a new source name, which starts from the beginning";
+        let hint = "put the configuration back, or give the source a new name, which starts from the beginning";
         let refused = |message: String| Err(Error::new(ErrorKind::Configuration, OPERATION, message).with_hint(hint));
         if position.version != POSITION_VERSION {
             return refused(format!("position version {} was written by a newer program", position.version));
+        }
+        // Positions written before what is read was noted name nothing, and are believed.
+        if let Some(stored) = field("of").filter(|stored| *stored != of) {
+            return refused(format!("the stored position belongs to {stored}, the configuration reads {of}"));
         }
         match (field("cursor"), field("kind"), field("value")) {
             (Some(name), ..) if name != cursor => {
@@ -325,12 +329,23 @@ mod tests {
 
     #[test]
     fn a_position_is_refused_where_it_does_not_belong() {
-        let position = CursorKind::Integer.position("id", "7");
-        assert_eq!(CursorKind::Integer.value_of("id", &position).unwrap(), "7");
-        assert_eq!(CursorKind::Integer.value_of("other", &position).unwrap_err().kind(), ErrorKind::Configuration);
-        assert_eq!(CursorKind::Text.value_of("id", &position).unwrap_err().kind(), ErrorKind::Configuration);
-        assert!(CursorKind::Integer.value_of("id", &Position::new(9, json!({}))).is_err());
-        assert!(CursorKind::Integer.value_of("id", &Position::new(1, json!([1]))).is_err());
+        let position = CursorKind::Integer.position("table `a`.`t`", "id", "7");
+        assert_eq!(CursorKind::Integer.value_of("table `a`.`t`", "id", &position).unwrap(), "7");
+        assert_eq!(
+            CursorKind::Integer.value_of("table `a`.`t`", "other", &position).unwrap_err().kind(),
+            ErrorKind::Configuration
+        );
+        assert_eq!(
+            CursorKind::Text.value_of("table `a`.`t`", "id", &position).unwrap_err().kind(),
+            ErrorKind::Configuration
+        );
+        let error = CursorKind::Integer.value_of("table `a`.`u`", "id", &position).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.message().contains("belongs to table `a`.`t`, the configuration reads table `a`.`u`"));
+        let older = Position::new(1, json!({ "cursor": "id", "kind": "integer", "value": "7" }));
+        assert_eq!(CursorKind::Integer.value_of("table `a`.`u`", "id", &older).unwrap(), "7");
+        assert!(CursorKind::Integer.value_of("table `a`.`t`", "id", &Position::new(9, json!({}))).is_err());
+        assert!(CursorKind::Integer.value_of("table `a`.`t`", "id", &Position::new(1, json!([1]))).is_err());
         assert_eq!(from_hexadecimal("00ff"), Some(vec![0, 255]));
         assert_eq!(from_hexadecimal("0é"), None);
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
+use aws_lc_rs::digest;
 use portolan_model::name::SourceName;
 use portolan_model::source::{Capabilities, Output, Phase, Probe, QuarantineItem, ReadEnd, Source};
 use portolan_model::{Error, ErrorKind, Position, Result, Retry};
@@ -71,6 +72,20 @@ struct Range {
 impl MySqlSource {
     fn named(&self, error: Error) -> Error {
         error.with_source(&self.name).with_address(self.address.clone())
+    }
+
+    /// What a position belongs to, for people and for comparison. Of a query its digest: it may be long.
+    fn of(&self) -> String {
+        let database = &self.endpoint.subject.database;
+        match &self.settings.relation {
+            Relation::Table(table) => format!("table `{database}`.`{table}`"),
+            Relation::Query(query) => {
+                let words = query.split_whitespace().collect::<Vec<_>>().join(" ");
+                let digest = digest::digest(&digest::SHA256, words.as_bytes());
+                let digest: String = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+                format!("a query of `{database}` with the digest {digest}")
+            }
+        }
     }
 
     async fn connect(&self) -> Result<Ready> {
@@ -157,7 +172,7 @@ impl MySqlSource {
         let Some(cursor) = ready.cursor.clone() else {
             return Ok(Range { statement: Statement::Whole, parameters: Vec::new(), before: None, more: false });
         };
-        let before = from.map(|position| cursor.kind.value_of(&cursor.name, position)).transpose()?;
+        let before = from.map(|position| cursor.kind.value_of(&self.of(), &cursor.name, position)).transpose()?;
         let mut parameters = Vec::new();
         if let Some(before) = &before {
             let lower = match self.settings.late_window {
@@ -262,7 +277,7 @@ impl MySqlSource {
                     Some(before) => cursor.kind.later(last, before),
                     None => last,
                 };
-                Some(cursor.kind.position(&cursor.name, &last))
+                Some(cursor.kind.position(&self.of(), &cursor.name, &last))
             }
             (Some(_), None) => from.cloned(),
             (None, _) => None,
