@@ -69,6 +69,15 @@ impl RowPath {
         Self { query, simple: Some(SimplePath { names: vec![name.to_owned()], wildcard: false }) }
     }
 
+    /// Whether the names that the path begins with are there, so that no match means no rows and not another body.
+    pub fn begins_in(&self, node: &Node<'_>) -> bool {
+        let mut names = self.query.segments.iter().map_while(|segment| match segment {
+            Segment::Selector(Selector::Name(name)) => Some(name),
+            _ => None,
+        });
+        names.try_fold(node, |node, name| node.member(name)).is_some()
+    }
+
     /// The path as plain names, if it is no more than that.
     pub fn simple(&self) -> Option<&SimplePath> {
         self.simple.as_ref()

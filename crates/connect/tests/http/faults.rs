@@ -192,3 +192,26 @@ async fn a_post_is_not_there_to_be_read_again() {
     let post = open(1, "method = \"POST\"");
     assert!(!post.capabilities().reread);
 }
+
+#[tokio::test]
+async fn nothing_there_is_not_a_good_round_without_rows() {
+    let server = Server::start(|seen| match seen.target.as_str() {
+        "/empty" => json(""),
+        "/lines" => answer(200, &[("Content-Type", "application/x-ndjson")], ""),
+        "/none" => json("{\"data\":[]}"),
+        _ => json("{\"data\":5,\"message\":\"maintenance\"}"),
+    })
+    .await;
+    for keys in
+        ["path = \"/empty\"", "rows = \"$.data[*]\"", "rows = \"$.rows[*].items[*]\"", "rows = \"$.rows[?@.on]\""]
+    {
+        let error = failure(open(server.port, keys)).await;
+        assert_eq!(error.kind(), ErrorKind::Data, "{keys}: {error:?}");
+    }
+    for keys in ["path = \"/lines\"", "rows = \"$.data[*].items[*]\"", "rows = \"$.data[?@.on]\""] {
+        let keys = if keys.contains("path") { keys.to_owned() } else { format!("path = \"/none\"\n{keys}") };
+        let mut output = Collected::default();
+        open(server.port, &keys).read(None, &mut output).await.unwrap_or_else(|error| panic!("{keys}: {error:?}"));
+        assert_eq!(output.rows(), 0);
+    }
+}

@@ -45,6 +45,10 @@ pub fn decode(body: &[u8], settings: &Settings, sink: &mut Sink<'_>) -> Result<S
             None => {
                 let root = parse::parse(text).map_err(|error| not_json(text, &error))?;
                 let found = path.all(&root);
+                if found.is_empty() && !path.begins_in(&root) {
+                    return Err(data_error("the body has nothing where `rows` begins")
+                        .with_hint("`rows` is the JSONPath of the rows; look at the body with curl"));
+                }
                 let elements = match found.as_slice() {
                     [Node::List(items)] => items.iter().collect(),
                     _ => found,
@@ -175,6 +179,11 @@ fn descend<'a>(
                         members.into_iter().try_for_each(|(_, value)| rows.push(value, 0))
                     }
                     Node::Null => Ok(()),
+                    scalar if wildcard => Err(data_error(format!(
+                        "`rows` asks for the elements of {}",
+                        scalar.to_compact().chars().take(60).collect::<String>()
+                    ))
+                    .with_hint("`rows` is the JSONPath of the rows; look at the body with curl")),
                     node => rows.push(node, 0),
                 }
             }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use portolan_model::error::{Error, ErrorKind, Result};
 use portolan_model::source::Output;
 
@@ -21,6 +21,7 @@ const BATCHES_WAITING: usize = 2;
 
 /// The body of one answer and what is said of it.
 pub(super) struct Conversion {
+    pub(super) status: StatusCode,
     pub(super) body: Bytes,
     pub(super) encoding: Option<HeaderValue>,
     pub(super) content_type: Option<HeaderValue>,
@@ -83,10 +84,18 @@ impl Conversion {
             Some(encoding) => format::encoding::decode(encoding.to_str().ok(), &self.body, plan.body_max)?,
             None => self.body,
         };
-        if body.iter().all(u8::is_ascii_whitespace) {
+        if self.status == StatusCode::NO_CONTENT {
             return Ok(Converted::default());
         }
         let format = plan.format(self.content_type.as_ref().and_then(|value| value.to_str().ok()), &body)?;
+        if body.iter().all(u8::is_ascii_whitespace) {
+            // No lines are no rows; no JSON value is an answer that went missing.
+            if format == Format::Json {
+                return Err(Error::new(ErrorKind::Data, "decode body", format!("{} with an empty body", self.status))
+                    .with_hint("no rows in JSON are [] or a 204; look at the answer with curl -i"));
+            }
+            return Ok(Converted::default());
+        }
         let token = match plan.paging.as_ref().and_then(|paging| paging.token.as_ref()) {
             Some(path) => find(format, &body, path)?.and_then(|node| match node {
                 Node::Number(text) | Node::Text(text) => Some(text.into_owned()),

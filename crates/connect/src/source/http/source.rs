@@ -132,6 +132,7 @@ impl HttpSource {
             _ => None,
         };
         let conversion = Conversion {
+            status: answer.status,
             body: answer.body.clone(),
             encoding: answer.headers.get(CONTENT_ENCODING).cloned(),
             content_type: answer.headers.get(CONTENT_TYPE).cloned(),
