@@ -26,14 +26,27 @@ impl MemoryRows {
     }
 
     fn keep(&mut self, batch: RecordBatch) -> Result<()> {
-        self.bytes = self.bytes.saturating_add(batch.get_array_memory_size());
+        self.grow(batch.get_array_memory_size())?;
+        self.batches.push(batch);
+        Ok(())
+    }
+
+    fn keep_quarantined(&mut self, item: QuarantineItem) -> Result<()> {
+        let column = item.column.as_ref().map_or(0, String::len);
+        let row = item.row.to_string().len();
+        self.grow(size_of::<QuarantineItem>() + column + row + item.content.len() + item.detail.len())?;
+        self.quarantine.push(item);
+        Ok(())
+    }
+
+    fn grow(&mut self, bytes: usize) -> Result<()> {
+        self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes > self.bytes_max {
             let message = format!("the rows of one fetch take more than {} MiB of memory", self.bytes_max >> 20);
             return Err(Error::new(ErrorKind::Limit, "fetch", message).with_hint(
                 "narrow the source (a query, a cursor), raise --memory-limit, or collect with `portolan run`",
             ));
         }
-        self.batches.push(batch);
         Ok(())
     }
 }
@@ -60,7 +73,7 @@ impl Receiver {
 
     async fn quarantine(&mut self, item: QuarantineItem) -> Result<()> {
         if let Some(memory) = &mut self.memory {
-            memory.quarantine.push(item.clone());
+            memory.keep_quarantined(item.clone())?;
         }
         match &mut self.table {
             Some(table) => table.quarantine(item).await,
@@ -184,6 +197,21 @@ mod tests {
             // FIPS 180-2, appendix B.1
             Some("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_quarantined_counts_as_memory() {
+        let mut receiver = Receiver { table: None, memory: Some(MemoryRows::new(10_000)) };
+        let item = QuarantineItem {
+            reason: "invalid_text",
+            column: None,
+            row: serde_json::Value::Null,
+            content: "x".repeat(4_000),
+            detail: String::new(),
+        };
+        receiver.quarantine(item.clone()).await.unwrap();
+        receiver.quarantine(item.clone()).await.unwrap();
+        assert_eq!(receiver.quarantine(item).await.unwrap_err().kind(), ErrorKind::Limit);
     }
 
     #[test]
