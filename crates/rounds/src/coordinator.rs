@@ -18,7 +18,7 @@ use portolan_model::{Error, Result, RoundId, RoundName};
 use tokio::sync::{mpsc, watch};
 
 use crate::output::{MemoryRows, Receiver};
-use crate::reading::{Reading, read_all};
+use crate::reading::{Reading, discard, read_all};
 use crate::schedule::Schedule;
 use crate::slot::Slot;
 
@@ -183,6 +183,11 @@ impl RoundRunner {
             // Nobody to read: no round. States are in `status`; an empty record every interval would say no more.
             return RoundEnd::default();
         }
+        // The round is rejected already: nobody is read for nothing.
+        if skipped_receipts.iter().any(|(required, _)| *required) {
+            skipped_receipts
+                .extend(due.drain(..).map(|slot| (false, Receipt::new(slot.name.clone(), ReceiptVerdict::Skipped))));
+        }
         let staging = shared.catalog.begin().await.and_then(|mut staging| {
             let receivers = due
                 .iter()
@@ -203,11 +208,22 @@ impl RoundRunner {
             _ => None,
         });
         if let Some(error) = storage_error {
-            // Not the source's fault: its state stays, the rows are read again.
+            // What the lake refused is not the source's fault: its state stays, the rows are read again. What the
+            // sources did themselves is noted as in any round.
             let error = Error::new(error.kind(), "stage rows", error.chain())
                 .with_hint(error.hint().unwrap_or("free space for the lake").to_owned());
             staging.abort().await;
-            return RoundEnd { error: Some(self.not_stored(error)), ..RoundEnd::default() };
+            for (slot, reading) in due.iter_mut().zip(&readings) {
+                if let Err(own) = &reading.outcome
+                    && !is_storage(own)
+                    && slot.failed(own, clock)
+                {
+                    shared.observer.event(Event::SourceChanged(slot.status()));
+                }
+            }
+            let error = self.not_stored(error);
+            self.send_away();
+            return RoundEnd { error: Some(error), ..RoundEnd::default() };
         }
         let mut receipts: Vec<Receipt> =
             due.iter().zip(&readings).map(|(slot, reading)| reading.receipt(slot, &start)).collect();
@@ -233,6 +249,9 @@ impl RoundRunner {
             receipts,
         };
         record.measure();
+        if verdict == RoundVerdict::Rejected {
+            record.receipts.iter_mut().for_each(discard);
+        }
         let round = staging.round();
         let is_published = verdict != RoundVerdict::Rejected;
         let mut statuses: Vec<SourceStatus> = Vec::with_capacity(due.len());
@@ -257,7 +276,7 @@ impl RoundRunner {
         let mut end = RoundEnd { record: Some(record.clone()), memory, ..RoundEnd::default() };
         match committed {
             Ok(commit) => {
-                end.more = is_published && settle(&mut due, readings, commit.round, clock).await;
+                end.more = is_published && settle(&mut due, readings, commit.round, clock, self.spec.deadline).await;
                 end.commit = Some(commit);
                 shared.observer.event(Event::Committed { commit, record });
             }
@@ -326,7 +345,13 @@ fn verdict(due: &[&mut Slot], readings: &[Reading], skipped: &[(bool, Receipt)])
 }
 
 /// After the commit: positions move, servers are told. Returns whether a source has more waiting.
-async fn settle(due: &mut [&mut Slot], readings: Vec<Reading>, round: RoundId, clock: &dyn Clock) -> bool {
+async fn settle(
+    due: &mut [&mut Slot],
+    readings: Vec<Reading>,
+    round: RoundId,
+    clock: &dyn Clock,
+    deadline: Duration,
+) -> bool {
     let mut more = false;
     for (slot, reading) in due.iter_mut().zip(readings) {
         let Ok(outcome) = &reading.outcome else { continue };
@@ -334,9 +359,12 @@ async fn settle(due: &mut [&mut Slot], readings: Vec<Reading>, round: RoundId, c
         let position = outcome.end.position.clone().or_else(|| slot.position.clone());
         let rows = outcome.staged.as_ref().map_or(0, |staged| staged.rows);
         slot.committed(round, rows, position, clock);
-        if let (true, Some(position)) = (slot.source.capabilities().acknowledge, slot.position.clone())
-            && let Err(error) = slot.source.acknowledge(&position).await
-        {
+        let (true, Some(position)) = (slot.source.capabilities().acknowledge, slot.position.clone()) else { continue };
+        let told = tokio::time::timeout(deadline, slot.source.acknowledge(&position)).await.unwrap_or_else(|_| {
+            let message = format!("no answer within the deadline of {} ms", deadline.as_millis());
+            Err(Error::new(portolan_model::ErrorKind::Timeout, "acknowledge", message).with_source(&slot.name))
+        });
+        if let Err(error) = told {
             // The rows are safe; the server will deliver them again and the lake will leave them out.
             slot.failed(&error, clock);
         }

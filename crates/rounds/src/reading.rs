@@ -111,6 +111,14 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
         .with_hint("this is a defect of Portolan: please report it with the configuration of the source")
 }
 
+/// Notes in a receipt that its round is rejected: nothing of what was read is kept, the source goes on where it began.
+pub(crate) fn discard(receipt: &mut Receipt) {
+    receipt.rows = 0;
+    receipt.duplicates = 0;
+    receipt.rows_sha256 = None;
+    receipt.position_after.clone_from(&receipt.position_before);
+}
+
 impl Reading {
     /// The receipt of this read in a round that began at `start`.
     pub fn receipt(&self, slot: &Slot, start: &Moment) -> Receipt {

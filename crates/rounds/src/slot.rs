@@ -15,8 +15,8 @@ use portolan_model::{Error, Position, Result, SourceName};
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The longest pause of the probe beside the rounds, unless the server asked for a longer one.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// The longest that a server's own wish (`Retry-After`) is followed.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
+/// The longest that a server's own wish (`Retry-After`) is followed, as connectors report it.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// One source between and during rounds.
 pub struct Slot {

@@ -183,3 +183,93 @@ async fn a_source_that_has_not_changed_keeps_its_table_out_of_the_round() {
     // A table that takes part with no rows would empty one that is replaced each round.
     assert!(world.catalog.has_table("a") && !world.catalog.has_table("b"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_round_keeps_nothing_and_its_receipts_say_so() {
+    let world = World::new();
+    let mut runner = world
+        .runner(&[("a", true, vec![Step::Rows(3), Step::Rows(3)]), ("b", true, vec![Step::Fail(ErrorKind::Timeout)])]);
+    runner.round().await;
+    let receipt = world.catalog.rounds()[0].record.receipts[0].clone();
+    assert_eq!((receipt.verdict, receipt.rows), (ReceiptVerdict::Ok, 0));
+    assert_eq!(receipt.position_after, receipt.position_before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_read_for_a_round_that_lacks_a_required_source() {
+    let world = World::new();
+    let fail = || Step::Fail(ErrorKind::Unreachable);
+    let mut runner =
+        world.runner(&[("a", true, vec![Step::Rows(1); 9]), ("b", true, vec![fail(), fail(), fail(), Step::Rows(7)])]);
+    for _ in 0..3 {
+        runner.round().await;
+    }
+    let reads = world.reads_from("a").len();
+    assert!(!runner.round().await);
+    assert_eq!(world.reads_from("a").len(), reads);
+    let record = world.catalog.rounds().last().unwrap().record.clone();
+    assert_eq!(record.verdict, RoundVerdict::Rejected);
+    assert!(record.receipts.iter().all(|receipt| receipt.verdict == ReceiptVerdict::Skipped));
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    runner.round().await;
+    assert_eq!(world.catalog.rounds().last().map(|round| round.record.verdict), Some(RoundVerdict::Complete));
+    assert_eq!(world.catalog.rows("a"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_hides_no_failure_of_a_source_and_blames_none() {
+    let world = World::new();
+    let steps = vec![Step::Fail(ErrorKind::Unreachable); 3];
+    let mut runner = world.runner(&[("a", true, vec![Step::Rows(1); 9]), ("b", false, steps)]);
+    world.catalog.is_full.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        let end = runner.round_with(None).await;
+        assert_eq!(end.error.map(|error| error.kind()), Some(ErrorKind::StorageFull));
+    }
+    world.catalog.is_full.store(false, Ordering::SeqCst);
+    runner.round().await;
+    let receipts = world.catalog.rounds()[0].record.receipts.clone();
+    let verdicts: Vec<_> = receipts.iter().map(|receipt| receipt.verdict).collect();
+    assert_eq!(verdicts, [ReceiptVerdict::Ok, ReceiptVerdict::Skipped], "b has gone down meanwhile");
+    assert_eq!(world.catalog.status("a").map(|status| status.errors_total), Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_asks_for_time_gets_it() {
+    let world = World::new();
+    let wait = Step::Wait(Duration::from_secs(2 * 3_600));
+    let mut runner = world.runner(&[("a", true, vec![Step::Rows(1); 9]), ("b", false, vec![wait, Step::Rows(7)])]);
+    for seconds in [0, 5_400, 1_799] {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        runner.round().await;
+        assert_eq!(world.reads_from("b").len(), 1);
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    runner.round().await;
+    assert_eq!(world.catalog.rows("b"), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_hears_no_acknowledgement_holds_the_round_up_no_longer_than_the_deadline() {
+    let world = World::new();
+    let mut runner = world.runner(&[("a", true, vec![Step::Rows(1), Step::Rows(1)])]);
+    world.set_deaf("a", true);
+    runner.round().await;
+    assert_eq!((world.clock.now(), world.catalog.position("a")), (support::DEADLINE, Some(1)));
+    world.set_deaf("a", false);
+    runner.round().await;
+    assert_eq!(world.acknowledged("a"), vec![2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_gives_a_round_up_that_does_not_end() {
+    let world = World::new();
+    let runner = world.runner(&[("a", true, vec![Step::Hang])]);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let task = tokio::spawn(runner.run(stopped));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stop.send(true).unwrap();
+    task.await.unwrap();
+    assert_eq!(world.clock.now(), Duration::from_secs(1) + portolan_rounds::coordinator::STOP_GRACE);
+    assert!(world.catalog.rounds().is_empty());
+}

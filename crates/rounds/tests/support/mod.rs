@@ -30,6 +30,8 @@ pub(crate) enum Step {
     More(i64),
     RowsThenFail(i64, ErrorKind),
     Fail(ErrorKind),
+    /// Fails and asks to be left alone.
+    Wait(Duration),
     Hang,
     Panic,
     Slow(Duration, i64),
@@ -60,6 +62,7 @@ struct Script {
     reads_from: Mutex<Vec<Option<i64>>>,
     acknowledged: Mutex<Vec<i64>>,
     unreachable: AtomicBool,
+    deaf: AtomicBool,
     probes: AtomicI64,
 }
 
@@ -92,6 +95,7 @@ impl Source for ScriptedSource {
         output.mark(Phase::Released);
         let rows = match step {
             Step::Fail(kind) => return Err(Error::new(kind, "read", "scripted")),
+            Step::Wait(delay) => return Err(Error::new(ErrorKind::Busy, "read", "scripted").with_retry_after(delay)),
             Step::Hang => std::future::pending().await,
             Step::Panic => panic!("scripted"),
             Step::Slow(pause, rows) => {
@@ -117,6 +121,9 @@ impl Source for ScriptedSource {
     }
 
     async fn acknowledge(&mut self, position: &Position) -> Result<()> {
+        if self.0.deaf.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         self.0.acknowledged.lock().unwrap().push(value(Some(position)).unwrap());
         Ok(())
     }
@@ -189,6 +196,7 @@ struct Store {
 pub(crate) struct MemoryCatalog {
     store: Arc<Mutex<Store>>,
     pub(crate) fail_next_commit: Arc<AtomicBool>,
+    pub(crate) is_full: Arc<AtomicBool>,
 }
 
 impl MemoryCatalog {
@@ -241,7 +249,13 @@ impl Staging for MemoryStaging {
         self.id
     }
     fn table(&mut self, spec: TableSpec) -> Result<Box<dyn TableStaging>> {
-        Ok(Box::new(MemoryTable { source: spec.source, rows: 0, quarantined: 0, staged: self.staged.clone() }))
+        Ok(Box::new(MemoryTable {
+            source: spec.source,
+            rows: 0,
+            quarantined: 0,
+            staged: self.staged.clone(),
+            is_full: self.catalog.is_full.clone(),
+        }))
     }
     async fn commit(self: Box<Self>, record: RoundRecord, states: &[SourceStatus]) -> Result<Commit> {
         if self.catalog.fail_next_commit.swap(false, Ordering::SeqCst) {
@@ -272,11 +286,15 @@ struct MemoryTable {
     rows: u64,
     quarantined: u64,
     staged: Arc<Mutex<BTreeMap<SourceName, u64>>>,
+    is_full: Arc<AtomicBool>,
 }
 
 #[async_trait]
 impl TableStaging for MemoryTable {
     async fn write(&mut self, batch: RecordBatch) -> Result<()> {
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::StorageFull, "write", "no space left"));
+        }
         self.rows += batch.num_rows() as u64;
         Ok(())
     }
@@ -357,6 +375,9 @@ impl World {
     }
     pub(crate) fn set_unreachable(&self, source: &str, is_unreachable: bool) {
         self.script(source).unreachable.store(is_unreachable, Ordering::SeqCst);
+    }
+    pub(crate) fn set_deaf(&self, source: &str, is_deaf: bool) {
+        self.script(source).deaf.store(is_deaf, Ordering::SeqCst);
     }
     pub(crate) fn probes(&self, source: &str) -> i64 {
         self.script(source).probes.load(Ordering::SeqCst)
