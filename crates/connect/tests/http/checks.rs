@@ -83,3 +83,14 @@ fn every_option_is_documented() {
         assert!(option.to_string().contains("description"), "{name} has no description in the schema");
     }
 }
+
+#[test]
+fn the_place_of_a_secret_header_is_not_shown() {
+    for name in ["Authorization", "Private-Token", "X-Auth-Token", "X-Api-Key", "Api-Key"] {
+        let (_, problems) = problems(&format!("headers = {{ {name} = \"hunter2\" }}"));
+        assert!(
+            problems.iter().any(|problem| problem.is_secret && !problem.message.contains("hunter2")),
+            "{problems:?}"
+        );
+    }
+}

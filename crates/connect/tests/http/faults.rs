@@ -215,3 +215,20 @@ async fn nothing_there_is_not_a_good_round_without_rows() {
         assert_eq!(output.rows(), 0);
     }
 }
+
+#[tokio::test]
+async fn a_query_is_in_no_message() {
+    let server = Server::start(|seen| match seen.target.split('?').next() {
+        Some("/loop") => answer(302, &[("Location", "/loop?key=hunter2")], ""),
+        Some("/away") => answer(302, &[("Location", "https://example.invalid/?key=hunter2")], ""),
+        Some("/nowhere") => answer(302, &[], ""),
+        _ => answer(404, &[], ""),
+    })
+    .await;
+    for path in ["/loop", "/away", "/nowhere", "/missing"] {
+        let keys = format!("path = \"{path}\"\nquery = {{ key = \"hunter2\" }}");
+        let error = failure(open(server.port, &keys)).await;
+        assert!(error.message().contains(path) || path == "/away", "{error}");
+        assert!(!format!("{error:?} {}", error.chain()).contains("hunter2"), "{error:?}");
+    }
+}

@@ -11,6 +11,24 @@ use super::request::RESERVED_HEADERS;
 /// The largest `max_body`: an Arrow column counts its bytes with 32 bits.
 const BODY_MAX: ByteSize = ByteSize(1 << 30);
 
+/// Headers that carry secrets by their name.
+const SECRET_HEADERS: [&str; 14] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "api-key",
+    "apikey",
+    "x-api-key",
+    "x-apikey",
+    "x-api-token",
+    "x-access-token",
+    "x-auth-token",
+    "x-auth-key",
+    "x-vault-token",
+    "private-token",
+    "ocp-apim-subscription-key",
+];
+
 /// Every problem of the options, each with its place in the text.
 pub(super) fn check(spec: &SourceSpec) -> Vec<Diagnostic> {
     let options: HttpOptions = match spec.options.parse() {
@@ -33,7 +51,8 @@ pub(super) fn check(spec: &SourceSpec) -> Vec<Diagnostic> {
     problems
         .into_iter()
         .map(|problem| {
-            let diagnostic = Diagnostic::new(problem.message, spec.options.span_of(problem.key));
+            let mut diagnostic = Diagnostic::new(problem.message, spec.options.span_of(problem.key));
+            diagnostic.is_secret = problem.is_secret;
             match problem.help {
                 Some(help) => diagnostic.with_help(help),
                 None => diagnostic,
@@ -63,16 +82,15 @@ fn request(options: &HttpOptions, problems: &mut Vec<Problem>) {
             problems.push(Problem::new("headers", format!("{name:?} is not a header name")));
         } else if RESERVED_HEADERS.contains(&lower.as_str()) {
             problems.push(Problem::new("headers", format!("header `{name}` is set by the connector")));
-        } else if matches!(lower.as_str(), "authorization" | "proxy-authorization" | "cookie" | "x-api-key") {
-            problems.push(
-                Problem::new(
+        } else if SECRET_HEADERS.contains(&lower.as_str()) {
+            problems.push(Problem {
+                is_secret: true,
+                ..Problem::new(
                     "headers",
                     format!("header `{name}` is a secret, and a secret does not stand in the configuration"),
                 )
-                .with_help(format!(
-                    "write auth = {{ header = {{ name = \"{name}\", value = {{ env = \"NAME\" }} }} }}"
-                )),
-            );
+                .with_help(format!("write auth = {{ header = {{ name = \"{name}\", value = {{ env = \"NAME\" }} }} }}"))
+            });
         }
         if HeaderValue::from_str(value).is_err() {
             problems.push(Problem::new(

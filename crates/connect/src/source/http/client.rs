@@ -127,14 +127,16 @@ impl Client {
         Err(Error::new(
             ErrorKind::Server,
             "follow redirect",
-            format!("more than {REDIRECTS_MAX} redirects, the last to {target}"),
+            format!("more than {REDIRECTS_MAX} redirects, the last to {}", status::without_query(&target)),
         ))
     }
 
     /// The path and query on our own origin that `location`, seen on the answer to `target`, stands for.
     pub(super) fn resolve(&self, target: &str, location: &str) -> Result<String, String> {
-        let base = self.origin.join(target).map_err(|error| format!("{target:?}: {error}"))?;
-        let url = base.join(location).map_err(|error| format!("{location:?} is not a URL: {error}"))?;
+        let base = self.origin.join(target).map_err(|error| format!("{:?}: {error}", status::without_query(target)))?;
+        let url = base
+            .join(location)
+            .map_err(|error| format!("{:?} is not a URL: {error}", status::without_query(location)))?;
         if url.origin() != self.origin.origin() {
             return Err(format!("it leads to another origin, {}", url.origin().ascii_serialization()));
         }
@@ -144,15 +146,17 @@ impl Client {
 
     fn redirect(&self, answer: &Answer, target: &str) -> Result<String> {
         let refuse = |message: String| Error::new(ErrorKind::Server, "follow redirect", message);
-        let status = answer.status;
+        let code = answer.status;
         let location = answer.headers.get(LOCATION).and_then(|value| value.to_str().ok());
-        let location = location.ok_or_else(|| refuse(format!("{status} for {target} without a usable Location")))?;
-        if !self.template.is_idempotent() && !matches!(status.as_u16(), 307 | 308) {
-            return Err(refuse(format!("{status} for a POST to {target} would turn it into a GET of {location:?}"))
+        let shown = status::without_query(target);
+        let location = location.ok_or_else(|| refuse(format!("{code} for {shown} without a usable Location")))?;
+        if !self.template.is_idempotent() && !matches!(code.as_u16(), 307 | 308) {
+            let location = status::without_query(location);
+            return Err(refuse(format!("{code} for a POST to {shown} would turn it into a GET of {location:?}"))
                 .with_hint("set `path` to where the request is meant to go"));
         }
         self.resolve(target, location).map_err(|problem| {
-            refuse(format!("{status} for {target}: {problem}")).with_hint(
+            refuse(format!("{code} for {shown}: {problem}")).with_hint(
                 "only redirects to the same scheme, host and port are followed; configure the other server as a source",
             )
         })
@@ -194,7 +198,7 @@ impl Client {
     fn uri(&mut self, target: &str) -> Result<Uri> {
         if self.last_target.0 != target {
             let uri = target.parse().map_err(|error: http::uri::InvalidUri| {
-                let message = format!("{target:?} cannot be requested");
+                let message = format!("{:?} cannot be requested", status::without_query(target));
                 Error::new(ErrorKind::Data, "assemble request", message).with_cause(error)
             })?;
             self.last_target = (target.to_owned(), uri);

@@ -22,11 +22,13 @@ pub(super) struct Problem {
     pub(super) key: &'static str,
     pub(super) message: String,
     pub(super) help: Option<String>,
+    /// What stands in the text there is a secret.
+    pub(super) is_secret: bool,
 }
 
 impl Problem {
     pub(super) fn new(key: &'static str, message: impl Into<String>) -> Self {
-        Self { key, message: message.into(), help: None }
+        Self { key, message: message.into(), help: None, is_secret: false }
     }
 
     pub(super) fn with_help(mut self, help: impl Into<String>) -> Self {

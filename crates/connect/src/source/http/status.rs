@@ -28,7 +28,7 @@ pub(super) fn refusal(answer: &Answer, target: &str, now: Timestamp) -> Error {
         }
         _ => (ErrorKind::Server, None),
     };
-    let mut message = format!("{} {target} answered {status}", "the request for");
+    let mut message = format!("the request for {} answered {status}", without_query(target));
     let excerpt = excerpt(answer);
     if !excerpt.is_empty() {
         message.push_str(&format!(": {excerpt}"));
@@ -44,6 +44,11 @@ pub(super) fn refusal(answer: &Answer, target: &str, now: Timestamp) -> Error {
         Some(delay) => error.with_retry_after(delay),
         None => error,
     }
+}
+
+/// A path or URL without its query, for messages: APIs take keys and tokens there.
+pub(super) fn without_query(target: &str) -> &str {
+    target.split('?').next().unwrap_or(target)
 }
 
 fn is_plaintext_on_tls(answer: &Answer) -> bool {
