@@ -76,7 +76,7 @@ pub(super) fn explain(error: &toml_edit::de::Error, place: Option<Range<usize>>)
         words = words.replace(of_program, of_people);
     }
     let mut diagnostic = Diagnostic::new(words, span);
-    diagnostic.is_secret = message.starts_with(super::value::LITERAL_SECRET);
+    diagnostic.is_secret = message.contains(super::value::SECRET_FORMS);
     diagnostic
 }
 

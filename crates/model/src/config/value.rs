@@ -138,8 +138,9 @@ impl fmt::Debug for SecretReference {
 }
 
 /// How the refusal of a secret in the text begins.
-pub(super) const LITERAL_SECRET: &str = "a secret does not stand in the configuration";
-const SECRET_FORMS: &str =
+const LITERAL_SECRET: &str = "a secret does not stand in the configuration";
+/// How a secret is written; stands in each refusal of one.
+pub(super) const SECRET_FORMS: &str =
     "write { env = \"NAME\" } or { file = \"PATH\" }; a secret in the file itself needs { literal = \"…\" }";
 
 impl<'de> Deserialize<'de> for SecretReference {
@@ -157,11 +158,31 @@ impl<'de> Deserialize<'de> for SecretReference {
                 Err(E::custom(format!("{LITERAL_SECRET}: {SECRET_FORMS}")))
             }
 
+            // Without these, the reader's own refusal would repeat the value.
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<SecretReference, E> {
+                self.visit_str("")
+            }
+
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<SecretReference, E> {
+                self.visit_str("")
+            }
+
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<SecretReference, E> {
+                self.visit_str("")
+            }
+
+            fn visit_bool<E: de::Error>(self, _: bool) -> Result<SecretReference, E> {
+                self.visit_str("")
+            }
+
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SecretReference, A::Error> {
-                let entry = map.next_entry::<String, String>()?;
-                let Some((form, value)) = entry else {
+                let Some(form) = map.next_key::<String>()? else {
                     return Err(de::Error::custom(format!("an empty reference to a secret: {SECRET_FORMS}")));
                 };
+                // The reader's own words would repeat the value.
+                let value = map.next_value::<String>().map_err(|_| {
+                    de::Error::custom(format!("the `{form}` of a secret is not text in quotes: {SECRET_FORMS}"))
+                })?;
                 if map.next_key::<String>()?.is_some() {
                     return Err(de::Error::custom(format!("a reference to a secret has one key: {SECRET_FORMS}")));
                 }
@@ -222,6 +243,29 @@ mod tests {
     #[test]
     fn a_literal_secret_is_not_shown() {
         assert!(!format!("{:?}", SecretReference::Literal("hunter2".into())).contains("hunter2"));
+    }
+
+    #[test]
+    fn no_refusal_of_a_secret_repeats_it() {
+        #[derive(Debug, Deserialize)]
+        struct Holder {
+            #[allow(dead_code)]
+            password: SecretReference,
+        }
+        for secret in [
+            "\"770077\"",
+            "770077",
+            "770.077",
+            "{ literal = 770077 }",
+            "{ env = 770077 }",
+            "{ pass = \"770077\" }",
+            "[770077]",
+        ] {
+            let error = toml_edit::de::from_str::<Holder>(&format!("password = {secret}")).unwrap_err();
+            let diagnostic = super::super::diagnostic::explain(&error, None);
+            assert!(diagnostic.is_secret, "{secret}: {diagnostic:?}");
+            assert!(!format!("{diagnostic:?}").contains("770"), "{secret}: {diagnostic:?}");
+        }
     }
 
     proptest! {
