@@ -56,3 +56,21 @@ async fn the_connection_is_kept_and_replaced_when_closed() {
     let connections: Vec<usize> = server.seen().iter().map(|seen| seen.connection).collect();
     assert_eq!(connections, [1, 1, 1, 2]);
 }
+
+#[tokio::test]
+async fn sequences_and_tabs_are_read_by_their_media_type() {
+    let server = Server::start(|seen| match seen.target.as_str() {
+        "/seq" => answer(200, &[("Content-Type", "application/json-seq")], "\x1e{\"a\":1}\n\x1e{\"a\":2}\n"),
+        _ => answer(200, &[("Content-Type", "text/tab-separated-values; charset=utf-8")], "a\tb\n1,5\tx\n2\ty\n"),
+    })
+    .await;
+    for (path, columns) in [("/seq", 1), ("/tabs", 2)] {
+        let mut output = Collected::default();
+        open(server.port, &format!("path = \"{path}\"")).read(None, &mut output).await.unwrap();
+        assert_eq!(
+            (output.rows(), output.batches[0].num_columns(), output.quarantine.len()),
+            (2, columns, 0),
+            "{path}"
+        );
+    }
+}

@@ -71,6 +71,8 @@ pub fn decode_lines(body: &[u8], settings: &Settings, sink: &mut Sink<'_>) -> Re
     let mut rows = Rows::new(settings, sink);
     for (index, line) in body.split(|byte| *byte == b'\n').enumerate() {
         let number = index as u64 + 1;
+        // A JSON text sequence (RFC 7464) begins each with a record separator.
+        let line = line.strip_prefix(b"\x1e").unwrap_or(line);
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }

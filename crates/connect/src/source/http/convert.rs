@@ -87,7 +87,8 @@ impl Conversion {
         if self.status == StatusCode::NO_CONTENT {
             return Ok(Converted::default());
         }
-        let format = plan.format(self.content_type.as_ref().and_then(|value| value.to_str().ok()), &body)?;
+        let content_type = self.content_type.as_ref().and_then(|value| value.to_str().ok());
+        let format = plan.format(content_type, &body)?;
         if body.iter().all(u8::is_ascii_whitespace) {
             // No lines are no rows; no JSON value is an answer that went missing.
             if format == Format::Json {
@@ -112,7 +113,7 @@ impl Conversion {
             },
             None => None,
         };
-        let summary = format::decode(format, &body, &plan.settings, sink)?;
+        let summary = format::decode(format, &body, &plan.settings_for(content_type), sink)?;
         Ok(Converted { rows: summary.rows, given: summary.rows, cursor: server_cursor.or(summary.cursor), token })
     }
 }

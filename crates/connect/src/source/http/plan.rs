@@ -1,5 +1,6 @@
 //! The options of a source, worked out once: what is asked for, how the answer is read, where the next read begins.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use super::paging::PagingPlan;
 use super::position::HttpPosition;
 use super::request::with_parameter;
 use crate::format::{ColumnType, Cursor, Format, RowPath, Settings};
+
+const TAB_SEPARATED: &str = "text/tab-separated-values";
 
 /// What is wrong with an option.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +51,7 @@ pub(super) struct Plan {
     pub(super) cursor_value: Option<RowPath>,
     pub(super) fingerprint: Fingerprint,
     target: String,
+    has_delimiter: bool,
     cursor: Option<CursorOption>,
     format: FormatOption,
 }
@@ -98,6 +102,7 @@ impl Plan {
             cursor_value: path("cursor", &options.cursor.as_ref().and_then(|cursor| cursor.value.clone()))?,
             fingerprint: Fingerprint::new(spec, options),
             target,
+            has_delimiter: options.delimiter.is_some(),
             cursor: options.cursor.clone(),
             format: options.format,
         })
@@ -164,6 +169,16 @@ impl Plan {
             position: position.cursor.is_some().then(|| position.to_position(&self.fingerprint)),
             ..ReadEnd::default()
         })
+    }
+
+    /// The settings for a body: tab-separated values, where the answer says so and no delimiter is configured.
+    pub(super) fn settings_for(&self, content_type: Option<&str>) -> Cow<'_, Settings> {
+        let is_tabs =
+            |text: &str| text.get(..TAB_SEPARATED.len()).is_some_and(|media| media.eq_ignore_ascii_case(TAB_SEPARATED));
+        if self.has_delimiter || !content_type.is_some_and(is_tabs) {
+            return Cow::Borrowed(&self.settings);
+        }
+        Cow::Owned(Settings { csv_delimiter: b'\t', ..Settings::clone(&self.settings) })
     }
 
     /// The format of a body.
