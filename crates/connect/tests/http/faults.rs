@@ -232,3 +232,20 @@ async fn a_query_is_in_no_message() {
         assert!(!format!("{error:?} {}", error.chain()).contains("hunter2"), "{error:?}");
     }
 }
+
+#[tokio::test]
+async fn a_broken_http_2_connection_is_not_called_a_stranger() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // Empty settings (RFC 9113, section 6.5), and the end once a request has come.
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"\0\0\0\x04\0\0\0\0\0").await;
+            let mut bytes = [0; 512];
+            let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut bytes).await;
+            let _ = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
+        }
+    });
+    let error = failure(open(port, "http2 = true")).await;
+    assert_eq!(error.kind(), ErrorKind::Disconnected, "{error:?}");
+}

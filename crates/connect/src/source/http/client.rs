@@ -213,7 +213,14 @@ impl Client {
             return tls
                 .explain(std::io::Error::new(std::io::ErrorKind::InvalidData, inner), connection.observed().first());
         }
-        status::failure(failure, connection.observed(), self.idle_timeout, self.tls.is_some(), self.body_max)
+        status::failure(
+            failure,
+            connection.observed(),
+            self.idle_timeout,
+            self.tls.is_some(),
+            connection.is_http2(),
+            self.body_max,
+        )
     }
 }
 

@@ -79,7 +79,14 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 }
 
 /// The error that a missing or broken answer means.
-pub(super) fn failure(failure: Failure, observed: &Observed, silence: Duration, tls: bool, body_max: u64) -> Error {
+pub(super) fn failure(
+    failure: Failure,
+    observed: &Observed,
+    silence: Duration,
+    tls: bool,
+    http2: bool,
+    body_max: u64,
+) -> Error {
     match failure {
         Failure::TooLarge => Error::new(ErrorKind::Limit, "read", format!("the body is larger than {body_max} bytes"))
             .with_hint("raise `max_body`, or read less at a time with `pagination` or `cursor`"),
@@ -88,13 +95,15 @@ pub(super) fn failure(failure: Failure, observed: &Observed, silence: Duration, 
             Error::new(ErrorKind::Timeout, "read", format!("{what} for {silence:?}"))
                 .with_hint("the server accepts connections and is silent; raise `idle_timeout` if it is only slow")
         }
-        Failure::Broken { error, answered } => broken(error, answered, observed, tls),
+        Failure::Broken { error, answered } => broken(error, answered, observed, tls, http2),
     }
 }
 
-fn broken(error: Option<hyper::Error>, answered: bool, observed: &Observed, tls: bool) -> Error {
+fn broken(error: Option<hyper::Error>, answered: bool, observed: &Observed, tls: bool, http2: bool) -> Error {
     let first = observed.first();
-    let stranger = !tls && !first.is_empty() && !first.starts_with(b"HTTP/");
+    // HTTP/2 begins with its settings, not with a status line.
+    let familiar = if http2 { sniff::describe(first) == Some("HTTP/2 settings") } else { first.starts_with(b"HTTP/") };
+    let stranger = !tls && !first.is_empty() && !familiar;
     let is_parse = error.as_ref().is_some_and(hyper::Error::is_parse);
     if stranger || is_parse {
         let what = match sniff::describe(first) {
