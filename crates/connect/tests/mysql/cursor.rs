@@ -318,6 +318,15 @@ async fn a_position_of_another_table_or_query_is_refused() {
     assert!(read(&mut open(&query(&select.replace(' ', "  "))), end.position.as_ref()).await.is_ok());
 }
 
+#[tokio::test]
+async fn json_is_no_cursor() {
+    let table = fresh("json");
+    server().sql(&format!("CREATE TABLE {table} (id bigint primary key, j json not null)")).unwrap();
+    let error = failure(&mut open(&format!("table = \"{table}\"\ncursor = \"j\"\nkey = [\"id\"]"))).await;
+    assert_eq!(error.kind(), ErrorKind::Configuration, "{error:?}");
+    assert!(error.message().contains("is JSON"), "{error:?}");
+}
+
 #[test]
 fn options_that_do_nothing_are_refused() {
     let found = problems("table = \"t\"\ncolumns = { id = \"text\" }");
@@ -327,16 +336,15 @@ fn options_that_do_nothing_are_refused() {
 }
 
 #[test]
-fn a_table_that_is_read_whole_replaces_and_knows_no_duplicates() {
+fn a_table_that_is_read_whole_replaces() {
     use portolan_model::catalog::WriteMode;
     let check = |options: &str| {
         let spec = spec(3306, options);
-        (MySql.default_mode(&spec), MySql.item_key(&spec))
+        MySql.default_mode(&spec)
     };
-    let key = vec!["id".to_owned()];
-    assert_eq!(check("table = \"t\"\nkey = [\"id\"]"), (WriteMode::Replace, Vec::new()));
-    assert_eq!(check("table = \"t\"\nkey = [\"id\"]\nmode = \"append\""), (WriteMode::Replace, key.clone()));
-    assert_eq!(check("table = \"t\"\nkey = [\"id\"]\ncursor = \"id\""), (WriteMode::Append, key));
+    assert_eq!(check("table = \"t\"\nkey = [\"id\"]"), WriteMode::Replace);
+    assert_eq!(check("table = \"t\"\nkey = [\"id\"]\nmode = \"append\""), WriteMode::Replace);
+    assert_eq!(check("table = \"t\"\nkey = [\"id\"]\ncursor = \"id\""), WriteMode::Append);
 }
 
 #[test]

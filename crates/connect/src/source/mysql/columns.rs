@@ -37,7 +37,7 @@ impl Column {
         self.has(column_flag::UNSIGNED)
     }
 
-    fn is_json(&self) -> bool {
+    pub(super) fn is_json(&self) -> bool {
         self.column_type == t::JSON || self.extended_type.as_deref() == Some("json")
     }
 

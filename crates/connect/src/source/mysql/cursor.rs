@@ -94,6 +94,10 @@ impl CursorKind {
         if column.is_bits() {
             return refused("a BIT field");
         }
+        // MariaDB's is text with a mark.
+        if column.is_json() {
+            return refused("JSON");
+        }
         Ok(match field_of(column, TimeAs::Microseconds).data_type() {
             _ if column.is_time() => Self::Time,
             DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => Self::Integer,
@@ -105,7 +109,6 @@ impl CursorKind {
             DataType::Float32 => Self::Float,
             DataType::Date32 => Self::Date,
             DataType::Timestamp(TimeUnit::Microsecond, _) => Self::DateTime,
-            DataType::Utf8 if column.column_type == column_type::JSON => return refused("JSON"),
             DataType::Utf8 => Self::Text,
             DataType::Binary if column.column_type != column_type::GEOMETRY => Self::Bytes,
             _ => return refused("of a type without an order"),
