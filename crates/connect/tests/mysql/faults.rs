@@ -98,6 +98,23 @@ async fn a_read_that_is_dropped_leaves_no_query_behind() {
     assert_eq!(read(&mut source, None).await.unwrap().0.rows(), 400_000);
 }
 
+#[test]
+fn a_program_that_stops_after_close_leaves_no_query_behind() {
+    let marker = fresh("marker");
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let first = runtime();
+    first.block_on(async {
+        let mut source = open(&format!("query = \"select '{marker}', sleep(60) from seq_1_to_10\""));
+        source.prepare().await.unwrap();
+        let mut recorder = Recorder::default();
+        let given_up = tokio::time::timeout(Duration::from_millis(500), source.read(None, &mut recorder)).await;
+        assert!(given_up.is_err() && !connection_ids(&marker).is_empty());
+        source.close().await;
+    });
+    drop(first);
+    runtime().block_on(until("the query that was given up ends", || connection_ids(&marker).is_empty()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_server_times_out_and_its_query_is_ended() {
     let marker = fresh("marker");

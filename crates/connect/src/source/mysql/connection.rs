@@ -2,11 +2,13 @@
 //!
 //! Promise: every answer is bounded; a session is the same whatever the server's defaults are.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use portolan_model::source::Secret;
 use portolan_model::{Error, ErrorKind, Result};
+use tokio::task::JoinHandle;
 
 use super::cursor::Parameter;
 use super::error::Subject;
@@ -71,6 +73,8 @@ pub(super) struct Connection {
     /// What the login has settled.
     pub(super) session: Session,
     endpoint: Arc<Endpoint>,
+    /// The server has ended the latest statement with an error of its own.
+    is_refused: AtomicBool,
 }
 
 impl Connection {
@@ -82,7 +86,7 @@ impl Connection {
         let mut greeted = false;
         let session = async {
             let session = handshake::log_in(socket, endpoint, &mut greeted).await?;
-            let mut connection = Self { session, endpoint: endpoint.clone() };
+            let mut connection = Self { session, endpoint: endpoint.clone(), is_refused: AtomicBool::new(false) };
             for statement in SESSION {
                 connection.query(statement).await?;
             }
@@ -192,6 +196,11 @@ impl Connection {
         self.definitions(count).await
     }
 
+    /// Whether the server has ended a statement with an error of its own: nothing runs there any more.
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_refused.load(Ordering::Relaxed)
+    }
+
     /// What has been received of the rows.
     pub(super) fn next_row(&mut self) -> Result<Step<'_>> {
         match self.session.packets.locate()? {
@@ -240,6 +249,7 @@ impl Connection {
     }
 
     fn refusal(&self, operation: &'static str, packet: &[u8]) -> Error {
+        self.is_refused.store(true, Ordering::Relaxed);
         handshake::refusal(&self.endpoint.subject, operation, packet)
     }
 
@@ -293,11 +303,37 @@ pub(super) struct KillGuard {
     endpoint: Arc<Endpoint>,
     thread_id: u32,
     is_armed: bool,
+    kills: Kills,
+}
+
+/// The ends of statements that are under way, so that a program that stops does not leave before them.
+#[derive(Clone, Default)]
+pub(super) struct Kills(Arc<Mutex<Vec<JoinHandle<()>>>>);
+
+impl Kills {
+    fn add(&self, kill: JoinHandle<()>) {
+        let mut kills = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kills.retain(|kill| !kill.is_finished());
+        kills.push(kill);
+    }
+
+    /// Waits until they have been sent, as long as `patience` allows.
+    pub(super) async fn finish(&self, patience: Duration) {
+        let kills = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let ended = async {
+            for kill in kills {
+                // A task that failed has said so already.
+                let _ = kill.await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, ended).await;
+    }
 }
 
 impl KillGuard {
-    pub(super) fn new(connection: &Connection) -> Self {
-        Self { endpoint: connection.endpoint.clone(), thread_id: connection.session.thread_id, is_armed: true }
+    pub(super) fn new(connection: &Connection, kills: &Kills) -> Self {
+        let (endpoint, thread_id) = (connection.endpoint.clone(), connection.session.thread_id);
+        Self { endpoint, thread_id, is_armed: true, kills: kills.clone() }
     }
 
     /// The statement has ended by itself.
@@ -313,7 +349,7 @@ impl Drop for KillGuard {
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (endpoint, thread_id) = (self.endpoint.clone(), self.thread_id);
-            runtime.spawn(async move {
+            let kill = runtime.spawn(async move {
                 // One's own connections may be killed without a privilege. A failure means that the server or the
                 // statement is gone already.
                 if let Ok(mut connection) = Connection::open(&endpoint).await {
@@ -321,6 +357,7 @@ impl Drop for KillGuard {
                     connection.close().await;
                 }
             });
+            self.kills.add(kill);
         }
     }
 }

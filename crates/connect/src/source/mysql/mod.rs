@@ -78,14 +78,6 @@ impl Connector for MySql {
         }
     }
 
-    fn item_key(&self, spec: &SourceSpec) -> Vec<String> {
-        // Where each round replaces the rows, what was stored before is no duplicate.
-        match spec.mode.unwrap_or_else(|| self.default_mode(spec)) {
-            WriteMode::Append => spec.key.clone(),
-            WriteMode::Replace => Vec::new(),
-        }
-    }
-
     fn open(&self, spec: &SourceSpec, environment: &Environment) -> Result<Box<dyn Source>> {
         let refused =
             |message: String| Error::new(ErrorKind::Configuration, "open source", message).with_source(&spec.name);
@@ -116,6 +108,7 @@ impl Connector for MySql {
                 key: spec.key.clone(),
             },
             ready: None,
+            kills: connection::Kills::default(),
         }))
     }
 }

@@ -12,7 +12,7 @@ use portolan_model::{Error, ErrorKind, Position, Result, Retry};
 use serde_json::{Map, Value, json};
 
 use super::columns::TimeAs;
-use super::connection::{Connection, Endpoint, KillGuard, PreparedStatement, Step};
+use super::connection::{Connection, Endpoint, KillGuard, Kills, PreparedStatement, Step};
 use super::cursor::{CursorKind, LateWindow, Parameter};
 use super::decode::{Problem, RowDecoder};
 use super::statement::{From, Relation, Statement};
@@ -41,6 +41,7 @@ pub(super) struct MySqlSource {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) settings: Settings,
     pub(super) ready: Option<Ready>,
+    pub(super) kills: Kills,
 }
 
 /// A connection with what has been prepared on it.
@@ -347,12 +348,12 @@ impl Source for MySqlSource {
         let Some(mut ready) = self.ready.take() else {
             return Err(self.named(Error::new(ErrorKind::Internal, "read rows", "prepared without a connection")));
         };
-        let mut guard = KillGuard::new(&ready.connection);
+        let mut guard = KillGuard::new(&ready.connection, &self.kills);
         let result = self.read_rows(&mut ready, from, output).await;
         match &result {
             Ok(_) => guard.disarm(),
             // The server has ended it itself, and after a restart the number may be another connection's.
-            Err(error) if error.kind() == ErrorKind::Disconnected => guard.disarm(),
+            Err(error) if error.kind() == ErrorKind::Disconnected || ready.connection.is_refused() => guard.disarm(),
             Err(_) => {}
         }
         let end = result?;
@@ -388,6 +389,7 @@ impl Source for MySqlSource {
         if let Some(ready) = self.ready.take() {
             ready.connection.close().await;
         }
+        self.kills.finish(self.endpoint.connect_timeout).await;
     }
 }
 
