@@ -8,7 +8,7 @@ pub(crate) fn parse_i128(text: &[u8], precision: u8, scale: u8) -> Option<i128> 
     let (is_negative, digits) = sign(text);
     let mut value: i128 = 0;
     let mut after_point: Option<u8> = None;
-    if digits.is_empty() {
+    if !digits.iter().any(u8::is_ascii_digit) {
         return None;
     }
     for byte in digits {
@@ -37,7 +37,7 @@ pub(crate) fn parse_i256(text: &[u8], precision: u8, scale: u8) -> Option<i256> 
         None => (digits, &[][..]),
     };
     let missing = usize::from(scale).checked_sub(part.len())?;
-    if digits.is_empty() || !whole.iter().chain(part).all(u8::is_ascii_digit) {
+    if (whole.is_empty() && part.is_empty()) || !whole.iter().chain(part).all(u8::is_ascii_digit) {
         return None;
     }
     let significant = whole.iter().chain(part).copied().skip_while(|byte| *byte == b'0');
@@ -70,14 +70,14 @@ mod tests {
         assert_eq!(parse_i128(format!("-{nines}").as_bytes(), 38, 0), format!("-{nines}").parse().ok());
         assert_eq!(parse_i128(b"-0.50", 12, 4), Some(-5_000));
         assert_eq!(parse_i128(b"00012.3", 12, 1), Some(123));
-        for bad in ["", "-", "1.23", "1e3", "1..2", "abc", "12345"] {
+        for bad in ["", "-", ".", "1.23", "1e3", "1..2", "abc", "12345"] {
             assert_eq!(parse_i128(bad.as_bytes(), 4, 1), None, "{bad}");
         }
         let wide = format!("-{}.{}", "9".repeat(35), "9".repeat(30));
         let expected = i256::from_string(&wide.replace('.', "")).unwrap();
         assert_eq!(parse_i256(wide.as_bytes(), 65, 30), Some(expected));
         for bad in ["", "-", "1.2e", "1.2.3", "."] {
-            let _ = parse_i256(bad.as_bytes(), 65, 30);
+            assert_eq!(parse_i256(bad.as_bytes(), 65, 30), None, "{bad}");
         }
         assert_eq!(parse_i256(b"0.000", 65, 30), Some(i256::ZERO));
     }
