@@ -127,7 +127,8 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Whether trying the same again later can succeed.
+/// Whether trying the same again later can succeed by itself: for people. Rounds and probes try again after either, since
+/// what somebody has to change is changed elsewhere and seen by trying alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
     /// It may succeed by itself.
