@@ -1,16 +1,15 @@
 //! The sole place that joins concrete parts: configuration file → connectors → slots → lake.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portolan_connect::Registry;
 use portolan_connect::transport::SystemSecrets;
-use portolan_model::catalog::{Catalog, SourceStatus};
+use portolan_model::catalog::Catalog;
 use portolan_model::clock::SystemClock;
 use portolan_model::config::{Configuration, ConnectorSet, Diagnostic, SourceSpec};
 use portolan_model::source::Environment;
-use portolan_model::{Error, ErrorKind, Position, Result, SourceName};
+use portolan_model::{Error, ErrorKind, Result};
 use portolan_rounds::slot::Slot;
 
 /// A configuration file that has been read.
@@ -69,12 +68,10 @@ pub(crate) fn environment(folder: &Path) -> Environment {
     Environment { clock: Arc::new(SystemClock::new()), secrets: Arc::new(SystemSecrets::new(folder)) }
 }
 
-/// Opens the sources. Touches no network.
+/// Opens the sources at their start. Touches no network and no lake.
 pub(crate) fn open_slots<'a>(
     specs: impl IntoIterator<Item = &'a SourceSpec>,
     environment: &Environment,
-    positions: &BTreeMap<SourceName, Position>,
-    statuses: &BTreeMap<SourceName, SourceStatus>,
 ) -> Result<Vec<Slot>> {
     specs
         .into_iter()
@@ -83,17 +80,18 @@ pub(crate) fn open_slots<'a>(
                 let message = format!("no connector for protocol `{}`", spec.protocol);
                 Error::new(ErrorKind::Configuration, "open source", message).with_source(&spec.name)
             })?;
-            let mut slot = Slot::open(spec, connector, environment, positions.get(&spec.name).cloned())
-                .map_err(|error| if error.source_name().is_none() { error.with_source(&spec.name) } else { error })?;
-            slot.restore(statuses);
-            Ok(slot)
+            Slot::open(spec, connector, environment, None)
+                .map_err(|error| if error.source_name().is_none() { error.with_source(&spec.name) } else { error })
         })
         .collect()
 }
 
-/// Committed positions and stored states of a lake.
-pub(crate) async fn restored(
-    catalog: &dyn Catalog,
-) -> Result<(BTreeMap<SourceName, Position>, BTreeMap<SourceName, SourceStatus>)> {
-    Ok((catalog.positions().await?, catalog.statuses().await?))
+/// Lets the sources go on from what a lake holds.
+pub(crate) async fn restore<'a>(slots: impl Iterator<Item = &'a mut Slot>, catalog: &dyn Catalog) -> Result<()> {
+    let (mut positions, statuses) = (catalog.positions().await?, catalog.statuses().await?);
+    for slot in slots {
+        slot.position = positions.remove(&slot.name);
+        slot.restore(&statuses);
+    }
+    Ok(())
 }

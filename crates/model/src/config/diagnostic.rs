@@ -15,6 +15,8 @@ pub struct Diagnostic {
     pub help: Option<String>,
     /// The marked text is a secret: it is not to be shown.
     pub is_secret: bool,
+    /// The text is not TOML: what is a value in it, and what a secret, cannot be told.
+    pub is_syntax: bool,
     /// A second place that belongs to the problem, with what stands beside it.
     pub related: Option<Box<(Range<usize>, String)>>,
 }
@@ -22,13 +24,28 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// A problem at `span`.
     pub fn new(message: impl Into<String>, span: Option<Range<usize>>) -> Self {
-        Self { message: message.into(), span, label: None, help: None, is_secret: false, related: None }
+        Self {
+            message: message.into(),
+            span,
+            label: None,
+            help: None,
+            is_secret: false,
+            is_syntax: false,
+            related: None,
+        }
     }
 
     /// Adds what stands beside the marked text.
     #[must_use]
     pub fn with_label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
+        self
+    }
+
+    /// Says that the text is not TOML.
+    #[must_use]
+    pub fn of_syntax(mut self) -> Self {
+        self.is_syntax = true;
         self
     }
 

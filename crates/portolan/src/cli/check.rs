@@ -40,9 +40,8 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
         }
     };
     let environment = wiring::environment(&loaded.folder);
-    let none = Default::default();
     // Opening reads secrets and certificates: what is missing is found before the first round.
-    let mut slots = wiring::open_slots(&configuration.sources, &environment, &none, &Default::default())?;
+    let mut slots = wiring::open_slots(&configuration.sources, &environment)?;
     if !arguments.connect {
         if arguments.json {
             super::print_line("[]")?;

@@ -10,7 +10,9 @@ use std::time::Duration;
 use anyhow::Context;
 use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
+use portolan_lake::LakeReader;
 use portolan_model::port::{PortClass, service_name};
+use portolan_model::{Error, ErrorKind};
 use portolan_rounds::coordinator::{Event, Observer};
 use tokio::sync::watch;
 
@@ -25,23 +27,49 @@ pub(crate) struct Arguments {
     /// How long to collect.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// Folder for the configuration and the lake; a lake from an earlier demo in it is replaced.
+    /// Folder for the configuration and the lake: an empty one, or that of an earlier demo, which is replaced.
     #[arg(long, value_name = "FOLDER", default_value = "portolan-demo")]
     folder: PathBuf,
 }
 
-/// Runs the tour.
+/// The file that tells a demo's folder from any other.
+const MARKER: &str = ".portolan-demo";
+
+/// Runs the tour, or as much of it as there is time for until it is asked to stop: what it has started ends with it.
 pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Stop> {
+    let (stop_sender, stop) = watch::channel(false);
+    let signals = super::run::stop_signals()?;
+    let ends = tokio::spawn(async move {
+        signals.await;
+        // Nobody listens any more only when the tour has ended.
+        let _ = stop_sender.send(true);
+        std::future::pending::<()>().await;
+    });
+    let result = tour(arguments, stop.clone()).await;
+    ends.abort();
+    if *stop.borrow() {
+        say("Stopped.")?;
+    }
+    result
+}
+
+async fn tour(arguments: Arguments, stop: watch::Receiver<bool>) -> Result<Exit, Stop> {
     let folder = prepare_folder(&arguments.folder)?;
     say("Starting a sample server on loopback …")?;
     let sample = server::start().await?;
     let database = start_database(&folder).await?;
+    if *stop.borrow() {
+        return Ok(Exit::Success);
+    }
     let config = folder.join("portolan.toml");
     std::fs::write(&config, configuration(&sample, database.as_ref()))
         .with_context(|| format!("failed to write {}", config.display()))?;
     let (configuration, base) = super::configuration(&config)?;
     show_ports(&configuration, database.is_some())?;
-    collect(&configuration, &base, arguments.seconds).await?;
+    collect(&configuration, &base, arguments.seconds, stop.clone()).await?;
+    if *stop.borrow() {
+        return Ok(Exit::Success);
+    }
     show_rounds(&configuration.lake.path, database.is_some()).await?;
     say(format_args!(
         "\nOn your own server:\n  describe its ports in portolan.toml (docs/getting-started.md; {config} is one),\n  \
@@ -61,15 +89,32 @@ fn say(text: impl std::fmt::Display) -> std::io::Result<()> {
     super::print_line(text)
 }
 
-/// Makes the folder; removes only what a demo before this one made.
-fn prepare_folder(folder: &Path) -> anyhow::Result<PathBuf> {
+/// Makes the folder; removes only what a demo before this one made, and not while somebody collects into it.
+fn prepare_folder(folder: &Path) -> Result<PathBuf, Stop> {
     let context = || format!("failed to make {}", folder.display());
     std::fs::create_dir_all(folder).with_context(context)?;
+    let marker = folder.join(MARKER);
+    let is_empty = std::fs::read_dir(folder).with_context(context)?.next().is_none();
+    if !is_empty && !marker.is_file() {
+        let message = format!("{} holds files that no demo has made", folder.display());
+        return Err(Error::new(ErrorKind::Configuration, "start demo", message)
+            .with_hint("name an empty folder, or one that is not there yet, with --folder")
+            .into());
+    }
+    std::fs::write(&marker, "portolan demo replaces what is in this folder.\n").with_context(context)?;
     let lake = folder.join("lake");
     if lake.join("catalog.sqlite").is_file() {
+        // A lake that was only begun cannot say who collects: nobody does.
+        let collector = LakeReader::open(&lake).and_then(|reader| reader.collector()).unwrap_or_default();
+        if let Some(process) = collector {
+            let message = format!("process {process} collects into {}", lake.display());
+            return Err(Error::new(ErrorKind::Conflict, "start demo", message)
+                .with_hint("end it first, or name another folder with --folder")
+                .into());
+        }
         std::fs::remove_dir_all(&lake).with_context(|| format!("failed to remove {}", lake.display()))?;
     }
-    folder.canonicalize().with_context(context)
+    Ok(folder.canonicalize().with_context(context)?)
 }
 
 async fn start_database(folder: &Path) -> anyhow::Result<Option<database::SampleDatabase>> {
@@ -193,7 +238,12 @@ impl Observer for Progress {
     }
 }
 
-async fn collect(configuration: &portolan_model::config::Configuration, base: &Path, seconds: u64) -> Result<(), Stop> {
+async fn collect(
+    configuration: &portolan_model::config::Configuration,
+    base: &Path,
+    seconds: u64,
+    mut asked: watch::Receiver<bool>,
+) -> Result<(), Stop> {
     say(format_args!("\nCollecting all ports at once, four rounds a second, for {seconds} s"))?;
     let bar = ProgressBar::new(seconds * 10);
     if let Ok(style) = ProgressStyle::with_template("  [{bar:20}] {msg}") {
@@ -203,8 +253,10 @@ async fn collect(configuration: &portolan_model::config::Configuration, base: &P
     let (stop_sender, stop) = watch::channel(false);
     let timer = tokio::spawn(async move {
         for _ in 0..seconds * 10 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            bar.inc(1);
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(100)) => bar.inc(1),
+                _ = asked.changed() => break,
+            }
         }
         // The collector has ended early if nobody listens.
         let _ = stop_sender.send(true);
@@ -252,7 +304,7 @@ const QUERIES: [(&str, &str, bool); 4] = [
 
 #[cfg(feature = "sql")]
 async fn show_rounds(lake: &Path, has_database: bool) -> Result<(), Stop> {
-    use portolan_lake::{At, LakeReader};
+    use portolan_lake::At;
 
     use crate::output::{Options, Target, deliver_stream, format};
     let engine = super::query::engine(256)?;
@@ -279,8 +331,32 @@ async fn show_rounds(lake: &Path, has_database: bool) -> Result<(), Stop> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_somebody_else_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("portolan.toml");
+        std::fs::write(&file, "mine").unwrap();
+        std::fs::create_dir(folder.path().join("lake")).unwrap();
+        std::fs::write(folder.path().join("lake/catalog.sqlite"), "mine").unwrap();
+        assert!(matches!(prepare_folder(folder.path()), Err(Stop::Error(Exit::Usage, _))));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+        assert!(folder.path().join("lake/catalog.sqlite").is_file());
+        assert!(!folder.path().join(MARKER).exists());
+    }
+
+    #[test]
+    fn a_demo_replaces_the_demo_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(prepare_folder(folder.path()).is_ok());
+        std::fs::create_dir(folder.path().join("lake")).unwrap();
+        std::fs::write(folder.path().join("lake/catalog.sqlite"), "").unwrap();
+        assert!(prepare_folder(folder.path()).is_ok());
+        assert!(!folder.path().join("lake").exists());
+    }
 
     #[test]
     fn the_written_configuration_is_right() {

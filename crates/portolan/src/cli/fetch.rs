@@ -1,12 +1,10 @@
 //! `portolan fetch`: one round, now, all ports at once.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_lake::{Lake, LakeReader};
-use portolan_model::catalog::Catalog;
 use portolan_model::config::{Configuration, Consistency, DurationText, RoundSpec, SourceSpec};
 use portolan_model::{Error, ErrorKind, RoundName, SourceName};
 use portolan_rounds::coordinator::{Event, Observer, RoundRunner, Shared};
@@ -75,17 +73,26 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
     }
     let (configuration, folder) = super::configuration(config)?;
     let specs = chosen(&configuration, &arguments.sources)?;
+    let target = arguments.output.clone().map_or(Target::Stdout, Target::File);
+    let results_count = if arguments.sql.is_some() { 1 } else { specs.len() };
+    output::accept(format, &target, results_count)?;
     let environment = wiring::environment(&folder);
     let (fetched, failures) = if arguments.save {
         save(&configuration, &specs, &environment, &arguments).await?
     } else {
-        let positions =
-            if arguments.new { LakeReader::open(&configuration.lake.path)?.positions()? } else { BTreeMap::new() };
-        let slots = wiring::open_slots(specs.iter().copied(), &environment, &positions, &BTreeMap::new())?;
+        let mut slots = wiring::open_slots(specs.iter().copied(), &environment)?;
+        if arguments.new {
+            let mut positions = LakeReader::open(&configuration.lake.path)?.positions()?;
+            slots.iter_mut().for_each(|slot| slot.position = positions.remove(&slot.name));
+        }
         read(slots, &environment, &arguments).await
     };
     for error in &failures {
         show_error(error);
+    }
+    if failures.len() == specs.len() && (arguments.sql.is_some() || !format.several) {
+        // There is nothing that this output could hold.
+        return Ok(Exit::AllFailed);
     }
     let mut results = Vec::with_capacity(fetched.len());
     for Fetched { name, rows } in fetched {
@@ -96,7 +103,6 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
         let (schema, batches) = unify(rows.batches)?;
         results.push(Rows { name: name.to_string(), schema, batches });
     }
-    let target = arguments.output.clone().map_or(Target::Stdout, Target::File);
     match &arguments.sql {
         None => {
             let options = Options { named: true, ..Options::default() };
@@ -155,9 +161,9 @@ async fn save(
     environment: &portolan_model::source::Environment,
     arguments: &Arguments,
 ) -> Result<(Vec<Fetched>, Vec<Error>), Stop> {
+    let mut slots = wiring::open_slots(specs.iter().copied(), environment)?;
     let lake = Arc::new(Lake::open(&configuration.lake, environment.clock.clone())?);
-    let (positions, statuses) = wiring::restored(&*lake as &dyn Catalog).await?;
-    let mut slots = wiring::open_slots(specs.iter().copied(), environment, &positions, &statuses)?;
+    wiring::restore(slots.iter_mut(), &*lake).await?;
     for slot in &mut slots {
         // One round by hand: what came is kept, whoever failed.
         slot.required = false;

@@ -24,7 +24,7 @@ use crate::wiring::{self, Loaded};
 #[command(version, max_term_width = 100, after_long_help = EXAMPLES)]
 pub(crate) struct Cli {
     /// Configuration file.
-    #[arg(long, global = true, env = "PORTOLAN_CONFIG", default_value = "portolan.toml", value_name = "FILE")]
+    #[arg(long, global = true, env = "PORTOLAN_CONFIG", default_value = DEFAULT_CONFIG, value_name = "FILE")]
     config: PathBuf,
     /// How log lines on standard error look.
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
@@ -32,6 +32,9 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// The configuration where none is named.
+const DEFAULT_CONFIG: &str = "portolan.toml";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -142,12 +145,12 @@ fn configuration(path: &Path) -> Result<(Configuration, PathBuf), Stop> {
     }
 }
 
-/// Where the lake is: named, or as the configuration says, or `./lake`.
+/// Where the lake is: named, or as the configuration says, or `./lake` where no configuration was named and none is there.
 fn lake_path(named: Option<&Path>, config: &Path) -> Result<PathBuf, Stop> {
     match named {
         Some(path) => Ok(path.to_path_buf()),
-        None if config.exists() => Ok(configuration(config)?.0.lake.path),
-        None => Ok(PathBuf::from("./lake")),
+        None if config == Path::new(DEFAULT_CONFIG) && !config.exists() => Ok(PathBuf::from("./lake")),
+        None => Ok(configuration(config)?.0.lake.path),
     }
 }
 

@@ -67,8 +67,14 @@ pub(crate) async fn collect(
     stop: watch::Receiver<bool>,
 ) -> Result<(), Stop> {
     let environment = wiring::environment(folder);
+    // What can be wrong with a source is found before the lake is touched and before any round has begun.
+    let mut rounds = Vec::with_capacity(configuration.rounds.len());
+    for round in &configuration.rounds {
+        let specs = configuration.sources.iter().filter(|source| round.sources.contains(&source.name));
+        rounds.push((round.clone(), wiring::open_slots(specs, &environment)?));
+    }
     let lake = Arc::new(Lake::open(&configuration.lake, environment.clock.clone())?);
-    let (positions, statuses) = wiring::restored(&*lake).await?;
+    wiring::restore(rounds.iter_mut().flat_map(|(_, slots)| slots), &*lake).await?;
     let shared = Shared {
         catalog: lake.clone(),
         clock: environment.clock.clone(),
@@ -78,10 +84,8 @@ pub(crate) async fn collect(
         },
     };
     let mut runners = JoinSet::new();
-    for round in &configuration.rounds {
-        let specs = configuration.sources.iter().filter(|source| round.sources.contains(&source.name));
-        let slots = wiring::open_slots(specs, &environment, &positions, &statuses)?;
-        runners.spawn(RoundRunner::new(round.clone(), slots, shared.clone()).run(stop.clone()));
+    for (round, slots) in rounds {
+        runners.spawn(RoundRunner::new(round, slots, shared.clone()).run(stop.clone()));
     }
     tracing::info!(
         lake = %configuration.lake.path.display(),
@@ -107,6 +111,7 @@ async fn maintain(lake: Arc<Lake>, mut stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
         tokio::select! {
             () = tokio::time::sleep(MAINTENANCE_INTERVAL) => {}
+            () = lake.flush_due() => {}
             _ = stop.changed() => return,
         }
         match lake.maintain().await {
@@ -118,7 +123,7 @@ async fn maintain(lake: Arc<Lake>, mut stop: watch::Receiver<bool>) {
 }
 
 /// Ends when the process is asked to stop.
-fn stop_signals() -> std::io::Result<impl Future<Output = ()>> {
+pub(crate) fn stop_signals() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -2,7 +2,8 @@
 //!
 //! Promise: of the values, only the text that a diagnostic marks and that is no secret is shown; every other text in
 //! quotes is blotted out, place for place, whatever its key is called and wherever it stands, and so is a bare value of a
-//! key that sounds like a secret. A misspelt `pasword` is a secret, too.
+//! key that sounds like a secret. A misspelt `pasword` is a secret, too. Of a text that is not TOML no value is shown:
+//! the message, line and column have to do.
 
 use std::ops::Range;
 
@@ -13,6 +14,9 @@ const SECRET_WORDS: [&str; 8] = ["pass", "pwd", "secret", "token", "key", "auth"
 
 /// The text with everything blotted out that `diagnostic` has no need of.
 pub(super) fn redacted(text: &str, diagnostic: &Diagnostic) -> String {
+    if diagnostic.is_syntax {
+        return text.split_inclusive('\n').map(key_alone).collect();
+    }
     let marked = diagnostic.span.iter().filter(|_| !diagnostic.is_secret);
     let shown: Vec<&Range<usize>> = marked.chain(diagnostic.related.iter().map(|related| &related.0)).collect();
     let is_shown = |value: &Range<usize>| {
@@ -28,6 +32,15 @@ pub(super) fn redacted(text: &str, diagnostic: &Diagnostic) -> String {
     }
     // Blots cover whole characters: quotes, or a span on character boundaries.
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A line of which no more is shown than its key, with `=` or as the first word.
+fn key_alone(line: &str) -> String {
+    let indent = line.len() - line.trim_start().len();
+    let word = line[indent..].find(char::is_whitespace).map_or(line.len(), |length| indent + length);
+    let end = line.find('=').map_or(word, |place| place + 1);
+    let blots = line[end..].bytes().map(|byte| if byte.is_ascii_whitespace() { char::from(byte) } else { '*' });
+    line[..end].chars().chain(blots).collect()
 }
 
 /// The values that may be secrets: texts in quotes, quotes included, and bare values of keys that sound like it. Keeps
@@ -130,6 +143,27 @@ mod tests {
         }
         assert!(!shown("password = \"hunter2\"", "\"hunter2\"", true).contains("hunter2"));
         assert!(!shown("password = 1234567", "1234567", true).contains("1234567"));
+    }
+
+    #[test]
+    fn of_what_is_not_toml_no_value_is_shown() {
+        for line in [
+            "password = hunter2",
+            "pasword = hunter2",
+            "password = { literal = hunter2 }",
+            "password = correct horse hunter2",
+            "password = \"hun\"ter2\" hunter2",
+            "password = 1,hunter2",
+            "passwort = { env = \"A\" } hunter2",
+            "password # hunter2",
+            "password = é\"hunter2",
+        ] {
+            let text = format!("[server]\n{line}\nport = 1");
+            let start = text.find("hunter2").unwrap();
+            let shown = redacted(&text, &Diagnostic::new("wrong", Some(start..start + 7)).of_syntax());
+            assert!(!shown.contains("hunter2") && shown.contains("pas"), "{shown}");
+            assert_eq!(shown.len(), text.len());
+        }
     }
 
     #[test]

@@ -97,6 +97,19 @@ pub(crate) fn format(name: &str) -> Result<&'static Format> {
     })
 }
 
+/// Says before anything is read whether `target` can take `results` results in `format`.
+///
+/// # Errors
+/// `Configuration` where the format holds one result and there are several, or a terminal would get bytes.
+pub(crate) fn accept(format: &Format, target: &Target, results: usize) -> Result<()> {
+    if results != 1 && !format.several {
+        let message = format!("`{}` holds the rows of one source, these are {results}", format.name);
+        return Err(Error::new(ErrorKind::Configuration, "write output", message)
+            .with_hint("name one source, or use json, ndjson or table, or join them with --sql"));
+    }
+    target.open(format).map(drop)
+}
+
 /// How results are shown.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -183,11 +196,7 @@ pub(crate) async fn deliver_stream(
 /// # Errors
 /// `Configuration` where the format holds one result and there are several; else as [`deliver_stream`].
 pub(crate) fn deliver_rows(format: &Format, target: &Target, options: &Options, results: &[Rows]) -> Result<u64> {
-    if results.len() != 1 && !format.several {
-        let message = format!("`{}` holds the rows of one source, these are {}", format.name, results.len());
-        return Err(Error::new(ErrorKind::Configuration, "write output", message)
-            .with_hint("name one source, or use json, ndjson or table, or join them with --sql"));
-    }
+    accept(format, target, results.len())?;
     let mut rows = 0;
     let opened = target.open(format)?;
     let mut writer = (format.open)(opened.sink()?, options);

@@ -103,7 +103,9 @@ pub fn read(text: &str, connectors: &dyn ConnectorSet) -> Result<Configuration, 
     }
     let document = Document::parse(text).map_err(|error| {
         vec![
-            Diagnostic::new(error.message().trim().replace('\n', ", "), error.span()).with_label("not valid TOML here"),
+            Diagnostic::new(error.message().trim().replace('\n', ", "), error.span())
+                .with_label("not valid TOML here")
+                .of_syntax(),
         ]
     })?;
     let mut reader = Reader { connectors, diagnostics: Vec::new() };

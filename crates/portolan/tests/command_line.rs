@@ -1,0 +1,119 @@
+//! What the command line refuses, it refuses before it reads or makes anything; and what it starts ends with it.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn portolan(folder: &Path, words: &[&str]) -> Output {
+    let mut command = Command::new(support::binary());
+    command.current_dir(folder).env("NO_COLOR", "1").env_remove("PORTOLAN_CONFIG").env_remove("ABSENT_PASSWORD");
+    command.args(words).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Two sources on a port that nothing listens on.
+fn write_configuration(folder: &Path, password: &str) {
+    let source = |name: &str| {
+        format!(
+            "[[source]]\nname = \"{name}\"\nport = 1\nprotocol = \"mysql\"\nuser = \"u\"\n{password}database = \"d\"\ntable = \"t\"\n\
+             tls = {{ allow_plaintext = \"test\" }}\n"
+        )
+    };
+    let text = format!("[server]\nhost = \"127.0.0.1\"\n{}{}", source("a"), source("b"));
+    std::fs::write(folder.join("portolan.toml"), text).unwrap();
+}
+
+#[test]
+fn a_format_that_cannot_hold_the_answer_is_refused_before_anything_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    write_configuration(folder.path(), "");
+    let output = portolan(folder.path(), &["fetch", "--save", "--format", "csv"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("one source"), "{}", stderr(&output));
+    assert!(!folder.path().join("lake").exists());
+}
+
+#[test]
+fn a_missing_secret_ends_run_before_a_lake_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    write_configuration(folder.path(), "password = { env = \"ABSENT_PASSWORD\" }\n");
+    for command in ["run", "fetch --save"] {
+        let words: Vec<&str> = command.split(' ').collect();
+        let output = portolan(folder.path(), &words);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains("ABSENT_PASSWORD"), "{}", stderr(&output));
+        assert!(!folder.path().join("lake").exists(), "{command}");
+    }
+}
+
+#[test]
+fn all_sources_dead_is_the_same_in_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    write_configuration(folder.path(), "");
+    for words in [&["fetch", "a", "--format", "csv"][..], &["fetch", "a"], &["fetch", "a", "--format", "table"]] {
+        let output = portolan(folder.path(), words);
+        assert_eq!(output.status.code(), Some(4), "{words:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_configuration_that_was_named_and_is_not_there_is_no_reason_to_read_another_lake() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("lake")).unwrap();
+    let output = portolan(folder.path(), &["--config", "typo.toml", "status"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("typo.toml"), "{}", stderr(&output));
+}
+
+/// The processes that `parent` has started.
+fn children(parent: u32) -> Vec<u32> {
+    let line = format!("PPid:\t{parent}\n");
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let of_parent = |process: &u32| {
+        std::fs::read_to_string(format!("/proc/{process}/status")).is_ok_and(|status| status.contains(&line))
+    };
+    processes.filter(of_parent).collect()
+}
+
+#[test]
+fn an_interrupted_demo_takes_its_servers_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut demo = Command::new(support::binary())
+        .current_dir(folder.path())
+        .args(["demo", "--seconds", "120"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // It collects once the lake is there; the database runs by then.
+    let patience = Duration::from_secs(60);
+    let start = Instant::now();
+    while !folder.path().join("portolan-demo/lake/catalog.sqlite").is_file() {
+        assert!(start.elapsed() < patience, "the demo does not begin");
+        assert!(demo.try_wait().unwrap().is_none(), "the demo ended early");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let servers = children(demo.id());
+    assert_eq!(servers.len(), 1, "a MariaDB of the demo's");
+    assert!(Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap().success());
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = demo.try_wait().unwrap() {
+            break status;
+        }
+        assert!(start.elapsed() < patience, "the demo does not end");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(status.success(), "{status}");
+    for server in servers {
+        assert!(!Path::new(&format!("/proc/{server}")).exists(), "process {server} goes on without its demo");
+    }
+}
