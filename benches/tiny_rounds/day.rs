@@ -127,7 +127,11 @@ pub(crate) async fn run(folder: &Path, plan: Plan) -> Result<()> {
 async fn maintain(lake: Arc<Lake>, pause: Duration, stop: Arc<AtomicBool>) -> Result<u64> {
     let mut jobs = 0;
     while !stop.load(Ordering::Relaxed) {
-        tokio::time::sleep(pause).await;
+        // As `portolan run` does.
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = lake.flush_due() => {}
+        }
         let report = lake.maintain().await?;
         jobs += u64::from(!report.is_empty());
     }

@@ -75,11 +75,23 @@ pub(crate) struct Context {
     pub(crate) maintenance: tokio::sync::Mutex<()>,
     /// When orphans are looked for next, in seconds of the monotonic clock.
     pub(crate) next_sweep_s: AtomicU64,
+    /// Rows put inside the catalog since they were last looked at by [`Lake::flush_due`].
+    inlined_rows: AtomicU64,
+    flush_due: tokio::sync::Notify,
     shapes: Shapes,
     next_round: AtomicI64,
 }
 
 impl Context {
+    /// Counts rows that a commit has put inside the catalog, of the table with the most, and calls maintenance once a flush is worth it.
+    pub(crate) fn count_inlined(&self, rows: u64) {
+        let before = self.inlined_rows.fetch_add(rows, Ordering::Relaxed);
+        if before + rows >= u64::from(self.settings.flush_rows) {
+            self.inlined_rows.store(0, Ordering::Relaxed);
+            self.flush_due.notify_one();
+        }
+    }
+
     /// The committed columns of a table, if there is one of that name.
     ///
     /// # Errors
@@ -136,6 +148,8 @@ impl Lake {
             writer: WriterHandle::start(writer)?,
             maintenance: tokio::sync::Mutex::default(),
             next_sweep_s: AtomicU64::new(0),
+            inlined_rows: AtomicU64::new(0),
+            flush_due: tokio::sync::Notify::new(),
             shapes,
             next_round: AtomicI64::new(last + 1),
         };
@@ -150,6 +164,12 @@ impl Lake {
     /// `Storage` if the catalog's log cannot be folded in; nothing is lost then.
     pub async fn close(&self) -> Result<()> {
         self.context.writer.run(crate::maintenance::checkpoint::run).await.map(|_| ())
+    }
+
+    /// Ends when as many rows as a flush waits for have come since it last ended: maintenance is due before its time,
+    /// or the catalog would grow with the speed of the rounds.
+    pub async fn flush_due(&self) {
+        self.context.flush_due.notified().await;
     }
 
     /// The lake's folder, absolute.

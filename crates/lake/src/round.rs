@@ -130,6 +130,8 @@ impl Staging for Round {
             let receipts = system::receipts(self.round.0, &record.receipts)?;
             tables.push(self.system_rows(system::RECEIPTS, vec![receipts]).await?);
         }
+        let inlined_rows =
+            tables.iter().filter(|table| table.files.is_empty()).map(|table| table.rows).max().unwrap_or(0);
         let round = self.round;
         let changes = Changes {
             round: Some(round.0),
@@ -140,6 +142,7 @@ impl Staging for Round {
             message: format!("round {round} of {}", record.name),
         };
         let snapshot = self.context.writer.run(move |writer| commit(writer, changes)).await?;
+        self.context.count_inlined(inlined_rows);
         Ok(Commit { round, snapshot })
     }
 
