@@ -137,7 +137,7 @@ pub struct SourceStatus {
     pub hint: Option<String>,
     /// The last committed round that holds rows of it or proved them unchanged.
     pub last_round: Option<RoundId>,
-    /// When that round's read of it began.
+    /// When that round began.
     pub last_success: Option<Timestamp>,
     /// Rows committed since the lake exists.
     pub rows_total: u64,

@@ -259,6 +259,7 @@ impl RoundRunner {
             let mut status = slot.status();
             if let (true, Ok(outcome)) = (is_published, &reading.outcome) {
                 status.last_round = Some(round);
+                status.last_success = Some(start.wall);
                 status.rows_total += outcome.staged.as_ref().map_or(0, |staged| staged.rows);
             }
             statuses.push(status);
@@ -276,7 +277,8 @@ impl RoundRunner {
         let mut end = RoundEnd { record: Some(record.clone()), memory, ..RoundEnd::default() };
         match committed {
             Ok(commit) => {
-                end.more = is_published && settle(&mut due, readings, commit.round, clock, self.spec.deadline).await;
+                end.more = is_published
+                    && settle(&mut due, readings, (commit.round, start.wall), clock, self.spec.deadline).await;
                 end.commit = Some(commit);
                 shared.observer.event(Event::Committed { commit, record });
             }
@@ -344,11 +346,12 @@ fn verdict(due: &[&mut Slot], readings: &[Reading], skipped: &[(bool, Receipt)])
     }
 }
 
-/// After the commit: positions move, servers are told. Returns whether a source has more waiting.
+/// After the commit of `round`, which began at `start`: positions move, servers are told. Returns whether a source has
+/// more waiting.
 async fn settle(
     due: &mut [&mut Slot],
     readings: Vec<Reading>,
-    round: RoundId,
+    (round, start): (RoundId, jiff::Timestamp),
     clock: &dyn Clock,
     deadline: Duration,
 ) -> bool {
@@ -358,7 +361,7 @@ async fn settle(
         more |= outcome.end.more;
         let position = outcome.end.position.clone().or_else(|| slot.position.clone());
         let rows = outcome.staged.as_ref().map_or(0, |staged| staged.rows);
-        slot.committed(round, rows, position, clock);
+        slot.committed(round, start, rows, position);
         let (true, Some(position)) = (slot.source.capabilities().acknowledge, slot.position.clone()) else { continue };
         let told = tokio::time::timeout(deadline, slot.source.acknowledge(&position)).await.unwrap_or_else(|_| {
             let message = format!("no answer within the deadline of {} ms", deadline.as_millis());

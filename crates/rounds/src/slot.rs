@@ -105,17 +105,16 @@ impl Slot {
         self.machine.failed(error, clock.wall())
     }
 
-    /// Notes a committed read.
-    pub fn committed(&mut self, round: RoundId, rows: u64, position: Option<Position>, clock: &dyn Clock) -> bool {
+    /// Notes a committed read, of a round that began at `start`.
+    pub fn committed(&mut self, round: RoundId, start: jiff::Timestamp, rows: u64, position: Option<Position>) {
         self.position = position;
         self.last_round = Some(round);
+        self.last_success = Some(start);
         self.rows_total += rows;
-        self.succeeded(clock)
     }
 
-    /// Notes a read that succeeded, committed or not.
+    /// Notes a read that succeeded, committed or not: the source is well, whatever becomes of its round.
     pub fn succeeded(&mut self, clock: &dyn Clock) -> bool {
-        self.last_success = Some(clock.wall());
         self.pause = PAUSE_MIN;
         self.machine.succeeded(clock.wall())
     }

@@ -196,6 +196,34 @@ async fn a_rejected_round_keeps_nothing_and_its_receipts_say_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_last_success_is_the_start_of_the_last_round_that_was_kept() {
+    let world = World::new();
+    let fail = || Step::Fail(ErrorKind::Timeout);
+    let mut runner = world.runner(&[
+        ("a", true, vec![Step::Slow(Duration::from_secs(2), 1), Step::Rows(1), Step::Rows(1), fail(), Step::Unchanged]),
+        ("b", true, vec![Step::Rows(1), fail(), Step::Rows(1), Step::Rows(1), Step::Rows(1)]),
+    ]);
+    let last_success = |source: &str| {
+        let time = world.catalog.status(source)?.last_success?;
+        Some(time.duration_since(jiff::Timestamp::UNIX_EPOCH).as_secs())
+    };
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    runner.round().await;
+    assert_eq!((last_success("a"), last_success("b")), (Some(5), Some(5)), "not the end of the slow read");
+    // A rejected round, one that is not stored, and another rejected one, whose states are stored.
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        world.catalog.fail_next_commit.store(world.reads_from("a").len() == 2, Ordering::SeqCst);
+        runner.round().await;
+        assert_eq!((last_success("a"), last_success("b")), (Some(5), Some(5)));
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let start = world.clock.now().as_secs() as i64;
+    runner.round().await;
+    assert_eq!((last_success("a"), last_success("b")), (Some(start), Some(start)), "unchanged is a success too");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_is_read_for_a_round_that_lacks_a_required_source() {
     let world = World::new();
     let fail = || Step::Fail(ErrorKind::Unreachable);
