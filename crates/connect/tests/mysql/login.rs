@@ -2,6 +2,7 @@
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::{KeySize, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, PrivateDecryptingKey};
+use aws_lc_rs::signature::Ed25519KeyPair;
 use portolan_model::ErrorKind;
 use portolan_testkit::servers::{MariaDb, MariaDbOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -167,6 +168,48 @@ async fn caching_sha2_sends_the_password_encrypted_to_the_servers_key() {
     let error = failure(&mut open_at(port, ONE)).await;
     assert_eq!(error.kind(), ErrorKind::Busy, "{error:?}");
     assert_eq!(played.await.unwrap(), [portolan_testkit::servers::COLLECTOR_PASSWORD.as_bytes(), b"\0"].concat());
+}
+
+/// One random challenge of 32 bytes in 256 ends in 0. A password of 32 bytes is a seed as RFC 8032 has it, so the
+/// standard verification can judge the answer.
+#[tokio::test]
+async fn ed25519_signs_every_byte_of_its_challenge() {
+    const PASSWORD: &str = "0123456789abcdef0123456789abcdef";
+    let mut challenge = [7; 32];
+    challenge[31] = 0;
+    let greeting_of_32 = || {
+        let mut packet = b"\x0a5.5.5-10.11.19-MariaDB\0\x07\0\0\0".to_vec();
+        packet.extend_from_slice(&challenge[..8]);
+        packet.extend_from_slice(&[0, 0xFF, 0xF7, 45, 2, 0, 0xFF, 0xDF, 32]);
+        packet.extend_from_slice(&[0; 10]);
+        packet.extend_from_slice(&challenge[8..]);
+        packet.extend_from_slice(b"client_ed25519\0");
+        packet
+    };
+    for is_switched in [true, false] {
+        let greeting = if is_switched { greeting("mysql_native_password") } else { greeting_of_32() };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let played = tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut server = Scripted { socket };
+            server.send(0, &greeting).await;
+            let (_, mut answer) = server.receive().await;
+            if is_switched {
+                server.send(2, &[&b"\xfeclient_ed25519\0"[..], &challenge].concat()).await;
+                answer = server.receive().await.1;
+            }
+            server.send(if is_switched { 4 } else { 2 }, b"\xff\x10\x04#08004Too many connections").await;
+            answer
+        });
+        let error = failure(&mut open_at(port, &format!("password = {{ literal = \"{PASSWORD}\" }}\n{ONE}"))).await;
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error:?}");
+        let pair = Ed25519KeyPair::from_seed_unchecked(PASSWORD.as_bytes()).unwrap();
+        let signature = pair.sign(&challenge);
+        let answer = played.await.unwrap();
+        let holds_it = answer.windows(64).any(|part| part == signature.as_ref());
+        assert!(holds_it, "switched: {is_switched}");
+    }
 }
 
 #[tokio::test]

@@ -9,15 +9,13 @@ use portolan_model::{Error, ErrorKind, Result};
 use super::connection::Endpoint;
 use super::error::Subject;
 use super::wire::login;
-use super::wire::message::{CONNECTION_CHARACTER_SET, Greeting, ServerError, capability};
+use super::wire::message::{CONNECTION_CHARACTER_SET, Greeting, ServerError, capability, challenge};
 use super::wire::packets::{PacketStream, malformed};
 use super::wire::reader::{Malformed, Reader, put_bytes};
 use crate::transport::{ObservedSocket, Stream, sniff};
 
 /// Rounds of a login: more is a server that plays with us.
 const LOGIN_STEPS_MAX: usize = 8;
-/// The challenge of every method that ends it with a NUL.
-const CHALLENGE_BYTES: usize = 20;
 const GREETING_BYTES_MAX: usize = 1 << 16;
 /// What is asked of the server, as far as it knows it.
 const WANTED: u32 = capability::MYSQL
@@ -164,15 +162,6 @@ async fn authenticate(
     Err(Error::new(ErrorKind::Protocol, "log in", "the login does not come to an end"))
 }
 
-/// The challenge in a request to switch methods: 20 bytes and a NUL that ends them. One of another length (MariaDB's
-/// ed25519 sends 32 random bytes) has no such NUL, though its last byte may be 0.
-fn challenge(data: &[u8]) -> &[u8] {
-    match data {
-        [challenge @ .., 0] if challenge.len() == CHALLENGE_BYTES => challenge,
-        _ => data,
-    }
-}
-
 fn negotiated(session: &rustls::ClientConnection) -> String {
     let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS of unknown version");
     match session.negotiated_cipher_suite() {
@@ -225,20 +214,4 @@ async fn receive_greeting(packets: &mut PacketStream<ObservedSocket>, endpoint: 
         return Err(refusal(&endpoint.subject, "connect", packet));
     }
     Greeting::parse(packet).map_err(malformed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_challenge_loses_its_final_nul_and_no_byte_of_its_own() {
-        let mut ed25519 = [7; 32];
-        ed25519[31] = 0;
-        assert_eq!(challenge(&ed25519), ed25519);
-        let native = [7; 20];
-        assert_eq!(challenge(&[&native[..], &[0]].concat()), native);
-        assert_eq!(challenge(&native), native);
-        assert_eq!(challenge(&[]), [0; 0]);
-    }
 }

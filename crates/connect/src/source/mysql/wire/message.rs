@@ -70,6 +70,18 @@ pub(crate) const BINARY_CHARACTER_SET: u16 = 63;
 /// `utf8mb4_general_ci`: known to every server since MySQL 5.5 and MariaDB 5.5.
 pub(crate) const CONNECTION_CHARACTER_SET: u8 = 45;
 
+/// The challenge of every method that ends it with a NUL.
+const CHALLENGE_BYTES: usize = 20;
+
+/// The challenge in a greeting or a request to switch methods: 20 bytes and a NUL that ends them. One of another length
+/// (MariaDB's ed25519 sends 32 random bytes) has no such NUL, though its last byte may be 0.
+pub(crate) fn challenge(data: &[u8]) -> &[u8] {
+    match data {
+        [challenge @ .., 0] if challenge.len() == CHALLENGE_BYTES => challenge,
+        _ => data,
+    }
+}
+
 /// The server's first packet (protocol version 10).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Greeting {
@@ -99,9 +111,8 @@ impl Greeting {
         let reserved = reader.u32()?;
         let mariadb_capabilities = if capabilities & capability::MYSQL == 0 { reserved } else { 0 };
         if capabilities & capability::SECURE_CONNECTION != 0 {
-            // The second part ends with a NUL that is not part of it.
-            let second = reader.take(nonce_length.saturating_sub(8).max(13))?;
-            nonce.extend_from_slice(second.strip_suffix(&[0]).unwrap_or(second));
+            nonce.extend_from_slice(reader.take(nonce_length.saturating_sub(8).max(13))?);
+            nonce.truncate(challenge(&nonce).len());
         }
         let plugin = String::from_utf8_lossy(reader.until_nul()).into_owned();
         Ok(Self { version, thread_id, capabilities, mariadb_capabilities, nonce, plugin })
@@ -233,6 +244,17 @@ mod tests {
         assert_eq!(greeting.plugin, "mysql_native_password");
         assert_eq!((greeting.thread_id, greeting.mariadb_capabilities), (9, 0x0d));
         assert_eq!(greeting.capabilities & capability::MYSQL, 0);
+    }
+
+    #[test]
+    fn a_challenge_loses_its_final_nul_and_no_byte_of_its_own() {
+        let mut ed25519 = [7; 32];
+        ed25519[31] = 0;
+        assert_eq!(challenge(&ed25519), ed25519);
+        let native = [7; 20];
+        assert_eq!(challenge(&[&native[..], &[0]].concat()), native);
+        assert_eq!(challenge(&native), native);
+        assert_eq!(challenge(&[]), [0; 0]);
     }
 
     proptest! {
