@@ -87,7 +87,7 @@ pub struct Receipt {
     pub rows: u64,
     /// Rows that had been committed before and were left out.
     pub duplicates: u64,
-    /// Values and rows that went to quarantine.
+    /// Values and rows committed to quarantine.
     pub quarantined: u64,
     /// SHA-256 over the raw bytes as they arrived, lower-case hex, where the protocol shows them.
     pub payload_sha256: Option<String>,

@@ -115,6 +115,7 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
 pub(crate) fn discard(receipt: &mut Receipt) {
     receipt.rows = 0;
     receipt.duplicates = 0;
+    receipt.quarantined = 0;
     receipt.rows_sha256 = None;
     receipt.position_after.clone_from(&receipt.position_before);
 }
@@ -149,6 +150,7 @@ impl Reading {
             Err(error) => {
                 receipt = receipt.failed(error);
                 receipt.rows = 0;
+                receipt.quarantined = 0;
                 receipt.position_after = slot.position.clone();
             }
         }

@@ -196,6 +196,25 @@ async fn a_rejected_round_keeps_nothing_and_its_receipts_say_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn receipts_count_no_item_of_the_quarantine_that_is_not_stored() {
+    let world = World::new();
+    let cut = || Step::RowsThenFail(1, ErrorKind::Disconnected);
+    let mut runner = world.runner(&[
+        ("a", true, vec![Step::Quarantine(1), Step::Quarantine(1), cut()]),
+        ("b", false, vec![Step::Rows(1), cut(), Step::Quarantine(1)]),
+    ]);
+    for (expected_verdict, expected) in
+        [(RoundVerdict::Complete, [1, 0]), (RoundVerdict::Partial, [1, 0]), (RoundVerdict::Rejected, [0, 0])]
+    {
+        runner.round().await;
+        let record = world.catalog.rounds().last().unwrap().record.clone();
+        assert_eq!(record.verdict, expected_verdict);
+        let quarantined: Vec<u64> = record.receipts.iter().map(|receipt| receipt.quarantined).collect();
+        assert_eq!(quarantined, expected, "{expected_verdict:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_last_success_is_the_start_of_the_last_round_that_was_kept() {
     let world = World::new();
     let fail = || Step::Fail(ErrorKind::Timeout);

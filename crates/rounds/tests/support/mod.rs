@@ -28,7 +28,10 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) enum Step {
     Rows(i64),
     More(i64),
+    /// Fails after rows and one item for the quarantine.
     RowsThenFail(i64, ErrorKind),
+    /// Rows, and one item for the quarantine.
+    Quarantine(i64),
     Fail(ErrorKind),
     /// Fails and asks to be left alone.
     Wait(Duration),
@@ -103,7 +106,7 @@ impl Source for ScriptedSource {
                 rows
             }
             Step::Unchanged => 0,
-            Step::Rows(rows) | Step::More(rows) | Step::RowsThenFail(rows, _) => rows,
+            Step::Rows(rows) | Step::More(rows) | Step::Quarantine(rows) | Step::RowsThenFail(rows, _) => rows,
         };
         output.mark(Phase::FirstByte);
         if matches!(step, Step::Unchanged) {
@@ -113,6 +116,11 @@ impl Source for ScriptedSource {
         let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
         let ids = Int64Array::from_iter_values(start + 1..=start + rows);
         output.batch(RecordBatch::try_new(schema, vec![Arc::new(ids)]).unwrap()).await?;
+        if matches!(step, Step::Quarantine(_) | Step::RowsThenFail(..)) {
+            let (content, detail) = (String::new(), String::new());
+            let item = QuarantineItem { reason: "scripted", column: None, row: start.into(), content, detail };
+            output.quarantine(item).await?;
+        }
         if let Step::RowsThenFail(_, kind) = step {
             return Err(Error::new(kind, "read", "scripted"));
         }
