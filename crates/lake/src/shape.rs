@@ -14,7 +14,7 @@ use portolan_model::{Error, ErrorKind, Result};
 
 use crate::error::arrow as arrow_error;
 use crate::text::json;
-use crate::types::{Column, Kind, kind_of};
+use crate::types::{Column, Kind, kind_of, part_names};
 
 /// Whole numbers up to this magnitude are exact as a 64-bit float.
 const EXACT_FLOAT: i64 = 1 << 53;
@@ -133,7 +133,7 @@ impl Columns {
             out.push((place, stored_array(array, field, &self.list[place].column)?));
             return Ok(());
         };
-        if self.list[main].column.kind.is_nested() && has_untyped(field.data_type()) {
+        if has_untyped(field.data_type()) && is_same_but_untyped(field, &self.list[main].column.kind) {
             // An empty list or a missing part says nothing about its type: it takes the column's.
             if let Ok(array) = stored_array(array, field, &self.list[main].column) {
                 out.push((main, array));
@@ -407,6 +407,41 @@ fn has_untyped(data_type: &DataType) -> bool {
         | DataType::Map(item, _) => has_untyped(item.data_type()),
         DataType::Struct(fields) => fields.iter().any(|field| has_untyped(field.data_type())),
         _ => false,
+    }
+}
+
+/// Whether a field has the parts and types of `kind`, but for what it says nothing about. A cast alone is no proof: it
+/// goes by place where names differ, drops parts that the column lacks, and cuts off fractions.
+fn is_same_but_untyped(field: &Field, kind: &Kind) -> bool {
+    match (field.data_type(), kind) {
+        (DataType::Null, _) => true,
+        (
+            DataType::List(item)
+            | DataType::LargeList(item)
+            | DataType::FixedSizeList(item, _)
+            | DataType::ListView(item)
+            | DataType::LargeListView(item),
+            Kind::List(element),
+        ) => is_same_but_untyped(item, &element.kind),
+        (DataType::Map(entries, _), Kind::Map(key, value)) => match entries.data_type() {
+            DataType::Struct(fields) if fields.len() == 2 => {
+                is_same_but_untyped(&fields[0], &key.kind) && is_same_but_untyped(&fields[1], &value.kind)
+            }
+            _ => false,
+        },
+        (DataType::Struct(fields), Kind::Struct(parts)) => {
+            let names = part_names(fields);
+            // The cast goes by name, or by place where a part has another name than its own.
+            let is_by_place = fields.iter().zip(&names).any(|(field, name)| field.name() != name);
+            let find = |place: usize, name: &String| {
+                if is_by_place { parts.get(place) } else { parts.iter().find(|part| part.name == *name) }
+            };
+            fields.len() == parts.len()
+                && fields.iter().zip(&names).enumerate().all(|(place, (field, name))| {
+                    find(place, name).is_some_and(|part| part.name == *name && is_same_but_untyped(field, &part.kind))
+                })
+        }
+        _ => matches!(kind_of(field), Ok(Some(found)) if found.same_shape(kind)),
     }
 }
 

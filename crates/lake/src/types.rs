@@ -3,11 +3,11 @@
 //! Promise: a column's Arrow type follows from its DuckLake type alone, so that rows look the same whether they come
 //! from the catalog or from a file. Follows the DuckLake 1.0 specification, "Data Types".
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use portolan_model::{Error, ErrorKind, Result};
 
 /// The key under which Parquet's field id travels in an Arrow field.
@@ -284,7 +284,8 @@ fn kind_at(field: &Field, next_id: &mut i64) -> Result<Option<Kind>> {
         | DataType::LargeListView(item) => Kind::List(Box::new(part(item, "element", next_id)?)),
         DataType::Struct(fields) if fields.is_empty() => Kind::Json,
         DataType::Struct(fields) => {
-            Kind::Struct(fields.iter().map(|field| part(field, field.name(), next_id)).collect::<Result<_>>()?)
+            let parts = fields.iter().zip(part_names(fields));
+            Kind::Struct(parts.map(|(field, name)| part(field, &name, next_id)).collect::<Result<_>>()?)
         }
         DataType::Map(entries, _) => {
             let DataType::Struct(fields) = entries.data_type() else { return Err(unsupported(field)) };
@@ -304,6 +305,27 @@ fn part(field: &Field, name: &str, next_id: &mut i64) -> Result<Column> {
     *next_id += 1;
     let id = *next_id;
     Ok(Column { id, name: name.to_owned(), kind: kind_at(field, next_id)?.unwrap_or(Kind::Varchar) })
+}
+
+/// The names that the parts of a struct are stored under: as they come, but for what keeps DuckDB from reading any
+/// table of the lake (two names that differ at most in case) or the inlined rows (no name, control characters).
+pub(crate) fn part_names(fields: &Fields) -> Vec<String> {
+    let clean = |name: &str| -> String { name.chars().map(|c| if c.is_control() { '_' } else { c }).collect() };
+    let mut names: Vec<String> = Vec::with_capacity(fields.len());
+    let mut taken: HashSet<String> = HashSet::with_capacity(fields.len());
+    let wanted: HashSet<String> = fields.iter().map(|field| field.name().to_lowercase()).collect();
+    for field in fields {
+        let name = if field.name().is_empty() { "part".to_owned() } else { clean(field.name()) };
+        let is_free = |name: &String| {
+            let lower = name.to_lowercase();
+            !taken.contains(&lower) && (name == field.name() || !wanted.contains(&lower))
+        };
+        let numbered = (2u32..).map(|number| format!("{name}_{number}"));
+        let name = std::iter::once(name.clone()).chain(numbered).find(is_free).unwrap_or(name);
+        taken.insert(name.to_lowercase());
+        names.push(name);
+    }
+    names
 }
 
 fn decimal(precision: u8, scale: i8) -> Kind {

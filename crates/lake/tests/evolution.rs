@@ -6,6 +6,8 @@ mod common;
 use std::sync::Arc;
 
 use arrow::array::*;
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field, Int64Type};
 use common::*;
 use portolan_lake::{At, LakeSettings};
 use portolan_model::ErrorKind;
@@ -280,4 +282,61 @@ async fn duckdb_changes_our_tables_and_we_go_on() {
         assert_eq!(answer(), [json!({"n": 53, "s": expected, "y": 1, "a": 1, "b": 1049})]);
         assert_eq!(own(), 53);
     }
+}
+
+/// A struct of whole numbers, floats and lists; an empty list has no type.
+fn structure(parts: Vec<(&str, ArrayRef)>) -> RecordBatch {
+    let fields = parts.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
+    one("s", StructArray::new(fields, parts.into_iter().map(|(_, array)| array).collect(), None))
+}
+
+fn whole(value: i64) -> ArrayRef {
+    Arc::new(Int64Array::from(vec![value]))
+}
+
+fn list(values: &[i64]) -> ArrayRef {
+    if values.is_empty() {
+        let item = Arc::new(Field::new("item", DataType::Null, true));
+        return Arc::new(ListArray::new(item, OffsetBuffer::from_lengths([0]), Arc::new(NullArray::new(0)), None));
+    }
+    let values: Vec<Option<i64>> = values.iter().copied().map(Some).collect();
+    Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(values)]))
+}
+
+#[tokio::test]
+async fn an_empty_list_leads_no_other_part_astray() {
+    let rows = both(&[
+        structure(vec![("x", whole(1)), ("y", list(&[1]))]),
+        structure(vec![("x", whole(2)), ("y", list(&[]))]),
+        structure(vec![("y", list(&[])), ("x", whole(3))]),
+        structure(vec![("a", whole(4)), ("b", list(&[]))]),
+        structure(vec![("x", whole(5)), ("y", list(&[])), ("z", whole(6))]),
+        structure(vec![("x", Arc::new(Float64Array::from(vec![7.5]))), ("y", list(&[]))]),
+    ])
+    .await;
+    assert_eq!(rows[1]["s"], json!({"x": 2, "y": []}));
+    assert_eq!(rows[2]["s"], json!({"x": 3, "y": []}));
+    for (row, expected) in
+        [(3, json!({"a": 4, "b": []})), (4, json!({"x": 5, "y": [], "z": 6})), (5, json!({"x": 7.5, "y": []}))]
+    {
+        let columns = rows[row].as_object().unwrap();
+        let values: Vec<&Value> = columns.values().filter(|value| !value.is_null()).collect();
+        assert_eq!(values, [&expected], "{columns:?}");
+        assert_eq!(columns["s"], Value::Null);
+    }
+}
+
+#[tokio::test]
+async fn names_of_parts_keep_the_lake_readable() {
+    let parts = || {
+        vec![("a", whole(1)), ("A", whole(2)), ("a_2", whole(3)), ("", whole(4)), ("\0b", whole(5)), ("l", list(&[6]))]
+    };
+    let mut untyped = parts();
+    untyped[5].1 = list(&[]);
+    let rows = both(&[structure(parts()), structure(parts()), structure(untyped)]).await;
+    let stored = json!({"a": 1, "A_3": 2, "a_2": 3, "part": 4, "_b": 5, "l": [6]});
+    assert_eq!((&rows[0]["s"], &rows[1]["s"]), (&stored, &stored));
+    assert_eq!(rows[2]["s"]["A_3"], 2);
+    assert_eq!(rows[2]["s"]["l"], json!([]));
+    assert_eq!(rows[0].as_object().unwrap().len(), 1, "{:?}", rows[0]);
 }

@@ -124,6 +124,13 @@ pub(super) fn change_columns(
                     .execute(sql, [head.snapshot, id, stored.column.id])
                     .map_err(|error| sqlite(OPERATION, error))?;
                 insert_part(connection, head, id, &stored.column, None)?;
+                // DuckDB reads the one range of a table's column as the type that the column had at the snapshot it
+                // attaches: a range of later, wider values would keep it from every earlier snapshot.
+                if let Some(old) = entry.statistics.get(&stored.column.id).cloned() {
+                    let new = Statistics { range: None, unbounded: true, ..old.clone() };
+                    write_column_statistics(connection, id, &stored.column, Some(&old), &new)?;
+                    entry.statistics.insert(stored.column.id, new);
+                }
             }
             None => {
                 insert_column(connection, head, id, stored)?;

@@ -58,9 +58,10 @@ pub(crate) const QUERIES: [&str; 46] = [
 ];
 
 /// Columns of `scalars` on which it is joined with itself, and compared with its own bounds.
-const JOINED: [&str; 13] = [
+const JOINED: [&str; 14] = [
     "int8",
     "uint64",
+    "float32",
     "float64x",
     "decimal38",
     "decimal18",

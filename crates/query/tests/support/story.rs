@@ -141,6 +141,7 @@ pub(crate) fn yields(round: usize, draw: &mut Draw) -> Vec<Yield> {
         yields.push(appended("many", batches.to_vec()));
     }
     if round.is_multiple_of(2) {
+        yields.push(appended("documents", vec![values::rows(&values::nested_json(), draw, first, count)]));
         yields.push(appended("bytes", vec![values::rows(&values::nested_bytes(), draw, first, count)]));
     }
     yields

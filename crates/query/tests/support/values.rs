@@ -363,10 +363,20 @@ pub(crate) fn nested() -> Vec<Pool> {
 
 /// Nested values with bytes inside.
 pub(crate) fn nested_bytes() -> Vec<Pool> {
-    let bytes: Vec<Pool> = texts_and_bytes().into_iter().filter(|(field, _)| is_for_files(field)).collect();
-    let mut pools: Vec<Pool> = bytes.iter().map(list).collect();
-    pools.push(map(&bytes[0]));
-    pools.push(structs("struct", &bytes));
+    inside(texts_and_bytes().into_iter().filter(|(field, _)| is_for_files(field) && field.name() != "json"))
+}
+
+/// Nested values with JSON inside.
+pub(crate) fn nested_json() -> Vec<Pool> {
+    inside(texts_and_bytes().into_iter().filter(|(field, _)| field.name() == "json"))
+}
+
+/// Each pool's values in lists, the first's in maps, those of all in structs.
+fn inside(pools: impl Iterator<Item = Pool>) -> Vec<Pool> {
+    let inner: Vec<Pool> = pools.collect();
+    let mut pools: Vec<Pool> = inner.iter().map(list).collect();
+    pools.push(map(&inner[0]));
+    pools.push(structs("struct", &inner));
     pools
 }
 
