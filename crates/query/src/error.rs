@@ -116,8 +116,9 @@ fn classify(cause: &DataFusionError, operation: &'static str) -> Error {
         DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) => {
             Error::new(ErrorKind::Storage, operation, lower_first(message))
         }
-        DataFusionError::ParquetError(_) => Error::new(ErrorKind::Corrupt, operation, lower_first(message))
-            .with_hint("`portolan lake fsck` checks every file"),
+        DataFusionError::ParquetError(_) => Error::new(ErrorKind::Corrupt, operation, lower_first(message)).with_hint(
+            "a file of the lake is gone or damaged: restore it from a backup, or read an older round with --at",
+        ),
         DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => {
             let message = message.strip_prefix("Arrow error: ").unwrap_or(message);
             let message = message.strip_prefix("Execution error: ").unwrap_or(message);

@@ -16,7 +16,8 @@ use crate::dialect::Sql;
 use crate::error;
 use crate::names::{CATALOG, MAIN, Names};
 
-/// How many operators one statement may chain: what planning and running take on a 2 MiB stack, halved.
+/// How many operators of one kind, those that combine and those that compare, one statement may chain: both together
+/// are what planning and running take on a 2 MiB stack.
 const OPERATORS_MAX: usize = 500;
 
 /// Reads the one statement of `text`.
@@ -46,9 +47,10 @@ pub(crate) fn parse(text: &str, names: &Names) -> Result<Statement> {
 }
 
 /// Refuses what would become a tree deeper than the stack: the parser bounds brackets, and each operator in a chain
-/// is one level more. Lists (`in (…)`) and columns are not levels.
+/// is one level more. Lists (`in (…)`) and columns are not levels. Comparisons are counted by themselves: nearly always
+/// they stand side by side between others and not in a chain.
 fn not_too_deep(tokens: &[TokenWithSpan]) -> Result<()> {
-    let deepens = |token: &&TokenWithSpan| match &token.token {
+    let combines = |token: &&TokenWithSpan| match &token.token {
         Token::Word(word) if word.quote_style.is_none() => matches!(
             word.keyword,
             Keyword::AND
@@ -59,13 +61,37 @@ fn not_too_deep(tokens: &[TokenWithSpan]) -> Result<()> {
                 | Keyword::INTERSECT
                 | Keyword::JOIN
                 | Keyword::CASE
+                | Keyword::DIV
         ),
         Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::Mod => true,
         Token::StringConcat | Token::DoubleColon | Token::Arrow | Token::LongArrow => true,
         Token::Ampersand | Token::Pipe | Token::Caret | Token::ShiftLeft | Token::ShiftRight => true,
         _ => false,
     };
-    let operators = tokens.iter().filter(deepens).count();
+    let compares = |token: &&TokenWithSpan| match &token.token {
+        Token::Word(word) if word.quote_style.is_none() => matches!(
+            word.keyword,
+            Keyword::IS
+                | Keyword::NOTNULL
+                | Keyword::IN
+                | Keyword::LIKE
+                | Keyword::ILIKE
+                | Keyword::RLIKE
+                | Keyword::REGEXP
+                | Keyword::SIMILAR
+                | Keyword::BETWEEN
+                | Keyword::COLLATE
+                | Keyword::AT
+        ),
+        Token::Eq | Token::DoubleEq | Token::Neq | Token::Lt | Token::Gt | Token::LtEq | Token::GtEq => true,
+        Token::Spaceship | Token::Tilde | Token::TildeAsterisk | Token::ExclamationMarkTilde => true,
+        Token::ExclamationMarkTildeAsterisk => true,
+        _ => false,
+    };
+    let is_subscript_of_another =
+        |pair: &&[TokenWithSpan]| matches!((&pair[0].token, &pair[1].token), (Token::RBracket, Token::LBracket));
+    let subscripts = tokens.windows(2).filter(is_subscript_of_another).count();
+    let operators = (tokens.iter().filter(combines).count() + subscripts).max(tokens.iter().filter(compares).count());
     if operators <= OPERATORS_MAX {
         return Ok(());
     }

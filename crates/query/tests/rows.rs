@@ -152,6 +152,21 @@ async fn a_deep_expression_is_a_result_or_an_error_never_a_crash() {
             );
         }
     }
+    for link in [
+        "= true",
+        "<> true",
+        "is null",
+        "is not true",
+        "like 'a'",
+        "collate \"C\"",
+        "between true and true",
+        "in (true)",
+    ] {
+        let chain = format!("select true {}", vec![link; 60_000].join(" "));
+        assert!(engine.sql(&chain).await.is_err(), "{link}");
+    }
+    let subscripts = format!("select [[1]]{}", "[1]".repeat(60_000));
+    assert!(engine.sql(&subscripts).await.is_err());
     let unions = vec!["select 1"; 5_000].join(" union all ");
     assert_eq!(engine.sql(&unions).await.err().map(|error| error.kind()), Some(ErrorKind::Limit));
     let nested = format!("select {}1{}", "(".repeat(5_000), ")".repeat(5_000));

@@ -145,13 +145,14 @@ fn text(arguments: &Arguments) -> Result<String, Stop> {
     match (&arguments.file, arguments.sql.as_deref()) {
         (Some(path), _) => {
             let file = std::fs::File::open(path).with_context(|| format!("failed to open {}", path.display()))?;
-            file.take(TEXT_LENGTH_MAX)
+            // One byte more than is accepted: a text that is cut off would be another query.
+            file.take(TEXT_LENGTH_MAX + 1)
                 .read_to_string(&mut text)
                 .with_context(|| format!("failed to read {}", path.display()))?;
         }
         (None, Some("-")) => {
             std::io::stdin()
-                .take(TEXT_LENGTH_MAX)
+                .take(TEXT_LENGTH_MAX + 1)
                 .read_to_string(&mut text)
                 .context("failed to read standard input")?;
         }

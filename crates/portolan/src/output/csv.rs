@@ -42,6 +42,9 @@ impl Writer for Csv {
                 self.value.clear();
                 if cell::write(column, field, row, &mut self.value)? != Form::Null {
                     field_text(&self.value, &mut self.line);
+                } else if batch.num_columns() == 1 {
+                    // An empty line is no row to many readers.
+                    self.line.push_str("\"\"");
                 }
             }
             self.line.push('\n');
