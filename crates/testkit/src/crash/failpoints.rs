@@ -1,5 +1,6 @@
 //! Death at each named point of a commit or a maintenance job, in a build that has them (feature `failpoints`).
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -23,6 +24,31 @@ pub fn names(options: &Options) -> Result<Vec<String>> {
     Ok(text.split_whitespace().map(str::to_owned).collect())
 }
 
+/// Leaves `count` files in the lake that the catalog does not name, as a death between a file and its commit does: by
+/// chance the deaths before may have left none.
+fn plant_orphans(lake: &Path, count: u32) -> Result<()> {
+    let file = find_file(&lake.join("data"))?.context("the lake has no Parquet file to copy")?;
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    for number in 0..count {
+        std::fs::copy(&file, file.with_file_name(format!("{stem}-orphan-{number}.parquet")))?;
+    }
+    Ok(())
+}
+
+fn find_file(folder: &Path) -> Result<Option<PathBuf>> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            if let Some(found) = find_file(&path)? {
+                return Ok(Some(found));
+            }
+        } else if path.extension().is_some_and(|extension| extension == "parquet") {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
 /// Dies at every point, or at those whose name holds `only`, and compares the lake after each death.
 pub fn every(options: &Options, only: Option<&str>) -> Result<Report> {
     let mut world = World::start(None)?;
@@ -37,6 +63,9 @@ pub fn every(options: &Options, only: Option<&str>) -> Result<Report> {
         for pass in PASSES {
             let action = if pass == 1 { "return".to_owned() } else { format!("{}*off->return", pass - 1) };
             let armed = format!("{name}={action}");
+            if name.starts_with("orphans::") {
+                plant_orphans(world.lake(), pass)?;
+            }
             let mut collector = Collector::start(&options.binary, &world, &[("FAILPOINTS", &armed)])?;
             match collector.process().wait(REACH_PATIENCE)? {
                 Some(status) if status.success() => bail!("{armed}: the collector ended with success"),
