@@ -14,9 +14,10 @@ use super::{Harness, Recorder};
 const BURST_ITEMS: i64 = 100_000;
 /// Items that a slow consumer is offered, and the bytes of each: far more than sockets buffer.
 const FLOOD_ITEMS: i64 = 32_768;
-const FLOOD_PADDING: usize = 1_024;
-/// Bytes that may be under way while the consumer stands still: what two loopback connections buffer at most.
-const FLOOD_BYTES_MAX: u64 = 16 << 20;
+const FLOOD_PADDING: usize = 1_600;
+/// Bytes that may be under way while the consumer stands still: a receive window grows to 32 MiB on Linux, a send buffer to
+/// 4 MiB.
+const FLOOD_BYTES_MAX: u64 = 38 << 20;
 
 pub(super) async fn rows_come_once_with_their_types(harness: &mut Harness<'_>) -> Result<()> {
     harness.fixture.write(1..51, 0)?;
