@@ -249,7 +249,7 @@ mod tests {
     fn no_refusal_of_a_secret_repeats_it() {
         #[derive(Debug, Deserialize)]
         struct Holder {
-            #[allow(dead_code)]
+            #[expect(dead_code, reason = "only its reading is looked at")]
             password: SecretReference,
         }
         for secret in [
