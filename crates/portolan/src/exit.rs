@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use portolan_model::{Error, ErrorKind};
 
+use crate::output::visible;
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -95,18 +97,24 @@ impl Stop {
                 exit
             }
             Self::Other(error) => {
-                eprintln!("error: {error:#}");
+                tell(format_args!("error: {error:#}\n"));
                 Exit::Failure
             }
         }
     }
 }
 
+/// Writes to standard error. Where nobody reads it any more there is nobody to be told.
+pub(crate) fn tell(text: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = write!(std::io::stderr(), "{text}");
+}
+
 /// Shows an error with its causes and what to do next.
 pub(crate) fn show_error(error: &Error) {
-    eprintln!("error: {}", error.chain());
+    tell(format_args!("error: {}\n", visible(&error.chain())));
     if let Some(hint) = error.hint() {
-        eprintln!("  next: {hint}");
+        tell(format_args!("  next: {}\n", visible(hint)));
     }
 }
 

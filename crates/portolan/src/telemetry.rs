@@ -26,6 +26,6 @@ pub(crate) fn start(format: LogFormat, level: &str, is_colored: bool) {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     if let Err(error) = started {
-        eprintln!("error: the log could not be started: {error}");
+        crate::exit::tell(format_args!("error: the log could not be started: {error}\n"));
     }
 }

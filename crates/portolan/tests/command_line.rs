@@ -72,6 +72,18 @@ fn a_configuration_that_was_named_and_is_not_there_is_no_reason_to_read_another_
     assert!(stderr(&output).contains("typo.toml"), "{}", stderr(&output));
 }
 
+#[test]
+fn nobody_at_standard_error_is_no_defect() {
+    let folder = tempfile::tempdir().unwrap();
+    for words in [&["--config", "absent.toml", "check"][..], &["query", "select nosuch"], &["fetch"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(support::binary());
+        let status =
+            command.current_dir(folder.path()).args(words).stdout(Stdio::null()).stderr(full).status().unwrap();
+        assert!(matches!(status.code(), Some(2 | 5)), "{words:?}: {status}");
+    }
+}
+
 /// The processes that `parent` has started.
 fn children(parent: u32) -> Vec<u32> {
     let line = format!("PPid:\t{parent}\n");

@@ -46,52 +46,74 @@ pub(crate) fn parse(text: &str, names: &Names) -> Result<Statement> {
     Ok(statement)
 }
 
+/// What an operator does in a chain of its kind.
+enum Operator {
+    Combines,
+    Compares,
+}
+
+/// The operator that a token is, whichever the parser may know: every sign but brackets and separators is one.
+fn operator(token: &Token) -> Option<Operator> {
+    const SIGNS: &[u8] = b"=<>!~+-*/%|&^#@?:";
+    const COMPARING: [&str; 9] = ["=", "==", "<>", "!=", "<", ">", "<=", ">=", "<=>"];
+    match token {
+        Token::Whitespace(_) => None,
+        Token::Word(word) if word.quote_style.is_some() => None,
+        Token::Word(word) => match word.keyword {
+            Keyword::AND
+            | Keyword::OR
+            | Keyword::XOR
+            | Keyword::NOT
+            | Keyword::UNION
+            | Keyword::EXCEPT
+            | Keyword::INTERSECT
+            | Keyword::JOIN
+            | Keyword::CASE
+            | Keyword::DIV => Some(Operator::Combines),
+            Keyword::IS
+            | Keyword::NOTNULL
+            | Keyword::IN
+            | Keyword::LIKE
+            | Keyword::ILIKE
+            | Keyword::RLIKE
+            | Keyword::REGEXP
+            | Keyword::SIMILAR
+            | Keyword::BETWEEN
+            | Keyword::COLLATE
+            | Keyword::AT
+            | Keyword::OVERLAPS
+            | Keyword::MATCH
+            | Keyword::MEMBER
+            | Keyword::OPERATOR => Some(Operator::Compares),
+            _ => None,
+        },
+        sign => {
+            let text = sign.to_string();
+            let is_sign = !text.is_empty() && text.bytes().all(|byte| SIGNS.contains(&byte));
+            let compares = text.contains('~') || COMPARING.contains(&text.as_str());
+            is_sign.then_some(if compares { Operator::Compares } else { Operator::Combines })
+        }
+    }
+}
+
 /// Refuses what would become a tree deeper than the stack: the parser bounds brackets, and each operator in a chain
 /// is one level more. Lists (`in (…)`) and columns are not levels. Comparisons are counted by themselves: nearly always
 /// they stand side by side between others and not in a chain.
 fn not_too_deep(tokens: &[TokenWithSpan]) -> Result<()> {
-    let combines = |token: &&TokenWithSpan| match &token.token {
-        Token::Word(word) if word.quote_style.is_none() => matches!(
-            word.keyword,
-            Keyword::AND
-                | Keyword::OR
-                | Keyword::NOT
-                | Keyword::UNION
-                | Keyword::EXCEPT
-                | Keyword::INTERSECT
-                | Keyword::JOIN
-                | Keyword::CASE
-                | Keyword::DIV
-        ),
-        Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::Mod => true,
-        Token::StringConcat | Token::DoubleColon | Token::Arrow | Token::LongArrow => true,
-        Token::Ampersand | Token::Pipe | Token::Caret | Token::ShiftLeft | Token::ShiftRight => true,
-        _ => false,
-    };
-    let compares = |token: &&TokenWithSpan| match &token.token {
-        Token::Word(word) if word.quote_style.is_none() => matches!(
-            word.keyword,
-            Keyword::IS
-                | Keyword::NOTNULL
-                | Keyword::IN
-                | Keyword::LIKE
-                | Keyword::ILIKE
-                | Keyword::RLIKE
-                | Keyword::REGEXP
-                | Keyword::SIMILAR
-                | Keyword::BETWEEN
-                | Keyword::COLLATE
-                | Keyword::AT
-        ),
-        Token::Eq | Token::DoubleEq | Token::Neq | Token::Lt | Token::Gt | Token::LtEq | Token::GtEq => true,
-        Token::Spaceship | Token::Tilde | Token::TildeAsterisk | Token::ExclamationMarkTilde => true,
-        Token::ExclamationMarkTildeAsterisk => true,
-        _ => false,
-    };
-    let is_subscript_of_another =
-        |pair: &&[TokenWithSpan]| matches!((&pair[0].token, &pair[1].token), (Token::RBracket, Token::LBracket));
-    let subscripts = tokens.windows(2).filter(is_subscript_of_another).count();
-    let operators = (tokens.iter().filter(combines).count() + subscripts).max(tokens.iter().filter(compares).count());
+    let (mut combines, mut compares) = (0, 0);
+    for token in tokens {
+        match operator(&token.token) {
+            Some(Operator::Combines) => combines += 1,
+            Some(Operator::Compares) => compares += 1,
+            None => {}
+        }
+    }
+    // A subscript of a subscript is a level, too.
+    combines += tokens
+        .windows(2)
+        .filter(|pair| matches!((&pair[0].token, &pair[1].token), (Token::RBracket, Token::LBracket)))
+        .count();
+    let operators = combines.max(compares);
     if operators <= OPERATORS_MAX {
         return Ok(());
     }

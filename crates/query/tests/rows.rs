@@ -152,7 +152,7 @@ async fn a_deep_expression_is_a_result_or_an_error_never_a_crash() {
             );
         }
     }
-    for link in [
+    let chains = [
         "= true",
         "<> true",
         "is null",
@@ -161,7 +161,19 @@ async fn a_deep_expression_is_a_result_or_an_error_never_a_crash() {
         "collate \"C\"",
         "between true and true",
         "in (true)",
-    ] {
+        "// 1",
+        "~~ 'a'",
+        "!~~ 'a'",
+        "~~* 'a'",
+        "!~~* 'a'",
+        "xor true",
+        "#> 'a'",
+        "@@ 'a'",
+        "@> 'a'",
+        "^ 1",
+        "is distinct from 1",
+    ];
+    for link in chains {
         let chain = format!("select true {}", vec![link; 60_000].join(" "));
         assert!(engine.sql(&chain).await.is_err(), "{link}");
     }

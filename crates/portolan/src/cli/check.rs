@@ -7,7 +7,7 @@ use portolan_connect::Registry;
 use portolan_model::port::{PortClass, service_name};
 
 use crate::diagnostics;
-use crate::exit::{Exit, Stop, show_error};
+use crate::exit::{Exit, Stop, show_error, tell};
 use crate::wiring;
 
 /// Arguments of `portolan check`.
@@ -35,7 +35,7 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
             return Ok(Exit::Usage);
         }
         Err(found) => {
-            eprint!("{}", diagnostics::render(&loaded.text, &loaded.file, found, super::is_terminal_stderr()));
+            tell(diagnostics::render(&loaded.text, &loaded.file, found, super::is_terminal_stderr()));
             return Ok(Exit::Usage);
         }
     };

@@ -12,7 +12,7 @@ use portolan_rounds::output::{MemoryRows, Receiver};
 use portolan_rounds::reading::read_all;
 use portolan_rounds::slot::Slot;
 
-use crate::exit::{Exit, Stop, show_error};
+use crate::exit::{Exit, Stop, show_error, tell};
 use crate::output::{self, Options, Rows, Target};
 use crate::rows::unify;
 use crate::wiring;
@@ -98,7 +98,9 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
     for Fetched { name, rows } in fetched {
         for item in &rows.quarantine {
             let column = item.column.as_deref().unwrap_or("row");
-            eprintln!("warning: source `{name}`: {column} {}: {} ({:.80})", item.row, item.detail, item.content);
+            let text =
+                format!("warning: source `{name}`: {column} {}: {} ({:.80})", item.row, item.detail, item.content);
+            tell(format_args!("{}\n", output::visible(&text)));
         }
         let (schema, batches) = unify(rows.batches)?;
         results.push(Rows { name: name.to_string(), schema, batches });
@@ -202,12 +204,8 @@ async fn save(
         }
     }
     if let Some(commit) = end.commit {
-        eprintln!(
-            "saved as round {} (snapshot {}) in {}",
-            commit.round,
-            commit.snapshot,
-            configuration.lake.path.display()
-        );
+        let (round, snapshot, lake) = (commit.round, commit.snapshot, configuration.lake.path.display());
+        tell(format_args!("saved as round {round} (snapshot {snapshot}) in {lake}\n"));
     }
     let fetched = end
         .memory

@@ -15,7 +15,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use portolan_model::config::Configuration;
 
 use crate::diagnostics;
-use crate::exit::{Exit, Stop};
+use crate::exit::{Exit, Stop, tell};
 use crate::telemetry::{self, LogFormat};
 use crate::wiring::{self, Loaded};
 
@@ -83,7 +83,7 @@ pub(crate) fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the runtime could not be started: {error}");
+            tell(format_args!("error: the runtime could not be started: {error}\n"));
             return Exit::Failure.into();
         }
     };
@@ -95,7 +95,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(Ok(exit)) => exit.into(),
         Ok(Err(stop)) => stop.tell().into(),
         Err(error) => {
-            eprintln!("error: the command ended by itself, which is a defect: {error}");
+            tell(format_args!("error: the command ended by itself, which is a defect: {error}\n"));
             Exit::Failure.into()
         }
     }
@@ -139,7 +139,7 @@ fn configuration(path: &Path) -> Result<(Configuration, PathBuf), Stop> {
     match outcome {
         Ok(configuration) => Ok((configuration, folder)),
         Err(found) => {
-            eprint!("{}", diagnostics::render(&text, &file, &found, is_terminal_stderr()));
+            tell(diagnostics::render(&text, &file, &found, is_terminal_stderr()));
             Err(Stop::Told(Exit::Usage))
         }
     }

@@ -10,6 +10,7 @@ use portolan_model::catalog::SourceStatus;
 use portolan_model::clock::{Clock, SystemClock};
 
 use crate::exit::{Exit, Stop};
+use crate::output::visible;
 
 /// Arguments of `portolan status`.
 #[derive(Debug, clap::Args)]
@@ -65,9 +66,9 @@ pub(crate) fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
     super::print_line(table)?;
     for status in statuses.iter().filter(|status| status.cause.is_some()) {
         let cause = status.cause.as_deref().unwrap_or_default();
-        super::print_line(format_args!("{}: {cause}", status.source))?;
+        super::print_line(format_args!("{}: {}", status.source, visible(cause)))?;
         if let Some(hint) = &status.hint {
-            super::print_line(format_args!("  next: {hint}"))?;
+            super::print_line(format_args!("  next: {}", visible(hint)))?;
         }
     }
     Ok(Exit::Success)

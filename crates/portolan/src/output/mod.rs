@@ -23,6 +23,12 @@ use portolan_model::{Error, ErrorKind, Result};
 
 pub(crate) use target::Target;
 
+/// Text of a server's for a terminal: control characters are escaped, lines stay lines.
+pub(crate) fn visible(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(|line| table::visible(line, usize::MAX)).collect();
+    lines.join("\n")
+}
+
 /// Where formats put what they write.
 type Sink = Box<dyn Write + Send>;
 

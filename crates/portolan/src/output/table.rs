@@ -82,7 +82,7 @@ impl Writer for Table {
 }
 
 /// The text with control characters escaped, cut at `width` characters.
-fn visible(text: &str, width: usize) -> String {
+pub(super) fn visible(text: &str, width: usize) -> String {
     let mut out = String::new();
     for (place, character) in text.chars().enumerate() {
         if place + 1 > width {
