@@ -224,7 +224,7 @@ port = {nginx}
 protocol = "http"
 tls = {{ allow_plaintext = "loopback" }}
 path = "/api/link/events?limit=60"
-pagination = {{ by = "link", max_pages = 50 }}
+pagination = {{ by = "link" }}
 cursor = {{ parameter = "since", column = "id" }}
 required = false
 
