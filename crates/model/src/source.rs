@@ -133,6 +133,10 @@ pub trait Source: Send {
 
     /// Reads from `from` (from the start where `None`) to the end of what the server has, into `output`.
     ///
+    /// A source that can continue from a position asks [`Output::is_enough`] where it could end (between two pages or
+    /// batches), and ends there with [`ReadEnd::more`] if so: what is too much for one round comes in several, and no
+    /// read is lost to a deadline for being long.
+    ///
     /// Marks [`Phase::Released`] at the instant the request goes out and [`Phase::FirstByte`] when the answer begins.
     /// Called without a successful `prepare` before it, it prepares by itself.
     async fn read(&mut self, from: Option<&Position>, output: &mut dyn Output) -> Result<ReadEnd>;
@@ -153,7 +157,8 @@ pub trait Source: Send {
 pub struct ReadEnd {
     /// Where to continue; `None` if this source has no position (it is read whole each time).
     pub position: Option<Position>,
-    /// The server has more than a limit per round allowed: the next round should follow at once.
+    /// The server has more than a limit per round, or [`Output::is_enough`], allowed: the next round should follow at
+    /// once. The position has moved.
     pub more: bool,
     /// The server proved that nothing has changed since the last committed read (strong ETag, HTTP 304). No rows came.
     pub unchanged: bool,
@@ -194,6 +199,12 @@ pub trait Output: Send {
 
     /// Counts bytes of a protocol that shows no payload.
     fn count_bytes(&mut self, bytes: u64);
+
+    /// Whether the read should end at the next place from which it can continue: the time of its round runs out, or a
+    /// trial has seen what it wanted. Once true it stays so.
+    fn is_enough(&self) -> bool {
+        false
+    }
 
     /// Rows, in source order. Batches of one read may differ in schema: the lake widens without loss.
     async fn batch(&mut self, batch: RecordBatch) -> Result<()>;

@@ -14,11 +14,11 @@ use portolan_model::catalog::{Catalog, Commit, SourceStatus};
 use portolan_model::clock::Clock;
 use portolan_model::config::RoundSpec;
 use portolan_model::round::{Receipt, ReceiptVerdict, RoundRecord, RoundVerdict};
-use portolan_model::{Error, Result, RoundId, RoundName};
+use portolan_model::{Error, Result, RoundId, RoundName, SourceName};
 use tokio::sync::{mpsc, watch};
 
 use crate::output::{MemoryRows, Receiver};
-use crate::reading::{Reading, discard, read_all};
+use crate::reading::{Patience, Reading, discard, read_all};
 use crate::schedule::Schedule;
 use crate::slot::Slot;
 
@@ -84,8 +84,8 @@ pub struct RoundRunner {
 /// How a round ended.
 #[derive(Default)]
 pub struct RoundEnd {
-    /// A source has more waiting.
-    pub more: bool,
+    /// The sources that have more waiting.
+    pub more: Vec<SourceName>,
     /// What became visible; `None` if the round was not stored, or nobody was due.
     pub commit: Option<Commit>,
     /// Why it was not stored.
@@ -93,12 +93,12 @@ pub struct RoundEnd {
     /// What is kept of it.
     pub record: Option<Arc<RoundRecord>>,
     /// The rows kept in memory, where asked for.
-    pub memory: Vec<(portolan_model::SourceName, MemoryRows)>,
+    pub memory: Vec<(SourceName, MemoryRows)>,
 }
 
 /// What the runner keeps of a source that is being probed beside the rounds.
 struct AwaySlot {
-    name: portolan_model::SourceName,
+    name: SourceName,
     required: bool,
 }
 
@@ -161,7 +161,7 @@ impl RoundRunner {
 
     /// One round: read, commit, acknowledge. Returns whether a source has more waiting.
     pub async fn round(&mut self) -> bool {
-        self.round_with(None).await.more
+        !self.round_with(None).await.more.is_empty()
     }
 
     /// One round whose rows are also kept in memory, up to so many bytes a source, for those who show them.
@@ -202,7 +202,7 @@ impl RoundRunner {
             Ok(staging) => staging,
             Err(error) => return RoundEnd { error: Some(self.not_stored(error)), ..RoundEnd::default() },
         };
-        let mut readings = read_all(&mut due, receivers, clock, self.spec.deadline).await;
+        let mut readings = read_all(&mut due, receivers, clock, Patience::for_round(self.spec.deadline)).await;
         let storage_error = readings.iter().find_map(|reading| match &reading.outcome {
             Err(error) if is_storage(error) => Some(error),
             _ => None,
@@ -277,8 +277,10 @@ impl RoundRunner {
         let mut end = RoundEnd { record: Some(record.clone()), memory, ..RoundEnd::default() };
         match committed {
             Ok(commit) => {
-                end.more = is_published
-                    && settle(&mut due, readings, (commit.round, start.wall), clock, self.spec.deadline).await;
+                if is_published {
+                    let round = (commit.round, start.wall);
+                    end.more = settle(&mut due, readings, round, clock, self.spec.deadline).await;
+                }
                 end.commit = Some(commit);
                 shared.observer.event(Event::Committed { commit, record });
             }
@@ -346,19 +348,20 @@ fn verdict(due: &[&mut Slot], readings: &[Reading], skipped: &[(bool, Receipt)])
     }
 }
 
-/// After the commit of `round`, which began at `start`: positions move, servers are told. Returns whether a source has
-/// more waiting.
+/// After the commit of `round`, which began at `start`: positions move, servers are told. Returns who has more waiting.
 async fn settle(
     due: &mut [&mut Slot],
     readings: Vec<Reading>,
     (round, start): (RoundId, jiff::Timestamp),
     clock: &dyn Clock,
     deadline: Duration,
-) -> bool {
-    let mut more = false;
+) -> Vec<SourceName> {
+    let mut more = Vec::new();
     for (slot, reading) in due.iter_mut().zip(readings) {
         let Ok(outcome) = &reading.outcome else { continue };
-        more |= outcome.end.more;
+        if outcome.end.more {
+            more.push(slot.name.clone());
+        }
         let position = outcome.end.position.clone().or_else(|| slot.position.clone());
         let rows = outcome.staged.as_ref().map_or(0, |staged| staged.rows);
         slot.committed(round, start, rows, position);
@@ -398,12 +401,13 @@ async fn probe_until_reached(mut slot: Slot, shared: Shared, deadline: Duration,
     }
 }
 
-/// Whether a round could read the source now. Where the same rows can be read again, they are read and thrown away: a
-/// port that accepts connections and then hangs would otherwise hold up each round that believes it.
+/// Whether a round could read the source now. Where the same rows can be read again, a read is begun and thrown away: a
+/// port that accepts connections and then hangs would otherwise hold up each round that believes it. What can be read
+/// in parts is read to the end of the first; what cannot, whole.
 async fn probe(slot: &mut Slot, clock: &dyn Clock, deadline: Duration) -> Result<()> {
     let capabilities = slot.source.capabilities();
     if capabilities.reread && !capabilities.push {
-        let mut readings = read_all(&mut [slot], vec![Receiver::default()], clock, deadline).await;
+        let mut readings = read_all(&mut [slot], vec![Receiver::default()], clock, Patience::for_trial(deadline)).await;
         return readings.pop().map_or(Ok(()), |reading| reading.outcome.map(|_| ()));
     }
     match tokio::time::timeout(deadline, slot.source.prepare()).await {

@@ -1,5 +1,7 @@
 //! Where a source's rows go during a read, and what is measured and digested on the way.
 
+use std::time::Duration;
+
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use portolan_model::catalog::{StagedTable, TableStaging};
@@ -96,6 +98,7 @@ pub struct Recorder<'a> {
     receiver: &'a mut Receiver,
     digest: Option<Sha256>,
     measured: &'a mut Measured,
+    enough_at: Duration,
 }
 
 /// What a read measured of itself.
@@ -118,9 +121,15 @@ pub struct Measured {
 }
 
 impl<'a> Recorder<'a> {
-    /// A recorder that forwards to `receiver` and notes into `measured`, which outlives a read that is cut off.
-    pub fn new(clock: &'a dyn Clock, receiver: &'a mut Receiver, measured: &'a mut Measured) -> Self {
-        Self { clock, receiver, digest: None, measured }
+    /// A recorder that forwards to `receiver` and notes into `measured`, which outlives a read that is cut off. From
+    /// `enough_at` on, monotonic time, it asks the read to end.
+    pub fn new(
+        clock: &'a dyn Clock,
+        receiver: &'a mut Receiver,
+        measured: &'a mut Measured,
+        enough_at: Duration,
+    ) -> Self {
+        Self { clock, receiver, digest: None, measured, enough_at }
     }
 
     /// Ends the read: the digest of its payload is taken.
@@ -152,6 +161,10 @@ impl Output for Recorder<'_> {
 
     fn count_bytes(&mut self, bytes: u64) {
         self.measured.bytes += bytes;
+    }
+
+    fn is_enough(&self) -> bool {
+        self.clock.monotonic() >= self.enough_at
     }
 
     async fn batch(&mut self, batch: RecordBatch) -> Result<()> {
@@ -187,7 +200,7 @@ mod tests {
         let clock = SystemClock::new();
         let mut receiver = Receiver::default();
         let mut measured = Measured::default();
-        let mut recorder = Recorder::new(&clock, &mut receiver, &mut measured);
+        let mut recorder = Recorder::new(&clock, &mut receiver, &mut measured, Duration::MAX);
         recorder.payload(b"a");
         recorder.payload(b"bc");
         recorder.end();
@@ -219,7 +232,7 @@ mod tests {
         let clock = SystemClock::new();
         let mut receiver = Receiver::default();
         let mut measured = Measured::default();
-        let mut recorder = Recorder::new(&clock, &mut receiver, &mut measured);
+        let mut recorder = Recorder::new(&clock, &mut receiver, &mut measured, Duration::MAX);
         recorder.count_bytes(7);
         recorder.end();
         assert_eq!(measured, Measured { bytes: 7, ..Measured::default() });

@@ -1,7 +1,8 @@
 //! One read of a group of sources, all at once.
 //!
 //! A read takes as long as its slowest source, or until the deadline: whoever has not ended by then has failed with
-//! `timeout`, and the others are not touched by it. A connector that panics fails its own source alone.
+//! `timeout`, and the others are not touched by it. Well before it, a source that can go on from where it stands is asked
+//! to end there. A connector that panics fails its own source alone.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -16,6 +17,32 @@ use portolan_model::{Error, ErrorKind, Result};
 
 use crate::output::{Measured, Receiver, Recorder};
 use crate::slot::Slot;
+
+/// How long a read may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// A read that has not ended by then has failed.
+    pub deadline: Duration,
+    /// From then on a read is asked to end where it can continue.
+    pub enough_after: Duration,
+}
+
+impl Patience {
+    /// For a round: half of its deadline to take what there is, the other half to end what was begun.
+    pub fn for_round(deadline: Duration) -> Self {
+        Self { deadline, enough_after: deadline / 2 }
+    }
+
+    /// For a trial: the first page or batch says enough.
+    pub fn for_trial(deadline: Duration) -> Self {
+        Self { deadline, enough_after: Duration::ZERO }
+    }
+
+    /// For a read that must come whole or fail.
+    pub fn for_whole(deadline: Duration) -> Self {
+        Self { deadline, enough_after: Duration::MAX }
+    }
+}
 
 /// The read of one source.
 pub struct Reading {
@@ -38,13 +65,15 @@ pub struct Outcome {
     pub staged: Option<StagedTable>,
 }
 
-/// Reads every slot at once, each into its receiver, until `deadline` (from now).
+/// Reads every slot at once, each into its receiver, as long as `patience` (from now) allows.
 pub async fn read_all(
     slots: &mut [&mut Slot],
     receivers: Vec<Receiver>,
     clock: &dyn Clock,
-    deadline: Duration,
+    patience: Patience,
 ) -> Vec<Reading> {
+    let Patience { deadline, enough_after } = patience;
+    let enough_at = clock.monotonic().saturating_add(enough_after);
     let mut readings: Vec<Reading> = receivers
         .into_iter()
         .map(|receiver| Reading {
@@ -64,7 +93,7 @@ pub async fn read_all(
             .iter_mut()
             .zip(readings.iter_mut())
             .map(|(slot, reading)| async move {
-                let outcome = AssertUnwindSafe(read_one(slot, reading, clock)).catch_unwind().await;
+                let outcome = AssertUnwindSafe(read_one(slot, reading, clock, enough_at)).catch_unwind().await;
                 reading.outcome = outcome.unwrap_or_else(|panic| Err(panicked(&*panic)));
             })
             .collect();
@@ -86,10 +115,10 @@ pub async fn read_all(
     readings
 }
 
-async fn read_one(slot: &mut Slot, reading: &mut Reading, clock: &dyn Clock) -> Result<Outcome> {
+async fn read_one(slot: &mut Slot, reading: &mut Reading, clock: &dyn Clock, enough_at: Duration) -> Result<Outcome> {
     slot.source.prepare().await?;
     reading.prepared = Some(clock.moment());
-    let mut recorder = Recorder::new(clock, &mut reading.receiver, &mut reading.measured);
+    let mut recorder = Recorder::new(clock, &mut reading.receiver, &mut reading.measured, enough_at);
     let end = slot.source.read(slot.position.as_ref(), &mut recorder).await;
     recorder.end();
     let end = end?;

@@ -157,6 +157,39 @@ async fn more_rows_waiting_make_the_next_round_follow_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_too_much_for_one_round_comes_in_several() {
+    let world = World::new();
+    let second = Duration::from_secs(1);
+    let mut runner = world.runner(&[("a", true, vec![Step::Endless(second); 3]), ("b", true, vec![Step::Rows(1)])]);
+    assert!(runner.round().await, "more is waiting");
+    assert!(world.clock.now() < support::DEADLINE, "it ended before the deadline would have taken everything");
+    let first = world.catalog.rows("a");
+    assert!(first >= 5, "{first} rows in half of a deadline of 20 s");
+    runner.round().await;
+    assert_eq!(world.catalog.rows("a"), 2 * first);
+    assert_eq!(world.catalog.position("a"), Some(2 * first as i64));
+    assert_eq!(world.catalog.rows("b"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trial_reads_no_more_than_the_first_part() {
+    let world = World::new();
+    let fail = || Step::Fail(ErrorKind::Unreachable);
+    // Whole, the backlog would never be read within a deadline: the source would stay down for ever.
+    let backlog = Step::Endless(support::DEADLINE / 4);
+    let mut runner = world.runner(&[("a", true, vec![fail(), fail(), fail(), backlog.clone(), backlog])]);
+    for _ in 0..3 {
+        runner.round().await;
+    }
+    assert_eq!(world.catalog.status("a").map(|status| status.state), Some(State::Down));
+    tokio::time::sleep(Duration::from_secs(2) + support::DEADLINE / 4).await;
+    assert_eq!(world.reads_from("a").len(), 4, "one trial, and it has ended");
+    runner.round().await;
+    assert_eq!(world.catalog.status("a").map(|status| status.state), Some(State::Healthy));
+    assert!(world.catalog.rows("a") > 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_port_that_accepts_and_hangs_holds_no_round_up_once_it_is_down() {
     let world = World::new();
     let mut runner = world.runner(&[("a", true, vec![Step::Rows(1); 200]), ("b", false, vec![Step::Hang; 200])]);

@@ -9,7 +9,7 @@ use portolan_model::config::{Configuration, Consistency, DurationText, RoundSpec
 use portolan_model::{Error, ErrorKind, RoundName, SourceName};
 use portolan_rounds::coordinator::{Event, Observer, RoundRunner, Shared};
 use portolan_rounds::output::{MemoryRows, Receiver};
-use portolan_rounds::reading::read_all;
+use portolan_rounds::reading::{Patience, read_all};
 use portolan_rounds::slot::Slot;
 
 use crate::exit::{Exit, Stop, show_error, tell};
@@ -61,6 +61,8 @@ pub(crate) struct Arguments {
 struct Fetched {
     name: SourceName,
     rows: MemoryRows,
+    /// The server has more than one round reads.
+    has_more: bool,
 }
 
 /// Reads every chosen source once and shows the rows.
@@ -95,7 +97,15 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
         return Ok(Exit::AllFailed);
     }
     let mut results = Vec::with_capacity(fetched.len());
-    for Fetched { name, rows } in fetched {
+    for Fetched { name, rows, has_more } in fetched {
+        if has_more {
+            let next = if arguments.save {
+                "the next round goes on from here"
+            } else {
+                "raise `max_rows` or `max_pages` to read them all"
+            };
+            tell(format_args!("warning: source `{name}` has more rows than one round reads: {next}\n"));
+        }
         for item in &rows.quarantine {
             let column = item.column.as_deref().unwrap_or("row");
             let text =
@@ -143,12 +153,14 @@ async fn read(
         .map(|_| Receiver { table: None, memory: Some(MemoryRows::new(arguments.memory_limit << 20)) })
         .collect();
     let mut due: Vec<&mut Slot> = slots.iter_mut().collect();
-    let readings = read_all(&mut due, receivers, &*environment.clock, arguments.deadline.0).await;
+    let readings = read_all(&mut due, receivers, &*environment.clock, Patience::for_whole(arguments.deadline.0)).await;
     let mut fetched = Vec::new();
     let mut failures = Vec::new();
     for (slot, mut reading) in slots.iter_mut().zip(readings) {
         match (reading.outcome, reading.receiver.memory.take()) {
-            (Ok(_), Some(rows)) => fetched.push(Fetched { name: slot.name.clone(), rows }),
+            (Ok(outcome), Some(rows)) => {
+                fetched.push(Fetched { name: slot.name.clone(), rows, has_more: outcome.end.more });
+            }
             (Ok(_), None) => {}
             (Err(error), _) => failures.push(error),
         }
@@ -211,7 +223,7 @@ async fn save(
         .memory
         .into_iter()
         .filter(|(name, _)| !failed_names.contains(name))
-        .map(|(name, rows)| Fetched { name, rows })
+        .map(|(name, rows)| Fetched { has_more: end.more.contains(&name), name, rows })
         .collect();
     Ok((fetched, failures))
 }

@@ -38,6 +38,8 @@ pub(crate) enum Step {
     Hang,
     Panic,
     Slow(Duration, i64),
+    /// A row after each pause until the round has enough; there is always more.
+    Endless(Duration),
     Unchanged,
 }
 
@@ -106,6 +108,14 @@ impl Source for ScriptedSource {
                 rows
             }
             Step::Unchanged => 0,
+            Step::Endless(pause) => {
+                let mut rows = 0;
+                while rows == 0 || !output.is_enough() {
+                    tokio::time::sleep(pause).await;
+                    rows += 1;
+                }
+                rows
+            }
             Step::Rows(rows) | Step::More(rows) | Step::Quarantine(rows) | Step::RowsThenFail(rows, _) => rows,
         };
         output.mark(Phase::FirstByte);
@@ -125,7 +135,7 @@ impl Source for ScriptedSource {
             return Err(Error::new(kind, "read", "scripted"));
         }
         let position = Some(Position::new(1, (start + rows).into()));
-        Ok(ReadEnd { position, more: matches!(step, Step::More(_)), ..ReadEnd::default() })
+        Ok(ReadEnd { position, more: matches!(step, Step::More(_) | Step::Endless(_)), ..ReadEnd::default() })
     }
 
     async fn acknowledge(&mut self, position: &Position) -> Result<()> {

@@ -35,9 +35,8 @@ fn route(path: &str, query: &Query, request: &Request, state: &State) -> Respons
         "cursor" => by_cursor(rest, query, state),
         "page" => by_page(rest, query, state),
         "offset" => {
-            let items = select(state, rest, query);
-            let page = slice(&items, query.number("offset", 0), query.number("limit", LIMIT_DEFAULT));
-            Response::new(200, JSON, array(page).into_bytes())
+            let (from, limit) = (query.number("offset", 0), query.number("limit", LIMIT_DEFAULT));
+            Response::new(200, JSON, array(&select_slice(state, rest, query, from, limit).0).into_bytes())
         }
         "gzip" => encoded("gzip", route(rest, query, request, state), request),
         "zstd" => encoded("zstd", route(rest, query, request, state), request),
@@ -113,21 +112,23 @@ fn decode(text: &str) -> String {
 
 /// The items of a collection whose `id` is greater than `since`, as numbers where both are, else as text.
 fn select(state: &State, collection: &str, query: &Query) -> Vec<Value> {
-    let content = state.lock();
-    let items = content.collections.get(collection).map(Vec::as_slice).unwrap_or_default();
-    let Some(since) = query.get("since").filter(|since| !since.is_empty()) else { return items.to_vec() };
-    let since_number: Option<f64> = since.parse().ok();
-    let is_newer = |item: &&Value| match (&item["id"], since_number) {
-        (Value::Number(id), Some(since)) => id.as_f64().is_some_and(|id| id > since),
-        (Value::String(id), _) => id.as_str() > since,
-        _ => true,
-    };
-    items.iter().filter(is_newer).cloned().collect()
+    select_slice(state, collection, query, 0, usize::MAX).0
 }
 
-fn slice(items: &[Value], from: usize, count: usize) -> &[Value] {
-    let from = from.min(items.len());
-    &items[from..from.saturating_add(count).min(items.len())]
+/// `count` of these items from place `from` on, and how many there are in all. Only what is asked for is copied: a page
+/// of a large collection costs little more than one of a small one.
+fn select_slice(state: &State, collection: &str, query: &Query, from: usize, count: usize) -> (Vec<Value>, usize) {
+    let content = state.lock();
+    let items = content.collections.get(collection).map(Vec::as_slice).unwrap_or_default();
+    let since = query.get("since").filter(|since| !since.is_empty());
+    let since_number: Option<f64> = since.and_then(|since| since.parse().ok());
+    let is_newer = |item: &&Value| match (since, &item["id"], since_number) {
+        (Some(_), Value::Number(id), Some(since)) => id.as_f64().is_some_and(|id| id > since),
+        (Some(since), Value::String(id), _) => id.as_str() > since,
+        _ => true,
+    };
+    let chosen = items.iter().filter(is_newer).skip(from).take(count).cloned().collect();
+    (chosen, items.iter().filter(is_newer).count())
 }
 
 fn array(items: &[Value]) -> String {
@@ -180,10 +181,10 @@ fn conditional(body: String, request: &Request, weak: bool) -> Response {
 }
 
 fn by_link(collection: &str, query: &Query, request: &Request, state: &State) -> Response {
-    let items = select(state, collection, query);
     let (from, limit) = (query.number("from", 0), query.number("limit", LIMIT_DEFAULT));
-    let response = Response::new(200, JSON, array(slice(&items, from, limit)).into_bytes());
-    if from.saturating_add(limit) >= items.len() {
+    let (items, total) = select_slice(state, collection, query, from, limit);
+    let response = Response::new(200, JSON, array(&items).into_bytes());
+    if from.saturating_add(limit) >= total {
         return response;
     }
     let since = query.get("since").map_or_else(String::new, |since| format!("&since={since}"));
@@ -199,21 +200,19 @@ fn by_link(collection: &str, query: &Query, request: &Request, state: &State) ->
 }
 
 fn by_cursor(collection: &str, query: &Query, state: &State) -> Response {
-    let items = select(state, collection, query);
     let limit = query.number("limit", LIMIT_DEFAULT);
-    let from = query.get("cursor").and_then(|cursor| cursor.strip_prefix("at+/=")?.parse().ok()).unwrap_or(0);
-    let next = (from + limit < items.len()).then(|| format!("at+/={}", from + limit));
-    let body = json!({ "items": slice(&items, from, limit), "meta": { "next_cursor": next } });
+    let from: usize = query.get("cursor").and_then(|cursor| cursor.strip_prefix("at+/=")?.parse().ok()).unwrap_or(0);
+    let (items, total) = select_slice(state, collection, query, from, limit);
+    let next = (from + limit < total).then(|| format!("at+/={}", from + limit));
+    let body = json!({ "items": items, "meta": { "next_cursor": next } });
     Response::new(200, JSON, body.to_string().into_bytes())
 }
 
 fn by_page(collection: &str, query: &Query, state: &State) -> Response {
-    let items = select(state, collection, query);
     let limit = query.number("per_page", LIMIT_DEFAULT).max(1);
     let from = query.number("page", 1).saturating_sub(1).saturating_mul(limit);
-    let body = json!({
-        "items": slice(&items, from, limit), "pages": items.len().div_ceil(limit), "total": items.len()
-    });
+    let (items, total) = select_slice(state, collection, query, from, limit);
+    let body = json!({ "items": items, "pages": total.div_ceil(limit), "total": total });
     Response::new(200, JSON, body.to_string().into_bytes())
 }
 

@@ -36,6 +36,7 @@ pub(crate) enum Defect {
     YieldsLastAgain,
     RemembersByItself,
     SkipsOne,
+    NeverHasEnough,
     StopsEarly,
     MarksReleaseLate,
     CountsNothing,
@@ -214,7 +215,8 @@ impl FakeSource {
         Ok(last)
     }
 
-    async fn exchange(&self, stream: &mut TcpStream, since: i64, output: &mut dyn Output) -> Result<i64> {
+    /// Returns the last item and whether it ended before the answer did.
+    async fn exchange(&self, stream: &mut TcpStream, since: i64, output: &mut dyn Output) -> Result<(i64, bool)> {
         if self.defect != Defect::MarksReleaseLate {
             output.mark(Phase::Released);
         }
@@ -275,9 +277,13 @@ impl FakeSource {
                 let rest = lines.split_off(lines.len().min(BATCH_ROWS));
                 last = last.max(self.yield_rows(&lines, output).await?);
                 lines = rest;
+                let is_last = lines.is_empty() && body_left == Some(0);
+                if output.is_enough() && !is_last && self.defect != Defect::NeverHasEnough {
+                    return Ok((last, true));
+                }
             }
         }
-        Ok(last)
+        Ok((last, false))
     }
 }
 
@@ -318,16 +324,16 @@ impl Source for FakeSource {
             self.connection = Some(connection.clone());
         }
         let result = self.exchange(&mut *connection.lock().await, asked, output).await;
-        let keep = result.is_ok() || self.defect == Defect::KeepsDeadConnection;
+        let keep = matches!(result, Ok((_, false))) || self.defect == Defect::KeepsDeadConnection;
         self.connection = keep.then_some(connection);
-        let last = result?;
+        let (last, more) = result?;
         if last == 0 && self.defect == Defect::FailsOnEmpty {
             return Err(self.error(ErrorKind::Data, "no rows"));
         }
         let skip = i64::from(self.defect == Defect::SkipsOne && last > 0);
         let last = since.max(last + skip);
         self.last.store(last, Ordering::SeqCst);
-        Ok(ReadEnd { position: Some(Position::new(1, json!(last))), ..ReadEnd::default() })
+        Ok(ReadEnd { position: Some(Position::new(1, json!(last))), more, ..ReadEnd::default() })
     }
 
     async fn acknowledge(&mut self, _: &Position) -> Result<()> {

@@ -21,6 +21,7 @@ const TWINS: &[(&str, Defect)] = &[
     ("resume_yields_exactly_the_new_rows", Defect::YieldsLastAgain),
     ("resume_depends_on_the_position_alone", Defect::RemembersByItself),
     ("a_growing_collection_is_read_once", Defect::SkipsOne),
+    ("a_read_ends_where_it_is_asked_to", Defect::NeverHasEnough),
     ("a_burst_comes_whole", Defect::StopsEarly),
     ("phases_come_in_order", Defect::MarksReleaseLate),
     ("bytes_are_counted", Defect::CountsNothing),

@@ -63,13 +63,14 @@ impl HttpSource {
             let seen = PageSeen { rows: page.rows, link, token: page.token, body: &answer.body };
             let advance =
                 pager.advance(seen).map_err(|problem| Error::new(ErrorKind::Server, "follow pages", problem))?;
+            let is_incremental = self.plan.is_incremental();
             match advance {
-                Advance::More => {}
                 Advance::Done => {
                     self.plan.require_cursor(rows, highest.as_ref())?;
                     return self.plan.end(before, highest);
                 }
-                Advance::Limit if self.plan.is_incremental() => {
+                Advance::More if !is_incremental || !output.is_enough() => {}
+                Advance::More | Advance::Limit if is_incremental => {
                     self.plan.require_cursor(rows, highest.as_ref())?;
                     let position = HttpPosition { highest, page: pager.next_page().cloned(), ..before };
                     return Ok(ReadEnd {
@@ -78,7 +79,7 @@ impl HttpSource {
                         ..ReadEnd::default()
                     });
                 }
-                Advance::Limit => {
+                Advance::More | Advance::Limit => {
                     return Err(Error::new(ErrorKind::Limit, "follow pages", "more pages than `max_pages` allows")
                         .with_hint(
                             "raise pagination.max_pages, make pages larger, or read only what is new with `cursor`",

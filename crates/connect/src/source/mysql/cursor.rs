@@ -220,18 +220,27 @@ impl CursorKind {
 
     /// The later of two position texts, for the kinds that a late window can turn back.
     pub(super) fn later(self, one: String, other: &str) -> String {
-        let order = match self {
+        if self.order(&one, other) == Some(Ordering::Less) { other.to_owned() } else { one }
+    }
+
+    /// Whether `one` is later than `other`; false also where only the server can tell.
+    pub(super) fn is_later(self, one: &str, other: &str) -> bool {
+        self.order(one, other) == Some(Ordering::Greater)
+    }
+
+    /// The order of two position texts; `None` for the kinds whose order is the server's alone.
+    fn order(self, one: &str, other: &str) -> Option<Ordering> {
+        match self {
             Self::Integer => one.parse::<i128>().ok().partial_cmp(&other.parse().ok()),
             Self::Double | Self::Float => one.parse::<f64>().ok().partial_cmp(&other.parse().ok()),
             Self::Decimal { scale, .. } => {
                 let value = |text: &str| decimal::parse_i256(text.as_bytes(), 76, scale);
-                value(&one).partial_cmp(&value(other))
+                value(one).partial_cmp(&value(other))
             }
             // Written at full width, they order as text.
-            Self::Date | Self::DateTime => Some(one.as_str().cmp(other)),
+            Self::Date | Self::DateTime => Some(one.cmp(other)),
             Self::Time | Self::Text | Self::Bytes => None,
-        };
-        if order == Some(Ordering::Less) { other.to_owned() } else { one }
+        }
     }
 
     /// The position of a cursor value in `of`, what is read.

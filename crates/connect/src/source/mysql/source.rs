@@ -67,7 +67,27 @@ struct Range {
     parameters: Vec<Parameter>,
     /// The cursor value of the position, where there is one.
     before: Option<String>,
+    /// A late window makes it begin before the position.
+    turns_back: bool,
     more: bool,
+}
+
+impl Range {
+    /// Whether a read that ends at `last` has come further than its position for sure: the next one then does too.
+    fn is_beyond(&self, cursor: &Cursor, last: &str) -> bool {
+        let Statement::Rows { from, .. } = self.statement else { return false };
+        match &self.before {
+            None => true,
+            Some(before) => (from == From::After && !self.turns_back) || cursor.kind.is_later(last, before),
+        }
+    }
+}
+
+/// What a read came to.
+struct Reading {
+    end: ReadEnd,
+    /// Rows that the server still sends were left: the connection is of no use any more.
+    is_cut: bool,
 }
 
 impl MySqlSource {
@@ -171,7 +191,8 @@ impl MySqlSource {
     /// Where this read begins and ends.
     async fn range(&self, ready: &mut Ready, from: Option<&Position>) -> Result<Range> {
         let Some(cursor) = ready.cursor.clone() else {
-            return Ok(Range { statement: Statement::Whole, parameters: Vec::new(), before: None, more: false });
+            let (statement, parameters) = (Statement::Whole, Vec::new());
+            return Ok(Range { statement, parameters, before: None, turns_back: false, more: false });
         };
         let before = from.map(|position| cursor.kind.value_of(&self.of(), &cursor.name, position)).transpose()?;
         let mut parameters = Vec::new();
@@ -192,7 +213,8 @@ impl MySqlSource {
                 (bounded, more) = (true, bounds.len() > 1);
             }
         }
-        Ok(Range { statement: Statement::Rows { from, bounded }, parameters, before, more })
+        let turns_back = self.settings.late_window.is_some();
+        Ok(Range { statement: Statement::Rows { from, bounded }, parameters, before, turns_back, more })
     }
 
     /// The cursor values that are `max_rows` and one more beyond the position, as far as there are so many rows.
@@ -223,7 +245,7 @@ impl MySqlSource {
         }
     }
 
-    async fn read_rows(&self, ready: &mut Ready, from: Option<&Position>, output: &mut dyn Output) -> Result<ReadEnd> {
+    async fn read_rows(&self, ready: &mut Ready, from: Option<&Position>, output: &mut dyn Output) -> Result<Reading> {
         let own = |error: Error| self.named(error);
         let range = self.range(ready, from).await.map_err(own)?;
         let prepared = self.statement(ready, range.statement).await.map_err(own)?;
@@ -262,6 +284,13 @@ impl MySqlSource {
             }
             output.count_bytes(ready.connection.take_received_bytes());
             rows_before += self.hand_on(&mut decoder, &columns, &identity, rows_before, output).await?;
+            if let (Some((cursor, _)), Some(last)) = (cursor, &last)
+                && output.is_enough()
+                && range.is_beyond(cursor, last)
+            {
+                let position = Some(cursor.kind.position(&self.of(), &cursor.name, last));
+                return Ok(Reading { end: ReadEnd { position, more: true, ..ReadEnd::default() }, is_cut: true });
+            }
         }
         output.mark(Phase::LastByte);
         output.count_bytes(ready.connection.take_received_bytes());
@@ -283,7 +312,8 @@ impl MySqlSource {
             (Some(_), None) => from.cloned(),
             (None, _) => None,
         };
-        Ok(ReadEnd { position, more: range.more, unchanged: false, validator: None })
+        let end = ReadEnd { position, more: range.more, unchanged: false, validator: None };
+        Ok(Reading { end, is_cut: false })
     }
 
     /// Hands the rows collected so far on; returns their number.
@@ -351,13 +381,16 @@ impl Source for MySqlSource {
         let mut guard = KillGuard::new(&ready.connection, &self.kills);
         let result = self.read_rows(&mut ready, from, output).await;
         match &result {
-            Ok(_) => guard.disarm(),
+            Ok(reading) if !reading.is_cut => guard.disarm(),
+            Ok(_) => {}
             // The server has ended it itself, and after a restart the number may be another connection's.
             Err(error) if error.kind() == ErrorKind::Disconnected || ready.connection.is_refused() => guard.disarm(),
             Err(_) => {}
         }
-        let end = result?;
-        self.ready = Some(ready);
+        let Reading { end, is_cut } = result?;
+        if !is_cut {
+            self.ready = Some(ready);
+        }
         Ok(end)
     }
 

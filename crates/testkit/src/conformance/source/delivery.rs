@@ -102,6 +102,31 @@ pub(super) async fn a_growing_collection_is_read_once(harness: &mut Harness<'_>)
     harness.expect_items(&rows, 1..141)
 }
 
+/// Asked to end, a read ends at the next place from which it can continue, and has moved on; nothing is lost or comes
+/// twice for it.
+pub(super) async fn a_read_ends_where_it_is_asked_to(harness: &mut Harness<'_>) -> Result<()> {
+    harness.fixture.write(1..BURST_ITEMS + 1, 0)?;
+    let mut source = harness.open()?;
+    let mut position: Option<Position> = None;
+    let mut rows = Vec::new();
+    // Asked at once, then late enough for some parts to be of several pages or batches.
+    for enough_rows in [0, 1, BURST_ITEMS as usize / 3, 0] {
+        let mut output = Recorder::with_enough(enough_rows);
+        let end = match harness.read_once(source.as_mut(), position.as_ref(), &mut output).await? {
+            super::harness::Outcome::Ended(end) => end,
+            super::harness::Outcome::Failed(error) => bail!("the read failed: {error:?}"),
+        };
+        let came = output.rows.len();
+        ensure!(end.more, "asked to end after {enough_rows} rows it went on to the last: {came} came");
+        ensure!(came > 0 && came >= enough_rows, "it ended after {came} rows, asked to after {enough_rows}");
+        ensure!(end.position.is_some() && end.position != position, "it ended where it had begun");
+        position = end.position;
+        rows.append(&mut output.rows);
+    }
+    rows.append(&mut harness.read_all(source.as_mut(), position.as_ref()).await?.output.rows);
+    harness.expect_items(&rows, 1..BURST_ITEMS + 1)
+}
+
 pub(super) async fn a_burst_comes_whole(harness: &mut Harness<'_>) -> Result<()> {
     harness.fixture.write(1..BURST_ITEMS + 1, 0)?;
     let mut source = harness.open()?;

@@ -135,6 +135,7 @@ pub const CHECKS: &[Check] = checks! {
     delivery::resume_yields_exactly_the_new_rows if |c| c.resume;
     delivery::resume_depends_on_the_position_alone if |c| c.resume && c.reread;
     delivery::a_growing_collection_is_read_once if |c| c.resume;
+    delivery::a_read_ends_where_it_is_asked_to if |c| c.resume;
     delivery::a_burst_comes_whole if |_| true;
     delivery::phases_come_in_order if |_| true;
     delivery::bytes_are_counted if |_| true;

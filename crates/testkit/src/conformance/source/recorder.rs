@@ -29,8 +29,9 @@ pub struct Recorder {
     pub quarantined: Vec<QuarantineItem>,
     /// Batches taken while it is closed wait.
     gate: Arc<Semaphore>,
-    /// The most rows and bytes one batch had.
+    /// The most rows one batch had.
     pub batch_rows_max: usize,
+    enough_rows: usize,
 }
 
 impl Default for Recorder {
@@ -40,6 +41,11 @@ impl Default for Recorder {
 }
 
 impl Recorder {
+    /// A recorder that asks the read to end once so many rows have come.
+    pub fn with_enough(rows: usize) -> Self {
+        Self { enough_rows: rows, ..Self::default() }
+    }
+
     /// A recorder that takes a permit for each batch.
     pub fn gated(gate: Arc<Semaphore>) -> Self {
         Self {
@@ -51,6 +57,7 @@ impl Recorder {
             quarantined: Vec::new(),
             gate,
             batch_rows_max: 0,
+            enough_rows: usize::MAX,
         }
     }
 
@@ -79,6 +86,10 @@ impl Output for Recorder {
 
     fn count_bytes(&mut self, bytes: u64) {
         self.counted_bytes += bytes;
+    }
+
+    fn is_enough(&self) -> bool {
+        self.rows.len() >= self.enough_rows
     }
 
     async fn batch(&mut self, batch: RecordBatch) -> Result<()> {
