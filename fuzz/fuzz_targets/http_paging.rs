@@ -29,7 +29,7 @@ fuzz_target!(|input: (u8, Option<u64>, Option<u64>, String, Vec<(u64, String, Ve
         max_pages: Some(PAGES / 2),
     };
     let Ok(plan) = PagingPlan::new(&options) else { return };
-    let mut pager = Pager::new(&plan, None);
+    let mut pager = Pager::new(&plan);
     let mut asked = 0;
     for (rows, token, body) in &pages {
         let target = pager.target("/items?fixed=1");

@@ -2,7 +2,8 @@
 
 use portolan_model::Position;
 use portolan_model::error::ErrorKind;
-use portolan_testkit::api::Api;
+use portolan_model::source::{ReadEnd, Source};
+use portolan_testkit::api::{Api, Fault};
 use serde_json::json;
 
 use super::support::*;
@@ -70,6 +71,67 @@ async fn an_incremental_read_that_ends_between_pages_goes_on_there() {
     let mut output = Collected::default();
     let end = source.read(position.as_ref(), &mut output).await.unwrap();
     assert_eq!((output.rows(), &end.position.unwrap().value["cursor"]), (1, &json!(24)));
+}
+
+/// One read that is asked to end at once.
+async fn read_part(source: &mut dyn Source, from: Option<&Position>) -> (portolan_model::Result<ReadEnd>, Collected) {
+    let mut output = Collected { has_enough: true, ..Collected::default() };
+    let end = source.read(from, &mut output).await;
+    (end, output)
+}
+
+#[tokio::test]
+async fn a_page_that_the_server_does_not_know_any_more_is_read_again_from_the_cursor() {
+    let api = api(1..24);
+    let options = "path = \"/link/items?limit=5\"\npagination = { by = \"link\" }\n\
+                   cursor = { parameter = \"since\", column = \"id\" }";
+    for (key, status) in [("key = [\"id\"]\n", 410), ("key = [\"id\"]\n", 400), ("", 410)] {
+        let mut source = open(api.port(), &format!("{key}{options}"));
+        let (end, output) = read_part(source.as_mut(), None).await;
+        let end = end.unwrap();
+        assert_eq!((output.rows(), end.more), (5, true));
+        api.fail("/link/items?from=5", Some(1), Fault::Status(status, None));
+        let mut output = Collected::default();
+        let read = source.read(end.position.as_ref(), &mut output).await;
+        if key.is_empty() {
+            let error = read.unwrap_err();
+            assert!(error.hint().unwrap().contains("`key`"), "{error:?}");
+            // The server's fault, not the position's: it goes on once the page is there again.
+            assert!(source.read(end.position.as_ref(), &mut Collected::default()).await.is_ok());
+        } else {
+            assert_eq!(output.rows(), 23, "from the beginning; the lake leaves known keys out");
+            assert_eq!(read.unwrap().position.unwrap().value["cursor"], json!(23));
+        }
+    }
+    // A server that refuses the first page, too, is not asked again and again.
+    let mut source = open(api.port(), &format!("key = [\"id\"]\n{options}"));
+    let end = read_part(source.as_mut(), None).await.0.unwrap();
+    api.take_requests();
+    api.fail("/link/items", None, Fault::Status(410, None));
+    assert!(source.read(end.position.as_ref(), &mut Collected::default()).await.is_err());
+    assert_eq!(api.take_requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_read_that_is_asked_to_end_goes_on_at_the_next_page() {
+    let api = api(1..24);
+    let options = "path = \"/link/items?limit=5\"\npagination = { by = \"link\" }";
+    let cursor = "cursor = { parameter = \"since\", column = \"id\" }";
+    let mut source = open(api.port(), &format!("{options}\n{cursor}"));
+    let (mut position, mut rows) = (None, Vec::new());
+    loop {
+        let (end, output) = read_part(source.as_mut(), position.as_ref()).await;
+        let end = end.unwrap();
+        rows.push(output.rows());
+        position = end.position;
+        if !end.more {
+            break;
+        }
+    }
+    assert_eq!(rows, [5, 5, 5, 5, 3]);
+    // Without a cursor there is nowhere to go on from: it is read whole.
+    let (end, output) = read_part(open(api.port(), options).as_mut(), None).await;
+    assert_eq!((output.rows(), end.unwrap().more), (23, false));
 }
 
 #[tokio::test]

@@ -140,6 +140,8 @@ pub(crate) struct Collected {
     pub(crate) quarantine: Vec<QuarantineItem>,
     pub(crate) payload: Vec<u8>,
     pub(crate) phases: Vec<Phase>,
+    /// Asks the read to end.
+    pub(crate) has_enough: bool,
 }
 
 impl Collected {
@@ -164,6 +166,10 @@ impl Output for Collected {
     }
 
     fn count_bytes(&mut self, _: u64) {}
+
+    fn is_enough(&self) -> bool {
+        self.has_enough
+    }
 
     async fn batch(&mut self, batch: RecordBatch) -> Result<()> {
         self.batches.push(batch);

@@ -37,13 +37,13 @@ impl Fingerprint {
             format!("{numbers:?} {:?}", (&pagination.parameter, &pagination.value, &pagination.size_parameter))
         });
         let parts = [
-            hash(&[path]),
-            hash(&query),
-            hash(cursor.as_ref().map_or(&[][..], |cursor| cursor)),
-            hash(&[pagination.as_deref().unwrap_or("")]),
+            hash_texts(&[path]),
+            hash_texts(&query),
+            hash_texts(cursor.as_ref().map_or(&[][..], |cursor| cursor)),
+            hash_texts(&[pagination.as_deref().unwrap_or("")]),
         ];
         let reading = (options.format, options.delimiter, options.infer, &options.rows, &spec.columns);
-        let whole = hash(&[&format!("{parts:?}"), &format!("{reading:?}")]);
+        let whole = hash_texts(&[&format!("{parts:?}"), &format!("{reading:?}")]);
         Self { parts, whole }
     }
 
@@ -82,12 +82,17 @@ impl Fingerprint {
     }
 }
 
-/// A hash of the texts in their order; the length before each keeps `ab`, `c` apart from `a`, `bc`.
-fn hash(texts: &[&str]) -> u64 {
+fn hash_texts(texts: &[&str]) -> u64 {
+    hash(&texts.iter().map(|text| text.as_bytes()).collect::<Vec<_>>())
+}
+
+/// A hash of the texts in their order, of 53 bits; the length before each keeps `ab`, `c` apart from `a`, `bc`. The same
+/// for ever: it is stored.
+pub(super) fn hash(texts: &[&[u8]]) -> u64 {
     let mut context = Context::new(&SHA256);
     for text in texts {
         context.update(&(text.len() as u64).to_be_bytes());
-        context.update(text.as_bytes());
+        context.update(text);
     }
     context.finish().as_ref().iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte)) >> 11
 }

@@ -1,13 +1,11 @@
 //! Paging as a state machine without I/O.
 //!
-//! Promise: it ends. A page met twice is an error, so is a server that ignores the page number, and no more than
-//! `max_pages` are read in one round.
-
-use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
+//! Promise: it ends. Pages that go round in a circle are an error, also where a circle takes several rounds, so is a server
+//! that ignores the page number, and no more than `max_pages` are read in one round.
 
 use serde::{Deserialize, Serialize};
 
+use super::fingerprint::hash;
 use super::options::{Pagination, PaginationKind};
 use super::request::with_parameter;
 use crate::format::RowPath;
@@ -20,7 +18,7 @@ pub const PAGES_MAX: u32 = 100_000;
 const TOKEN_BYTES_MAX: usize = 8 << 10;
 
 /// Which page comes next; stored in the position when a round ends between pages.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NextPage {
     /// The path and query that the server named.
@@ -29,6 +27,19 @@ pub enum NextPage {
     Token(String),
     /// The number of a page or row.
     Number(u64),
+}
+
+/// What is kept of the pages behind, so that a circle is found though it takes several rounds: after Brent's method (BIT
+/// 20, 1980), which remembers one page and needs at most three times the pages before and in the circle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Trail {
+    /// Pages since the first one.
+    pages: u64,
+    /// The hash of the token that came when their number was last a power of two.
+    mark: Option<u64>,
+    /// The hash of the last body, where pages are counted.
+    body: Option<u64>,
 }
 
 /// How pages follow each other.
@@ -102,15 +113,25 @@ pub enum Advance {
 pub struct Pager<'p> {
     plan: &'p PagingPlan,
     next: Option<NextPage>,
+    trail: Trail,
+    /// Pages of this round.
     pages: u32,
-    seen: HashSet<u64>,
-    last_body: Option<u64>,
 }
 
 impl<'p> Pager<'p> {
-    /// Begins at the first page, or where an earlier round ended.
-    pub fn new(plan: &'p PagingPlan, resume: Option<NextPage>) -> Self {
-        Self { plan, next: resume, pages: 0, seen: HashSet::new(), last_body: None }
+    /// Begins at the first page.
+    pub fn new(plan: &'p PagingPlan) -> Self {
+        Self { plan, next: None, trail: Trail::default(), pages: 0 }
+    }
+
+    /// Goes on where an earlier round ended.
+    pub fn resume(plan: &'p PagingPlan, next: NextPage, trail: Trail) -> Self {
+        Self { plan, next: Some(next), trail, pages: 0 }
+    }
+
+    /// Whether the page asked for is the one where an earlier round ended.
+    pub fn is_resuming(&self) -> bool {
+        self.pages == 0 && self.next.is_some()
     }
 
     /// Where the next page is; `base` is the path and query of the first.
@@ -132,9 +153,9 @@ impl<'p> Pager<'p> {
         }
     }
 
-    /// The page that comes next, to be stored.
-    pub fn next_page(&self) -> Option<&NextPage> {
-        self.next.as_ref()
+    /// The page that comes next, and the pages behind it, to be stored.
+    pub fn place(&self) -> (Option<NextPage>, Trail) {
+        (self.next.clone(), self.trail)
     }
 
     /// Takes note of a page.
@@ -143,6 +164,7 @@ impl<'p> Pager<'p> {
     /// Why the pages cannot go on: a loop, an unusable token.
     pub fn advance(&mut self, page: PageSeen<'_>) -> Result<Advance, String> {
         self.pages += 1;
+        self.trail.pages = self.trail.pages.saturating_add(1);
         let next = match self.plan.kind {
             PaginationKind::Link => page.link.map(NextPage::Target),
             PaginationKind::Cursor => page.token.filter(|token| !token.is_empty()).map(NextPage::Token),
@@ -156,8 +178,12 @@ impl<'p> Pager<'p> {
             if text.len() > TOKEN_BYTES_MAX {
                 return Err(format!("the next page's token has more than {TOKEN_BYTES_MAX} bytes"));
             }
-            if !self.seen.insert(digest(&next)) || self.next.as_ref() == Some(&next) {
-                return Err(format!("page {} leads back to a page already read", self.pages));
+            let token = hash(&[text.as_bytes()]);
+            if self.trail.mark == Some(token) || self.next.as_ref() == Some(&next) {
+                return Err(format!("page {} leads back to a page already read", self.trail.pages));
+            }
+            if self.trail.pages.is_power_of_two() {
+                self.trail.mark = Some(token);
             }
         }
         self.next = Some(next);
@@ -168,11 +194,11 @@ impl<'p> Pager<'p> {
         if page.rows == 0 || self.plan.size.is_some_and(|size| page.rows < size) {
             return Ok(None);
         }
-        let body = digest(&page.body);
-        if self.last_body.replace(body) == Some(body) {
+        let body = hash(&[page.body]);
+        if self.trail.body.replace(body) == Some(body) {
             return Err(format!(
                 "page {} is the same as the one before: the server seems to ignore the parameter `{}`",
-                self.pages, self.plan.parameter
+                self.trail.pages, self.plan.parameter
             ));
         }
         let current = match self.next {
@@ -183,12 +209,6 @@ impl<'p> Pager<'p> {
         let next = current.checked_add(step).ok_or("the page number has no successor")?;
         Ok(Some(NextPage::Number(next)))
     }
-}
-
-fn digest(value: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]
@@ -209,7 +229,7 @@ mod tests {
     #[test]
     fn pages_count_up_until_a_short_one() {
         let plan = plan("by = \"page\"\nsize = 2\nsize_parameter = \"per_page\"");
-        let mut pager = Pager::new(&plan, None);
+        let mut pager = Pager::new(&plan);
         assert_eq!(pager.target("/a"), "/a?per_page=2&page=1");
         assert_eq!(pager.advance(seen(2, "x")), Ok(Advance::More));
         assert_eq!(pager.target("/a"), "/a?per_page=2&page=2");
@@ -219,7 +239,7 @@ mod tests {
     #[test]
     fn offsets_follow_the_rows_that_came() {
         let plan = plan("by = \"offset\"");
-        let mut pager = Pager::new(&plan, None);
+        let mut pager = Pager::new(&plan);
         assert_eq!(pager.target("/a?x=1"), "/a?x=1&offset=0");
         assert_eq!(pager.advance(seen(7, "x")), Ok(Advance::More));
         assert_eq!(pager.target("/a?x=1"), "/a?x=1&offset=7");
@@ -230,15 +250,60 @@ mod tests {
     fn tokens_and_links_do_not_go_round_in_circles() {
         let plan = plan("by = \"cursor\"\nvalue = \"$.next\"\nmax_pages = 3");
         let token = |token: &str| PageSeen { token: Some(token.into()), ..PageSeen::default() };
-        let mut pager = Pager::new(&plan, None);
+        let mut pager = Pager::new(&plan);
         assert_eq!(pager.advance(token("a")), Ok(Advance::More));
         assert_eq!(pager.target("/x"), "/x?cursor=a");
         assert_eq!(pager.advance(token("b")), Ok(Advance::More));
-        assert!(pager.clone().advance(token("a")).is_err());
+        assert!(pager.clone().advance(token("b")).is_err());
         assert_eq!(pager.clone().advance(token("")), Ok(Advance::Done));
         assert_eq!(pager.advance(token("c")), Ok(Advance::Limit));
-        let resumed = Pager::new(&plan, pager.next_page().cloned());
+        let (next, trail) = pager.place();
+        let resumed = Pager::resume(&plan, next.unwrap(), trail);
+        assert!(resumed.is_resuming());
         assert_eq!(resumed.target("/x"), "/x?cursor=c");
+    }
+
+    /// The number of pages after which a circle of `length` pages, entered after `before` others, is found, where each
+    /// round reads `round` pages.
+    fn found_after(before: u64, length: u64, round: u32) -> Option<u64> {
+        let plan = plan(&format!("by = \"cursor\"\nvalue = \"$.next\"\nmax_pages = {round}"));
+        let mut pager = Pager::new(&plan);
+        for page in 1..10_000 {
+            let place = if page < before { page } else { before + (page - before) % length };
+            let token = Some(format!("t{place}"));
+            match pager.advance(PageSeen { token, ..PageSeen::default() }) {
+                Err(_) => return Some(page),
+                Ok(Advance::Limit) => {
+                    // As stored and read again.
+                    let (next, trail) = pager.place();
+                    let trail = serde_json::from_str(&serde_json::to_string(&trail).unwrap()).unwrap();
+                    pager = Pager::resume(&plan, next.unwrap(), trail);
+                }
+                Ok(_) => {}
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn a_circle_is_found_however_many_rounds_it_takes() {
+        for (before, length) in [(0, 1), (0, 2), (3, 2), (1, 7), (40, 60), (0, 200)] {
+            for round in [1, 2, 3, 64, 1_000] {
+                let found = found_after(before, length, round);
+                let bound = 3 * (before + length) + 2;
+                assert!(found.is_some_and(|pages| pages <= bound), "{before} {length} {round}: {found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_that_ignores_the_number_is_found_in_the_next_round() {
+        let plan = plan("by = \"page\"\nmax_pages = 1");
+        let mut pager = Pager::new(&plan);
+        assert_eq!(pager.advance(seen(2, "x")), Ok(Advance::Limit));
+        let (next, trail) = pager.place();
+        let mut pager = Pager::resume(&plan, next.unwrap(), trail);
+        assert!(pager.advance(seen(2, "x")).unwrap_err().contains("ignore"));
     }
 
     proptest! {
@@ -249,7 +314,7 @@ mod tests {
         ) {
             let by = ["link", "cursor", "page", "offset"][kind];
             let plan = plan(&format!("by = {by:?}\nmax_pages = 50"));
-            let mut pager = Pager::new(&plan, None);
+            let mut pager = Pager::new(&plan);
             let mut count = 0;
             for (rows, link, token, body) in pages {
                 let _ = pager.target("/base");

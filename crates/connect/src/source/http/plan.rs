@@ -50,6 +50,8 @@ pub(super) struct Plan {
     pub(super) body_max: u64,
     pub(super) cursor_value: Option<RowPath>,
     pub(super) fingerprint: Fingerprint,
+    /// Rows that come again are recognised.
+    pub(super) has_key: bool,
     target: String,
     has_delimiter: bool,
     cursor: Option<CursorOption>,
@@ -101,6 +103,7 @@ impl Plan {
             body_max: options.max_body.0,
             cursor_value: path("cursor", &options.cursor.as_ref().and_then(|cursor| cursor.value.clone()))?,
             fingerprint: Fingerprint::new(spec, options),
+            has_key: !spec.key.is_empty(),
             target,
             has_delimiter: options.delimiter.is_some(),
             cursor: options.cursor.clone(),

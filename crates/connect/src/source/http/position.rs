@@ -1,7 +1,8 @@
 //! Where an `http` source continues.
 //!
 //! Version 1 is an object: `cursor`, what was asked for with last and is committed; `highest`, the highest cursor seen
-//! on pages already committed while more are to come; `page`, the page that comes next then; `etag`, the strong ETag of
+//! on pages already committed while more are to come; `page`, the page that comes next then, and `trail`, what is kept of
+//! those behind it; `etag`, the strong ETag of
 //! the committed body; `of`, the [`Fingerprint`] of the options that it was read with: four numbers beside a cursor or
 //! page, one beside an ETag, absent in positions of before it was stored.
 
@@ -10,7 +11,7 @@ use portolan_model::position::Position;
 use serde_json::{Map, Value};
 
 use super::fingerprint::Fingerprint;
-use super::paging::NextPage;
+use super::paging::{NextPage, Trail};
 use crate::format::Cursor;
 
 const VERSION: u32 = 1;
@@ -21,6 +22,7 @@ pub(super) struct HttpPosition {
     pub(super) cursor: Option<Cursor>,
     pub(super) highest: Option<Cursor>,
     pub(super) page: Option<NextPage>,
+    pub(super) trail: Trail,
     pub(super) etag: Option<String>,
 }
 
@@ -46,6 +48,10 @@ impl HttpPosition {
             None | Some(Value::Null) => None,
             Some(page) => Some(serde_json::from_value(page.clone()).map_err(|_| unreadable())?),
         };
+        let trail = match object.get("trail") {
+            None | Some(Value::Null) => Trail::default(),
+            Some(trail) => serde_json::from_value(trail.clone()).map_err(|_| unreadable())?,
+        };
         let of = object.get("of");
         let etag = object.get("etag").filter(|_| fingerprint.is_of_etag(of));
         let etag = etag.and_then(Value::as_str).map(str::to_owned);
@@ -54,7 +60,7 @@ impl HttpPosition {
             return Ok(Self { etag, ..Self::default() });
         }
         fingerprint.require_cursor(of, page.is_some())?;
-        Ok(Self { cursor, highest, page, etag })
+        Ok(Self { cursor, highest, page, trail, etag })
     }
 
     pub(super) fn to_position(&self, fingerprint: &Fingerprint) -> Position {
@@ -72,6 +78,9 @@ impl HttpPosition {
         }
         if let Some(Ok(page)) = self.page.as_ref().map(serde_json::to_value) {
             object.insert("page".into(), page);
+            if let Ok(trail) = serde_json::to_value(self.trail) {
+                object.insert("trail".into(), trail);
+            }
         }
         if let Some(etag) = &self.etag {
             object.insert("etag".into(), Value::from(etag.as_str()));
@@ -119,6 +128,7 @@ mod tests {
             cursor: Some(Cursor::Integer(41)),
             highest: Some(Cursor::Text("2026-01-01T00:00:00Z".into())),
             page: Some(NextPage::Token("abc".into())),
+            trail: Trail::default(),
             // It does not say which options it was read with: one whole answer more, and never a wrong 304.
             etag: None,
         };

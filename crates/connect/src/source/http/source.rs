@@ -54,9 +54,23 @@ impl HttpSource {
         };
         let mut highest = before.highest.clone();
         let mut rows = 0;
-        let mut pager = Pager::new(&paging, before.page.clone());
+        let mut pager = match before.page.clone() {
+            Some(page) => Pager::resume(&paging, page, before.trail),
+            None => Pager::new(&paging),
+        };
         loop {
             let (answer, target) = self.client.fetch(&pager.target(&base), None, output).await?;
+            if pager.is_resuming() && is_refused_page(answer.status) {
+                if !self.plan.has_key {
+                    let refusal = status::refusal(&answer, &target, self.clock.wall());
+                    return Err(refusal.with_hint(
+                        "the last round ended between two pages, and the server does not take the next page's token any \
+                         more; with a `key` the pages are read again from the cursor, and known rows left out",
+                    ));
+                }
+                pager = Pager::new(&paging);
+                continue;
+            }
             let (page, link) = self.page(&answer, &target, output).await?;
             highest = self.plan.later(highest, page.cursor)?;
             rows += page.given;
@@ -72,7 +86,8 @@ impl HttpSource {
                 Advance::More if !is_incremental || !output.is_enough() => {}
                 Advance::More | Advance::Limit if is_incremental => {
                     self.plan.require_cursor(rows, highest.as_ref())?;
-                    let position = HttpPosition { highest, page: pager.next_page().cloned(), ..before };
+                    let (page, trail) = pager.place();
+                    let position = HttpPosition { highest, page, trail, ..before };
                     return Ok(ReadEnd {
                         position: Some(position.to_position(&self.plan.fingerprint)),
                         more: true,
@@ -230,6 +245,11 @@ impl HttpSource {
         }
         Ok(probe)
     }
+}
+
+/// Whether a server that gave a token for a page refuses it with this status: tokens expire.
+fn is_refused_page(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 404 | 409 | 410 | 416 | 422)
 }
 
 /// An output for probes: nothing is kept.
