@@ -6,7 +6,7 @@ use portolan_model::config;
 use portolan_model::source::{Connector, Phase};
 use portolan_model::{ErrorKind, Position, Retry};
 
-use crate::support::{failure, fresh, open, problems, read, server, spec};
+use crate::support::{Recorder, failure, fresh, open, problems, read, server, spec};
 
 fn value(position: &Option<Position>) -> String {
     position.as_ref().unwrap().value["value"].as_str().unwrap().to_owned()
@@ -208,6 +208,47 @@ async fn max_rows_cuts_between_cursor_values_and_always_advances() {
         position = read(&mut source, position.as_ref()).await.unwrap().1.position;
     }
     assert_eq!(value(&position), "40");
+}
+
+#[tokio::test]
+async fn a_read_that_is_asked_to_end_has_moved_on_or_goes_to_its_end() {
+    let table = fresh("parts");
+    server()
+        .sql(&format!(
+            "CREATE TABLE {table} (id bigint primary key, g int not null, t varchar(9) not null); \
+             INSERT INTO {table} SELECT seq, seq DIV 10, CONCAT('t', seq DIV 10) FROM seq_1_to_40"
+        ))
+        .unwrap();
+    // Options, and the most rows of a read: more than ten rows share a value, a batch has three.
+    for (options, rows_max) in [
+        ("cursor = \"id\"", 3),
+        ("cursor = \"g\"\nkey = [\"id\"]", 15),
+        ("cursor = \"t\"\nkey = [\"id\"]", 40),
+        ("cursor = \"id\"\nlate_window = 20\nkey = [\"id\"]", 24),
+        ("cursor = \"id\"\nmax_rows = 5", 5),
+    ] {
+        let mut source = open(&format!("table = \"{table}\"\nbatch_rows = 3\n{options}"));
+        let (mut position, mut seen) = (None::<Position>, std::collections::BTreeSet::new());
+        let mut reads = 0;
+        loop {
+            let mut recorder = Recorder { has_enough: true, ..Recorder::default() };
+            source.prepare().await.unwrap();
+            let end = source.read(position.as_ref(), &mut recorder).await.unwrap();
+            assert!(recorder.rows() <= rows_max, "{options}: {} rows at {position:?}", recorder.rows());
+            assert!(!end.more || end.position != position, "{options}: no progress at {position:?}");
+            seen.extend(recorder.integers("id"));
+            position = end.position;
+            reads += 1;
+            if !end.more {
+                break;
+            }
+        }
+        // What the bound of `max_rows` cut off last is found by the next read.
+        let (recorder, _) = read(&mut source, position.as_ref()).await.unwrap();
+        seen.extend(recorder.integers("id"));
+        assert_eq!(seen.len(), 40, "{options}");
+        assert!((2..50).contains(&reads), "{options}: {reads} reads");
+    }
 }
 
 #[tokio::test]

@@ -76,6 +76,8 @@ pub(crate) struct Recorder {
     pub(crate) quarantined: Vec<QuarantineItem>,
     pub(crate) phases: Vec<Phase>,
     pub(crate) bytes: u64,
+    /// Asks the read to end.
+    pub(crate) has_enough: bool,
     /// Called with each batch, to interfere.
     pub(crate) interference: Option<Box<dyn FnMut(usize) -> Option<Error> + Send>>,
 }
@@ -94,6 +96,10 @@ impl Output for Recorder {
 
     fn count_bytes(&mut self, bytes: u64) {
         self.bytes += bytes;
+    }
+
+    fn is_enough(&self) -> bool {
+        self.has_enough
     }
 
     async fn batch(&mut self, batch: RecordBatch) -> Result<()> {
