@@ -22,7 +22,7 @@ use portolan_model::config::{Configuration, ConnectorSet, LakeSpec};
 use portolan_model::source::Environment;
 use portolan_rounds::coordinator::{Event, Observer, RoundRunner, Shared};
 use portolan_rounds::output::{MemoryRows, Receiver};
-use portolan_rounds::reading::read_all;
+use portolan_rounds::reading::{Patience, read_all};
 use portolan_rounds::slot::Slot;
 
 /// More than any round here takes.
@@ -103,7 +103,7 @@ async fn in_memory(slots: &mut [Slot], environment: &Environment) -> Result<usiz
     let receivers = slots.iter().map(|_| Receiver { table: None, memory: Some(MemoryRows::new(MEMORY_BYTES_MAX)) });
     let receivers = receivers.collect();
     let mut due: Vec<&mut Slot> = slots.iter_mut().collect();
-    let readings = read_all(&mut due, receivers, &*environment.clock, DEADLINE).await;
+    let readings = read_all(&mut due, receivers, &*environment.clock, Patience::for_whole(DEADLINE)).await;
     let mut answers = 0;
     for (slot, reading) in due.iter_mut().zip(readings) {
         let outcome = reading.outcome?;
