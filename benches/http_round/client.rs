@@ -3,7 +3,8 @@
 //! For each line on standard input, one round over all ports through the product's own path; prints
 //! `wall_us cpu_us answers`. Without LAKE a round ends with the rows in memory, as in `portolan fetch`: request, JSON
 //! parsed into Arrow, SHA-256 of the payload, instants noted. With LAKE it ends when the round is committed to a lake in
-//! that folder, as in `portolan run`; the difference is what committing costs.
+//! that folder, as in `portolan run`; the difference is what committing costs. A round is timed inside the task that runs
+//! it, where `portolan run` begins one when its timer rings: handing a line of input to that task is not part of it.
 
 #![forbid(unsafe_code)]
 
@@ -51,9 +52,7 @@ fn main() -> Result<()> {
     let mut output = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
         line?;
-        let stretch = Stretch::begin();
-        let (back, answers) = runtime.block_on(runtime.spawn(rounds.next()))?;
-        let (wall_us, cpu_us) = stretch.end_us();
+        let (back, (wall_us, cpu_us), answers) = runtime.block_on(runtime.spawn(rounds.next()))?;
         rounds = back;
         writeln!(output, "{wall_us:.1} {cpu_us:.1} {}", answers?)?;
         output.flush()?;
@@ -89,13 +88,15 @@ impl Rounds {
         Ok(Self::Committed(Box::new(RoundRunner::new(spec, slots, shared))))
     }
 
-    /// Reads all ports once. Returns how many yielded a row; an error if one failed.
-    async fn next(mut self) -> (Self, Result<usize>) {
+    /// Reads all ports once. Returns wall and CPU time in microseconds, and how many yielded a row; an error if one failed.
+    async fn next(mut self) -> (Self, (f64, f64), Result<usize>) {
+        let stretch = Stretch::begin();
         let answers = match &mut self {
             Self::InMemory { slots, environment } => in_memory(slots, environment).await,
             Self::Committed(runner) => committed(runner).await,
         };
-        (self, answers)
+        let times_us = stretch.end_us();
+        (self, times_us, answers)
     }
 }
 
