@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -61,6 +62,52 @@ fn all_sources_dead_is_the_same_in_every_format() {
         let output = portolan(folder.path(), words);
         assert_eq!(output.status.code(), Some(4), "{words:?}: {}", stderr(&output));
     }
+}
+
+#[test]
+fn a_source_that_fails_says_what_to_do_next_whether_or_not_the_round_is_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    write_configuration(folder.path(), "");
+    for words in [&["fetch"][..], &["fetch", "--save"]] {
+        let output = portolan(folder.path(), words);
+        assert_eq!(output.status.code(), Some(4), "{words:?}: {}", stderr(&output));
+        let told = stderr(&output);
+        assert_eq!(told.matches("error: source `").count(), 2, "{words:?}: {told}");
+        assert_eq!(told.matches("next: on the server, look who listens: ss -ltnp").count(), 2, "{words:?}: {told}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_a_collector_that_waits_for_its_round() {
+    let folder = tempfile::tempdir().unwrap();
+    // Accepts, and never says a word.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let text = format!(
+        "[server]\nhost = \"127.0.0.1\"\n[[source]]\nname = \"a\"\nport = {port}\nprotocol = \"http\"\npath = \"/\"\n\
+         idle_timeout = \"1h\"\ndeadline = \"1h\"\ntls = {{ allow_plaintext = \"test\" }}\n"
+    );
+    std::fs::write(folder.path().join("portolan.toml"), text).unwrap();
+    let mut collector = Command::new(support::binary())
+        .current_dir(folder.path())
+        .arg("run")
+        .env("NO_COLOR", "1")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let interrupt = |collector: &std::process::Child| {
+        assert!(Command::new("kill").args(["-INT", &collector.id().to_string()]).status().unwrap().success());
+    };
+    // Its request has come: the round runs.
+    let _connection = silent.accept().unwrap();
+    interrupt(&collector);
+    let log = BufReader::new(collector.stderr.take().unwrap());
+    let mut lines = log.lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("asked again, it ends at once")));
+    interrupt(&collector);
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(collector.wait().unwrap().code(), Some(130), "{rest:#?}");
 }
 
 #[test]

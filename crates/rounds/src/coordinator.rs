@@ -88,6 +88,8 @@ pub struct RoundEnd {
     pub more: Vec<SourceName>,
     /// What became visible; `None` if the round was not stored, or nobody was due.
     pub commit: Option<Commit>,
+    /// Why sources failed that the round was kept without.
+    pub failures: Vec<Error>,
     /// Why it was not stored.
     pub error: Option<Arc<Error>>,
     /// What is kept of it.
@@ -279,7 +281,7 @@ impl RoundRunner {
             Ok(commit) => {
                 if is_published {
                     let round = (commit.round, start.wall);
-                    end.more = settle(&mut due, readings, round, clock, self.spec.deadline).await;
+                    (end.more, end.failures) = settle(&mut due, readings, round, clock, self.spec.deadline).await;
                 }
                 end.commit = Some(commit);
                 shared.observer.event(Event::Committed { commit, record });
@@ -348,21 +350,27 @@ fn verdict(due: &[&mut Slot], readings: &[Reading], skipped: &[(bool, Receipt)])
     }
 }
 
-/// After the commit of `round`, which began at `start`: positions move, servers are told. Returns who has more waiting.
+/// After the commit of `round`, which began at `start`: positions move, servers are told. Returns who has more waiting, and why others failed.
 async fn settle(
     due: &mut [&mut Slot],
     readings: Vec<Reading>,
     (round, start): (RoundId, jiff::Timestamp),
     clock: &dyn Clock,
     deadline: Duration,
-) -> Vec<SourceName> {
-    let mut more = Vec::new();
+) -> (Vec<SourceName>, Vec<Error>) {
+    let (mut more, mut failures) = (Vec::new(), Vec::new());
     for (slot, reading) in due.iter_mut().zip(readings) {
-        let Ok(outcome) = &reading.outcome else { continue };
+        let outcome = match reading.outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                failures.push(error);
+                continue;
+            }
+        };
         if outcome.end.more {
             more.push(slot.name.clone());
         }
-        let position = outcome.end.position.clone().or_else(|| slot.position.clone());
+        let position = outcome.end.position.or_else(|| slot.position.clone());
         let rows = outcome.staged.as_ref().map_or(0, |staged| staged.rows);
         slot.committed(round, start, rows, position);
         let (true, Some(position)) = (slot.source.capabilities().acknowledge, slot.position.clone()) else { continue };
@@ -375,7 +383,7 @@ async fn settle(
             slot.failed(&error, clock);
         }
     }
-    more
+    (more, failures)
 }
 
 /// Probes a source that is down until it can be read again, then returns it to its round.

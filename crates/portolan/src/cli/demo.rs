@@ -38,9 +38,9 @@ const MARKER: &str = ".portolan-demo";
 /// Runs the tour, or as much of it as there is time for until it is asked to stop: what it has started ends with it.
 pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Stop> {
     let (stop_sender, stop) = watch::channel(false);
-    let signals = super::run::stop_signals()?;
+    let mut signals = super::run::StopSignals::new()?;
     let ends = tokio::spawn(async move {
-        signals.await;
+        signals.next().await;
         // Nobody listens any more only when the tour has ended.
         let _ = stop_sender.send(true);
         std::future::pending::<()>().await;

@@ -205,16 +205,6 @@ async fn save(
         }
         return Err(Stop::Error(Exit::Lake, shown));
     }
-    let mut failures = Vec::new();
-    let mut failed_names = Vec::new();
-    if let Some(record) = &end.record {
-        for receipt in &record.receipts {
-            if let Some(text) = &receipt.error {
-                failed_names.push(receipt.source.clone());
-                failures.push(Error::new(receipt.error_kind.unwrap_or(ErrorKind::Internal), "fetch", text.clone()));
-            }
-        }
-    }
     if let Some(commit) = end.commit {
         let (round, snapshot, lake) = (commit.round, commit.snapshot, configuration.lake.path.display());
         tell(format_args!("saved as round {round} (snapshot {snapshot}) in {lake}\n"));
@@ -222,10 +212,10 @@ async fn save(
     let fetched = end
         .memory
         .into_iter()
-        .filter(|(name, _)| !failed_names.contains(name))
+        .filter(|(name, _)| !end.failures.iter().any(|error| error.source_name() == Some(name)))
         .map(|(name, rows)| Fetched { has_more: end.more.contains(&name), name, rows })
         .collect();
-    Ok((fetched, failures))
+    Ok((fetched, end.failures))
 }
 
 /// `fetch` tells the user itself.

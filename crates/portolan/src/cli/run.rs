@@ -9,6 +9,7 @@ use portolan_model::config::Configuration;
 use portolan_model::round::{ReceiptVerdict, RoundVerdict};
 use portolan_model::state::State;
 use portolan_rounds::coordinator::{Event, Observer, RoundRunner, Shared};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -21,7 +22,8 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
 /// Arguments of `portolan run`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Stops in order on Ctrl-C or a termination signal: the round that runs is ended, committed and
-acknowledged. A port that is down is probed beside the rounds; the others go on.
+acknowledged. Asked a second time, it ends at once: the lake is whole, rows under way are read again. A port that is
+down is probed beside the rounds; the others go on.
 
 Examples:
   portolan run
@@ -41,18 +43,21 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
     let (configuration, folder) = super::configuration(config)?;
     let (stop_sender, stop) = watch::channel(false);
-    let signals = stop_signals()?;
+    let mut signals = StopSignals::new()?;
     tokio::spawn(async move {
         match arguments.duration {
             Some(duration) => tokio::select! {
-                () = signals => {}
+                _ = signals.next() => {}
                 () = tokio::time::sleep(duration) => {}
             },
-            None => signals.await,
+            None => drop(signals.next().await),
         }
-        tracing::info!("stopping: the rounds that run are ended and committed");
+        tracing::info!("stopping: the rounds that run are ended and committed; asked again, it ends at once");
         // Nobody listens any more only when everything has ended.
         let _ = stop_sender.send(true);
+        let code = signals.next().await;
+        tracing::warn!("ended at once: what was not committed is read again");
+        std::process::exit(code);
     });
     collect(&configuration, &folder, Arc::new(Log), stop).await?;
     tracing::info!("stopped");
@@ -122,17 +127,25 @@ async fn maintain(lake: Arc<Lake>, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// Ends when the process is asked to stop.
-pub(crate) fn stop_signals() -> std::io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
+/// The signals that ask the process to stop.
+pub(crate) struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    /// Takes them over from the system, which would end the process.
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next one. Returns the exit code that a shell shows for it.
+    pub(crate) async fn next(&mut self) -> i32 {
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            _ = self.interrupt.recv() => 130,
+            _ = self.terminate.recv() => 143,
         }
-    })
+    }
 }
 
 /// Writes events to the log.

@@ -155,7 +155,7 @@ impl Reader<'_> {
             let span = root.get("server").and_then(|server| server.get("host")).and_then(Item::span);
             self.report(
                 Diagnostic::new(format!("{host:?} is not a host name or address"), span)
-                    .with_help("write the name or address alone, without a scheme or a path"),
+                    .with_help("write the name or address alone, without a scheme, a port or a path"),
             );
         }
         let source_tables = self.tables(root, "source");
@@ -296,9 +296,13 @@ fn as_table(table: &dyn toml_edit::TableLike) -> Table {
     copy
 }
 
-/// Whether a text can be a host name or address; whether there is such a host is found by asking.
+/// Whether a text can be a host name or address; whether there is such a host is found by asking. A colon stands in IPv6
+/// addresses alone, which may name their interface (`fe80::1%eth0`).
 fn is_host(text: &str) -> bool {
-    !text.is_empty() && !text.contains(['/', ' ', '@', '?', '#'])
+    let address = text.split('%').next().unwrap_or(text);
+    !text.is_empty()
+        && !text.contains(['/', ' ', '@', '?', '#', '[', ']'])
+        && (!text.contains(':') || address.parse::<std::net::Ipv6Addr>().is_ok())
 }
 
 fn name_of(table: &Table) -> Option<(String, Option<Range<usize>>)> {

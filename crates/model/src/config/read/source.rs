@@ -69,7 +69,7 @@ impl Reader<'_> {
             ),
             Some(host) if common.host.is_some() && !is_host(host) => self.report(
                 Diagnostic::new(format!("{host:?} is not a host name or address"), place("host"))
-                    .with_help("write the name or address alone, without a scheme or a path"),
+                    .with_help("write the name or address alone, without a scheme, a port or a path"),
             ),
             Some(_) => {}
         }
