@@ -41,7 +41,8 @@ async fn refusals_say_what_to_do() {
 
 #[tokio::test]
 async fn tls_checks_names_authorities_and_versions() {
-    let tls = server().tls();
+    let server = server();
+    let tls = server.tls();
     let authority = tls.authority.display();
     let good = format!("tls = {{ ca = \"{authority}\" }}\n{ONE}");
     let mut source = open(&good);
@@ -50,7 +51,8 @@ async fn tls_checks_names_authorities_and_versions() {
     assert!(probe.tls.as_deref().is_some_and(|tls| tls.starts_with("TLSv1_3")), "{probe:?}");
     assert!(probe.server.as_deref().is_some_and(|server| server.contains("MariaDB")), "{probe:?}");
 
-    let other = portolan_testkit::tls::TlsFiles::create(&tempfile::tempdir().unwrap().keep()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let other = portolan_testkit::tls::TlsFiles::create(folder.path()).unwrap();
     for tls in [
         format!("tls = {{ ca = \"{authority}\", server_name = \"other.example\" }}"),
         format!("tls = {{ ca = \"{}\" }}", other.authority.display()),

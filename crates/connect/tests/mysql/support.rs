@@ -1,8 +1,8 @@
 //! What every test here needs: a server, a source of it, and an output that records.
 
-use std::sync::Arc;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, Weak};
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
@@ -16,11 +16,24 @@ use portolan_model::source::{Environment, Output, Phase, QuarantineItem, ReadEnd
 use portolan_model::{Error, Position, Result};
 use portolan_testkit::servers::{COLLECTOR_PASSWORD, MariaDb};
 
-/// The server that tests share which do it no harm.
-pub(crate) fn server() -> &'static MariaDb {
-    static SERVER: OnceLock<Mutex<Option<&'static MariaDb>>> = OnceLock::new();
-    let mut server = SERVER.get_or_init(Mutex::default).lock().unwrap();
-    server.get_or_insert_with(|| Box::leak(Box::new(MariaDb::start().unwrap())))
+/// The server that tests share which do it no harm. Each test's thread holds it, and the last one takes it and its folder
+/// down: nothing stays behind, whether tests share a process or not.
+pub(crate) fn server() -> Arc<MariaDb> {
+    static SERVER: Mutex<Weak<MariaDb>> = Mutex::new(Weak::new());
+    thread_local! {
+        static HELD: RefCell<Option<Arc<MariaDb>>> = const { RefCell::new(None) };
+    }
+    HELD.with_borrow_mut(|held| {
+        let start = || {
+            let mut shared = SERVER.lock().unwrap();
+            shared.upgrade().unwrap_or_else(|| {
+                let server = Arc::new(MariaDb::start().unwrap());
+                *shared = Arc::downgrade(&server);
+                server
+            })
+        };
+        held.get_or_insert_with(start).clone()
+    })
 }
 
 /// A name that no other test uses.
