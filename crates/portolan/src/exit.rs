@@ -26,12 +26,16 @@ pub(crate) enum Exit {
     Query = 6,
     /// This build does not have what was asked for.
     Unsupported = 7,
+    /// Ctrl-C, asked a second time.
+    Interrupted = 130,
+    /// A termination signal, asked a second time.
+    Terminated = 143,
 }
 
 impl Exit {
     /// Every code, for the documentation's test.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Success,
         Self::Failure,
         Self::Usage,
@@ -40,6 +44,8 @@ impl Exit {
         Self::Lake,
         Self::Query,
         Self::Unsupported,
+        Self::Interrupted,
+        Self::Terminated,
     ];
 
     /// The code of an error that ends a command on a lake.

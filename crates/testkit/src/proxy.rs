@@ -263,8 +263,8 @@ impl Connection {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Err(error.into()),
             };
-            server.write_all(&buffer[..count]).await?;
             self.counters.bytes_from_client.fetch_add(count as u64, Ordering::Relaxed);
+            server.write_all(&buffer[..count]).await?;
         }
     }
 
@@ -320,13 +320,12 @@ impl Connection {
     }
 
     async fn write(&self, client: &TcpStream, mut bytes: &[u8]) -> Result<()> {
+        // Before they go out: whoever has received them finds them counted.
+        self.counters.bytes_from_server.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         while !bytes.is_empty() {
             client.writable().await?;
             match client.try_write(bytes) {
-                Ok(count) => {
-                    bytes = &bytes[count..];
-                    self.counters.bytes_from_server.fetch_add(count as u64, Ordering::Relaxed);
-                }
+                Ok(count) => bytes = &bytes[count..],
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
             }

@@ -44,24 +44,32 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
     let (configuration, folder) = super::configuration(config)?;
     let (stop_sender, stop) = watch::channel(false);
     let mut signals = StopSignals::new()?;
-    tokio::spawn(async move {
+    let asked_again = tokio::spawn(async move {
         match arguments.duration {
             Some(duration) => tokio::select! {
                 _ = signals.next() => {}
                 () = tokio::time::sleep(duration) => {}
             },
-            None => drop(signals.next().await),
+            None => {
+                signals.next().await;
+            }
         }
         tracing::info!("stopping: the rounds that run are ended and committed; asked again, it ends at once");
         // Nobody listens any more only when everything has ended.
         let _ = stop_sender.send(true);
-        let code = signals.next().await;
-        tracing::warn!("ended at once: what was not committed is read again");
-        std::process::exit(code);
+        signals.next().await
     });
-    collect(&configuration, &folder, Arc::new(Log), stop).await?;
-    tracing::info!("stopped");
-    Ok(Exit::Success)
+    tokio::select! {
+        collected = collect(&configuration, &folder, Arc::new(Log), stop) => {
+            collected?;
+            tracing::info!("stopped");
+            Ok(Exit::Success)
+        }
+        exit = asked_again => {
+            tracing::warn!("ended at once: what was not committed is read again");
+            exit.map_err(|error| anyhow::anyhow!("the task that waits for signals ended by itself: {error}").into())
+        }
+    }
 }
 
 /// Runs every round of the configuration into its lake until `stop` turns true.
@@ -139,11 +147,11 @@ impl StopSignals {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// Waits for the next one. Returns the exit code that a shell shows for it.
-    pub(crate) async fn next(&mut self) -> i32 {
+    /// Waits for the next one. Returns how a command ends that it ends at once.
+    pub(crate) async fn next(&mut self) -> Exit {
         tokio::select! {
-            _ = self.interrupt.recv() => 130,
-            _ = self.terminate.recv() => 143,
+            _ = self.interrupt.recv() => Exit::Interrupted,
+            _ = self.terminate.recv() => Exit::Terminated,
         }
     }
 }
