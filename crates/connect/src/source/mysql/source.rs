@@ -2,19 +2,17 @@
 
 use std::sync::Arc;
 
-use arrow::record_batch::RecordBatch;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use aws_lc_rs::digest;
 use portolan_model::name::SourceName;
-use portolan_model::source::{Capabilities, Output, Phase, Probe, QuarantineItem, ReadEnd, Source};
+use portolan_model::source::{Capabilities, Output, Phase, Probe, ReadEnd, Source};
 use portolan_model::{Error, ErrorKind, Position, Result, Retry};
-use serde_json::{Map, Value, json};
 
 use super::columns::TimeAs;
 use super::connection::{Connection, Endpoint, KillGuard, Kills, PreparedStatement, Step};
 use super::cursor::{CursorKind, LateWindow, Parameter};
-use super::decode::{Problem, RowDecoder};
+use super::decode::RowDecoder;
+use super::rows::{check_key, check_names, no_column, quarantined, row_identity};
 use super::statement::{From, Relation, Statement};
 use super::wire::Column;
 use super::wire::message::column_flag;
@@ -449,33 +447,6 @@ async fn is_unique(connection: &mut Connection, table: &str, column: &str) -> Re
     Ok(rows.iter().any(is_whole))
 }
 
-/// Two columns of one name cannot both be stored.
-fn check_names(columns: &[Column]) -> Result<()> {
-    let mut seen = std::collections::BTreeSet::new();
-    match columns.iter().find(|column| !seen.insert(column.name.to_lowercase())) {
-        None => Ok(()),
-        Some(column) => {
-            let message = format!("two columns are named `{}`", column.name);
-            Err(Error::new(ErrorKind::Configuration, "prepare query", message)
-                .with_hint("name them apart: SELECT a.id AS a_id, b.id AS b_id"))
-        }
-    }
-}
-
-/// The lake looks the key's columns up by their exact names.
-fn check_key(key: &[String], columns: &[Column]) -> Result<()> {
-    match key.iter().find(|name| !columns.iter().any(|column| column.name == **name)) {
-        None => Ok(()),
-        Some(name) => Err(no_column("key", name, columns)),
-    }
-}
-
-fn no_column(what: &str, name: &str, columns: &[Column]) -> Error {
-    let known: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-    Error::new(ErrorKind::NotFound, "prepare query", format!("there is no column `{name}`, which `{what}` names"))
-        .with_hint(format!("the columns are: {}", known.join(", ")))
-}
-
 /// The cursor among the columns that really came: the table may have changed since it was prepared.
 fn find_cursor<'a>(cursor: &'a Cursor, columns: &[Column]) -> Result<(&'a Cursor, usize)> {
     let index = columns.iter().position(|column| column.name == cursor.name);
@@ -500,27 +471,4 @@ fn cursor_text(cursor: &Cursor, column: &Column, decoder: &RowDecoder) -> Result
 fn null_cursor(name: &str) -> Error {
     Error::new(ErrorKind::Data, "read rows", format!("a row has NULL in cursor `{name}`: it could never be recognised"))
         .with_hint(format!("declare the column NOT NULL, or use query = \"SELECT … WHERE {name} IS NOT NULL\""))
-}
-
-/// What identifies a row of a batch.
-fn row_identity(batch: &RecordBatch, identity: &[usize], row: usize, rows_before: u64) -> Value {
-    let options = FormatOptions::default();
-    let mut fields = Map::new();
-    for index in identity {
-        if let Ok(formatter) = ArrayFormatter::try_new(batch.column(*index), &options) {
-            let text = formatter.value(row).to_string();
-            fields.insert(batch.schema().field(*index).name().clone(), Value::String(text));
-        }
-    }
-    if fields.is_empty() { json!({ "row": rows_before + row as u64 + 1 }) } else { Value::Object(fields) }
-}
-
-fn quarantined(problem: Problem, columns: &[Column], row: Value) -> QuarantineItem {
-    QuarantineItem {
-        reason: problem.reason,
-        column: columns.get(problem.column).map(|column| column.name.clone()),
-        row,
-        content: problem.content,
-        detail: problem.detail.to_owned(),
-    }
 }
