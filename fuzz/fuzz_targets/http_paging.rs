@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use portolan_connect::source::http::link::find_link;
 use portolan_connect::source::http::options::{Pagination, PaginationKind};
-use portolan_connect::source::http::paging::{Advance, PageSeen, Pager, PagingPlan};
+use portolan_connect::source::http::paging::{Advance, NextPage, PageSeen, Pager, PagingPlan, Trail};
 
 /// Pages offered at most; the plan allows fewer.
 const PAGES: u32 = 64;
@@ -39,8 +39,18 @@ fuzz_target!(|input: (u8, Option<u64>, Option<u64>, String, Vec<(u64, String, Ve
         let seen = PageSeen { rows: *rows, link, token: Some(token.clone()), body };
         match pager.advance(seen) {
             Ok(Advance::More) => {}
-            Ok(Advance::Done | Advance::Limit) | Err(_) => break,
+            Ok(Advance::Limit) => {
+                assert!(asked <= PAGES, "more pages than the plan allows");
+                // The next round goes on from what was stored.
+                let (next, trail) = pager.place();
+                let stored = serde_json::to_string(&(&next, trail)).expect("a place can be stored");
+                let (read, trail): (Option<NextPage>, Trail) = serde_json::from_str(&stored).expect("what was stored can be read");
+                assert_eq!(next, read, "the place is stored as it is");
+                let Some(next) = read else { panic!("a round that goes on has a next page") };
+                pager = Pager::resume(&plan, next, trail);
+                asked = 0;
+            }
+            Ok(Advance::Done) | Err(_) => break,
         }
     }
-    assert!(asked <= PAGES, "more pages than the plan allows");
 });
