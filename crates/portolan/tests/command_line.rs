@@ -105,9 +105,16 @@ fn a_second_signal_ends_a_collector_that_waits_for_its_round() {
     let log = BufReader::new(collector.stderr.take().unwrap());
     let mut lines = log.lines().map(Result::unwrap);
     assert!(lines.any(|line| line.contains("asked again, it ends at once")));
-    interrupt(&collector);
+    // What comes within a second counts as the same request.
+    let status = loop {
+        interrupt(&collector);
+        std::thread::sleep(Duration::from_millis(300));
+        if let Some(status) = collector.try_wait().unwrap() {
+            break status;
+        }
+    };
     let rest: Vec<String> = lines.collect();
-    assert_eq!(collector.wait().unwrap().code(), Some(130), "{rest:#?}");
+    assert_eq!(status.code(), Some(130), "{rest:#?}");
 }
 
 #[test]

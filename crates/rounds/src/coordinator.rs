@@ -75,6 +75,7 @@ pub struct Shared {
 /// One group of sources, read round after round.
 pub struct RoundRunner {
     spec: RoundSpec,
+    patience: Patience,
     slots: Vec<Slot>,
     shared: Shared,
     returned: (mpsc::Sender<Slot>, mpsc::Receiver<Slot>),
@@ -108,7 +109,14 @@ impl RoundRunner {
     /// A runner for the slots of `spec`.
     pub fn new(spec: RoundSpec, slots: Vec<Slot>, shared: Shared) -> Self {
         let returned = mpsc::channel(slots.len().max(1));
-        Self { spec, slots, shared, returned, away: BTreeMap::new() }
+        let patience = Patience::for_round(spec.deadline);
+        Self { spec, patience, slots, shared, returned, away: BTreeMap::new() }
+    }
+
+    /// Its reads come whole or fail: nothing is left for a round that may never follow.
+    pub fn whole(mut self) -> Self {
+        self.patience = Patience::for_whole(self.spec.deadline);
+        self
     }
 
     /// Runs until `stop` turns true. Never fails: what fails is told to the observer and tried again.
@@ -204,7 +212,7 @@ impl RoundRunner {
             Ok(staging) => staging,
             Err(error) => return RoundEnd { error: Some(self.not_stored(error)), ..RoundEnd::default() },
         };
-        let mut readings = read_all(&mut due, receivers, clock, Patience::for_round(self.spec.deadline)).await;
+        let mut readings = read_all(&mut due, receivers, clock, self.patience).await;
         let storage_error = readings.iter().find_map(|reading| match &reading.outcome {
             Err(error) if is_storage(error) => Some(error),
             _ => None,

@@ -135,6 +135,35 @@ async fn a_read_that_is_asked_to_end_goes_on_at_the_next_page() {
 }
 
 #[tokio::test]
+async fn a_cursor_that_only_the_last_page_carries_is_read_to_there() {
+    let server = Server::start(|seen| {
+        json(match seen.target.contains("cursor=b") {
+            false => "{\"rows\":[{\"id\":1}],\"next\":\"b\"}",
+            true => "{\"rows\":[{\"id\":2}],\"sync\":\"s1\"}",
+        })
+    })
+    .await;
+    let keys = "rows = \"$.rows\"\npagination = { by = \"cursor\", value = \"$.next\" }\n\
+                cursor = { parameter = \"since\", value = \"$.sync\" }";
+    let (end, output) = read_part(open(server.port, keys).as_mut(), None).await;
+    let end = end.unwrap();
+    assert_eq!((output.rows(), end.more), (2, false));
+    assert_eq!(end.position.unwrap().value["cursor"], json!("s1"));
+}
+
+#[tokio::test]
+async fn a_read_that_begins_anew_is_not_ended_before_it_has_come_further() {
+    let api = api(1..24);
+    let keys = "key = [\"id\"]\npath = \"/link/items?limit=5\"\npagination = { by = \"link\" }\n\
+                cursor = { parameter = \"since\", column = \"id\" }";
+    let mut source = open(api.port(), keys);
+    let position = read_part(source.as_mut(), None).await.0.unwrap().position;
+    api.fail("/link/items?from=5", Some(1), Fault::Status(410, None));
+    let (end, output) = read_part(source.as_mut(), position.as_ref()).await;
+    assert_eq!((output.rows(), end.unwrap().more), (23, false));
+}
+
+#[tokio::test]
 async fn more_pages_than_allowed_is_an_error_where_nothing_can_go_on() {
     let api = api(1..24);
     let keys = "path = \"/link/items?limit=5\"\npagination = { by = \"link\", max_pages = 2 }";

@@ -133,7 +133,8 @@ async fn a_late_window_reads_again_and_never_turns_back() {
     let late = "(3, '2024-01-01 01:00:00'), (4, '2024-01-01 01:00:00.000001')";
     server().sql(&format!("SET time_zone = '+00:00'; INSERT INTO {table} VALUES {late}")).unwrap();
     let (recorder, _) = read(&mut source, end.position.as_ref()).await.unwrap();
-    assert_eq!(recorder.integers("id"), [4, 2]);
+    // Rows may share the value where the window begins: it is read with them.
+    assert_eq!(recorder.integers("id"), [3, 4, 2]);
 
     let error = failure(&mut open(&options.replace("\"1h\"", "5"))).await;
     assert_eq!(error.kind(), ErrorKind::Configuration);

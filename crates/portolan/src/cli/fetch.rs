@@ -192,7 +192,7 @@ async fn save(
     };
     let shared =
         Shared { catalog: lake.clone(), clock: environment.clock.clone(), observer: Arc::new(Quiet), jitter: || 1.0 };
-    let mut runner = RoundRunner::new(spec, slots, shared);
+    let mut runner = RoundRunner::new(spec, slots, shared).whole();
     let end = runner.round_with(Some(arguments.memory_limit << 20)).await;
     runner.close().await;
     drop(runner);

@@ -19,6 +19,9 @@ use crate::wiring;
 /// The time from one look at what maintenance is due to the next.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Signals that come within this time are one request to stop.
+const SAME_REQUEST: Duration = Duration::from_secs(1);
+
 /// Arguments of `portolan run`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Stops in order on Ctrl-C or a termination signal: the round that runs is ended, committed and
@@ -57,6 +60,9 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
         tracing::info!("stopping: the rounds that run are ended and committed; asked again, it ends at once");
         // Nobody listens any more only when everything has ended.
         let _ = stop_sender.send(true);
+        // Terminals, shells and `timeout` may send one request twice.
+        let settled = tokio::time::Instant::now() + SAME_REQUEST;
+        while tokio::time::timeout_at(settled, signals.next()).await.is_ok() {}
         signals.next().await
     });
     tokio::select! {

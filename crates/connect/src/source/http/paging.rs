@@ -3,6 +3,8 @@
 //! Promise: it ends. Pages that go round in a circle are an error, also where a circle takes several rounds, so is a server
 //! that ignores the page number, and no more than `max_pages` are read in one round.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::hash;
@@ -114,19 +116,20 @@ pub struct Pager<'p> {
     plan: &'p PagingPlan,
     next: Option<NextPage>,
     trail: Trail,
-    /// Pages of this round.
+    /// Pages of this round, and the hashes of their tokens.
     pages: u32,
+    seen: HashSet<u64>,
 }
 
 impl<'p> Pager<'p> {
     /// Begins at the first page.
     pub fn new(plan: &'p PagingPlan) -> Self {
-        Self { plan, next: None, trail: Trail::default(), pages: 0 }
+        Self { plan, next: None, trail: Trail::default(), pages: 0, seen: HashSet::new() }
     }
 
     /// Goes on where an earlier round ended.
     pub fn resume(plan: &'p PagingPlan, next: NextPage, trail: Trail) -> Self {
-        Self { plan, next: Some(next), trail, pages: 0 }
+        Self { plan, next: Some(next), trail, pages: 0, seen: HashSet::new() }
     }
 
     /// Whether the page asked for is the one where an earlier round ended.
@@ -179,7 +182,7 @@ impl<'p> Pager<'p> {
                 return Err(format!("the next page's token has more than {TOKEN_BYTES_MAX} bytes"));
             }
             let token = hash(&[text.as_bytes()]);
-            if self.trail.mark == Some(token) || self.next.as_ref() == Some(&next) {
+            if !self.seen.insert(token) || self.trail.mark == Some(token) || self.next.as_ref() == Some(&next) {
                 return Err(format!("page {} leads back to a page already read", self.trail.pages));
             }
             if self.trail.pages.is_power_of_two() {
@@ -254,6 +257,7 @@ mod tests {
         assert_eq!(pager.advance(token("a")), Ok(Advance::More));
         assert_eq!(pager.target("/x"), "/x?cursor=a");
         assert_eq!(pager.advance(token("b")), Ok(Advance::More));
+        assert!(pager.clone().advance(token("a")).is_err());
         assert!(pager.clone().advance(token("b")).is_err());
         assert_eq!(pager.clone().advance(token("")), Ok(Advance::Done));
         assert_eq!(pager.advance(token("c")), Ok(Advance::Limit));

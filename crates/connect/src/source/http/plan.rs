@@ -169,7 +169,9 @@ impl Plan {
         let cursor = self.later(before.cursor, highest)?;
         let position = HttpPosition { cursor, ..HttpPosition::default() };
         Ok(ReadEnd {
-            position: position.cursor.is_some().then(|| position.to_position(&self.fingerprint)),
+            // The page where an earlier round ended is behind, whether or not a cursor came.
+            position: (position.cursor.is_some() || before.page.is_some())
+                .then(|| position.to_position(&self.fingerprint)),
             ..ReadEnd::default()
         })
     }

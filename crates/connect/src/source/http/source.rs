@@ -54,6 +54,8 @@ impl HttpSource {
         };
         let mut highest = before.highest.clone();
         let mut rows = 0;
+        // A read that had to begin anew goes on to its end: ended in between, it would begin anew for ever.
+        let mut has_restarted = false;
         let mut pager = match before.page.clone() {
             Some(page) => Pager::resume(&paging, page, before.trail),
             None => Pager::new(&paging),
@@ -65,10 +67,11 @@ impl HttpSource {
                     let refusal = status::refusal(&answer, &target, self.clock.wall());
                     return Err(refusal.with_hint(
                         "the last round ended between two pages, and the server does not take the next page's token any \
-                         more; with a `key` the pages are read again from the cursor, and known rows left out",
+                         more; give the source a new name and a `key`: it then reads such pages again and leaves known rows out",
                     ));
                 }
                 pager = Pager::new(&paging);
+                has_restarted = true;
                 continue;
             }
             let (page, link) = self.page(&answer, &target, output).await?;
@@ -83,7 +86,9 @@ impl HttpSource {
                     self.plan.require_cursor(rows, highest.as_ref())?;
                     return self.plan.end(before, highest);
                 }
-                Advance::More if !is_incremental || !output.is_enough() => {}
+                // Without a cursor yet there is nowhere to go on from: a later page may carry it.
+                Advance::More if !is_incremental || has_restarted || !output.is_enough() => {}
+                Advance::More if rows > 0 && highest.is_none() => {}
                 Advance::More | Advance::Limit if is_incremental => {
                     self.plan.require_cursor(rows, highest.as_ref())?;
                     let (page, trail) = pager.place();

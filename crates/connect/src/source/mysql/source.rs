@@ -165,7 +165,7 @@ impl MySqlSource {
 
     /// Where a read that continues begins.
     fn from(&self, cursor: &Cursor) -> From {
-        if cursor.is_unique || self.settings.late_window.is_some() { From::After } else { From::With }
+        if cursor.is_unique { From::After } else { From::With }
     }
 
     /// The prepared form of `statement`, prepared now if it is not yet.
@@ -286,6 +286,7 @@ impl MySqlSource {
                 && output.is_enough()
                 && range.is_beyond(cursor, last)
             {
+                output.mark(Phase::LastByte);
                 let position = Some(cursor.kind.position(&self.of(), &cursor.name, last));
                 return Ok(Reading { end: ReadEnd { position, more: true, ..ReadEnd::default() }, is_cut: true });
             }
