@@ -78,6 +78,27 @@ fn a_source_that_fails_says_what_to_do_next_whether_or_not_the_round_is_saved() 
 }
 
 #[test]
+fn a_fetch_that_leaves_rows_behind_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let api = portolan_testkit::api::Api::start().unwrap();
+    api.append("items", (1..12).map(|id| serde_json::json!({ "id": id })));
+    let text = format!(
+        "[server]\nhost = \"127.0.0.1\"\n[[source]]\nname = \"a\"\nport = {}\nprotocol = \"http\"\n\
+         path = \"/link/items?limit=5\"\npagination = {{ by = \"link\", max_pages = 2 }}\n\
+         cursor = {{ parameter = \"since\", column = \"id\" }}\ntls = {{ allow_plaintext = \"test\" }}\n",
+        api.port()
+    );
+    std::fs::write(folder.path().join("portolan.toml"), text).unwrap();
+    for (words, has_more) in [(&["fetch"][..], true), (&["fetch", "--save"], true), (&["fetch", "--save"], false)] {
+        let output = portolan(folder.path(), words);
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {}", stderr(&output));
+        assert_eq!(stderr(&output).contains("more rows than one round reads"), has_more, "{}", stderr(&output));
+        let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(rows["a"].as_array().unwrap().len(), if has_more { 10 } else { 1 }, "{words:?}");
+    }
+}
+
+#[test]
 fn a_second_signal_ends_a_collector_that_waits_for_its_round() {
     let folder = tempfile::tempdir().unwrap();
     // Accepts, and never says a word.
@@ -105,6 +126,9 @@ fn a_second_signal_ends_a_collector_that_waits_for_its_round() {
     let log = BufReader::new(collector.stderr.take().unwrap());
     let mut lines = log.lines().map(Result::unwrap);
     assert!(lines.any(|line| line.contains("asked again, it ends at once")));
+    interrupt(&collector);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(collector.try_wait().unwrap().is_none(), "one request that came twice ended it");
     // What comes within a second counts as the same request.
     let status = loop {
         interrupt(&collector);

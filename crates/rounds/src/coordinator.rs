@@ -358,7 +358,8 @@ fn verdict(due: &[&mut Slot], readings: &[Reading], skipped: &[(bool, Receipt)])
     }
 }
 
-/// After the commit of `round`, which began at `start`: positions move, servers are told. Returns who has more waiting, and why others failed.
+/// After the commit of `round`, which began at `start`: positions move, servers are told. Returns who has more waiting,
+/// and why others failed.
 async fn settle(
     due: &mut [&mut Slot],
     readings: Vec<Reading>,

@@ -172,6 +172,18 @@ async fn what_is_too_much_for_one_round_comes_in_several() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_round_that_nothing_follows_reads_whole_or_fails() {
+    let world = World::new();
+    let endless = vec![Step::Endless(Duration::from_secs(1))];
+    let mut runner = world.runner(&[("a", false, endless), ("b", true, vec![Step::Rows(1)])]).whole();
+    let end = runner.round_with(None).await;
+    assert!(end.more.is_empty());
+    let failed: Vec<_> = end.failures.iter().map(|error| error.kind()).collect();
+    assert_eq!(failed, [ErrorKind::Timeout]);
+    assert_eq!((world.catalog.rows("a"), world.catalog.rows("b")), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_trial_reads_no_more_than_the_first_part() {
     let world = World::new();
     let fail = || Step::Fail(ErrorKind::Unreachable);

@@ -152,6 +152,23 @@ async fn a_cursor_that_only_the_last_page_carries_is_read_to_there() {
 }
 
 #[tokio::test]
+async fn a_walk_that_ends_without_a_cursor_forgets_its_page() {
+    let server = Server::start(|seen| {
+        json(if seen.target.contains("cursor=b") { "{\"rows\":[]}" } else { "{\"rows\":[],\"next\":\"b\"}" })
+    })
+    .await;
+    let keys = "rows = \"$.rows\"\npagination = { by = \"cursor\", value = \"$.next\" }\n\
+                cursor = { parameter = \"since\", column = \"id\" }";
+    let mut source = open(server.port, keys);
+    let mut position = None;
+    for _ in 0..4 {
+        position = read_part(source.as_mut(), position.as_ref()).await.0.unwrap().position;
+    }
+    let targets: Vec<String> = server.seen().into_iter().map(|seen| seen.target).collect();
+    assert_eq!(targets, ["/", "/?cursor=b", "/", "/?cursor=b"], "each walk begins at the first page");
+}
+
+#[tokio::test]
 async fn a_read_that_begins_anew_is_not_ended_before_it_has_come_further() {
     let api = api(1..24);
     let keys = "key = [\"id\"]\npath = \"/link/items?limit=5\"\npagination = { by = \"link\" }\n\

@@ -2,8 +2,7 @@
 //!
 //! Version 1 is an object: `cursor`, what was asked for with last and is committed; `highest`, the highest cursor seen
 //! on pages already committed while more are to come; `page`, the page that comes next then, and `trail`, what is kept of
-//! those behind it; `etag`, the strong ETag of
-//! the committed body; `of`, the [`Fingerprint`] of the options that it was read with: four numbers beside a cursor or
+//! those behind it; `etag`, the strong ETag of the committed body; `of`, the [`Fingerprint`] of the options that it was read with: four numbers beside a cursor or
 //! page, one beside an ETag, absent in positions of before it was stored.
 
 use portolan_model::error::{Error, ErrorKind, Result};
