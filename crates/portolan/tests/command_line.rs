@@ -99,6 +99,29 @@ fn a_fetch_that_leaves_rows_behind_says_so() {
 }
 
 #[test]
+fn a_fetch_takes_its_whole_deadline_and_comes_whole_saved_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let api = portolan_testkit::api::Api::start().unwrap();
+    api.append("items", (0..8).map(|id| serde_json::json!({ "id": id })));
+    // Four seconds of pages: more than the half of the deadline after which `run` would end between two of them.
+    api.set_delay(Duration::from_millis(500));
+    let text = format!(
+        "[server]\nhost = \"127.0.0.1\"\n[[source]]\nname = \"a\"\nport = {}\nprotocol = \"http\"\n\
+         path = \"/link/items?limit=1\"\npagination = {{ by = \"link\" }}\n\
+         cursor = {{ parameter = \"since\", column = \"id\" }}\ntls = {{ allow_plaintext = \"test\" }}\n",
+        api.port()
+    );
+    std::fs::write(folder.path().join("portolan.toml"), text).unwrap();
+    for words in [&["fetch", "--deadline", "7s"][..], &["fetch", "--save", "--deadline", "7s"]] {
+        let output = portolan(folder.path(), words);
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("more rows than one round reads"), "{}", stderr(&output));
+        let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(rows["a"].as_array().unwrap().len(), 8, "{words:?}");
+    }
+}
+
+#[test]
 fn a_second_signal_ends_a_collector_that_waits_for_its_round() {
     let folder = tempfile::tempdir().unwrap();
     // Accepts, and never says a word.
@@ -125,7 +148,7 @@ fn a_second_signal_ends_a_collector_that_waits_for_its_round() {
     interrupt(&collector);
     let log = BufReader::new(collector.stderr.take().unwrap());
     let mut lines = log.lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.contains("asked again, it ends at once")));
+    assert!(lines.any(|line| line.contains("it ends at once")));
     interrupt(&collector);
     std::thread::sleep(Duration::from_millis(300));
     assert!(collector.try_wait().unwrap().is_none(), "one request that came twice ended it");

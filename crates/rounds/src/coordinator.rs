@@ -113,7 +113,8 @@ impl RoundRunner {
         Self { spec, patience, slots, shared, returned, away: BTreeMap::new() }
     }
 
-    /// Its reads come whole or fail: nothing is left for a round that may never follow.
+    /// Its reads take the whole deadline and come whole or fail, the limits of the configuration aside: nothing is left
+    /// for a round that may never follow.
     pub fn whole(mut self) -> Self {
         self.patience = Patience::for_whole(self.spec.deadline);
         self

@@ -135,20 +135,42 @@ async fn a_read_that_is_asked_to_end_goes_on_at_the_next_page() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_only_the_last_page_carries_is_read_to_there() {
-    let server = Server::start(|seen| {
-        json(match seen.target.contains("cursor=b") {
-            false => "{\"rows\":[{\"id\":1}],\"next\":\"b\"}",
-            true => "{\"rows\":[{\"id\":2}],\"sync\":\"s1\"}",
-        })
+async fn a_cursor_that_only_the_last_page_carries_is_asked_for_at_the_end() {
+    let last = std::sync::Arc::new(std::sync::Mutex::new(",\"sync\":\"s1\""));
+    let sync = last.clone();
+    let server = Server::start(move |seen| {
+        let next = |token: &str| json(&format!("{{\"rows\":[{{\"id\":1}}],\"next\":\"{token}\"}}"));
+        match seen.target.split("cursor=").nth(1) {
+            None => next("b"),
+            Some("b") => next("c"),
+            Some(_) => json(&format!("{{\"rows\":[]{}}}", sync.lock().unwrap())),
+        }
     })
     .await;
-    let keys = "rows = \"$.rows\"\npagination = { by = \"cursor\", value = \"$.next\" }\n\
-                cursor = { parameter = \"since\", value = \"$.sync\" }";
-    let (end, output) = read_part(open(server.port, keys).as_mut(), None).await;
-    let end = end.unwrap();
-    assert_eq!((output.rows(), end.more), (2, false));
-    assert_eq!(end.position.unwrap().value["cursor"], json!("s1"));
+    // Whether half of the deadline or `max_pages` ends the rounds.
+    for max_pages in [1, 1_000] {
+        let keys = format!(
+            "rows = \"$.rows\"\npagination = {{ by = \"cursor\", value = \"$.next\", max_pages = {max_pages} }}\n\
+             cursor = {{ parameter = \"since\", value = \"$.sync\" }}"
+        );
+        let mut source = open(server.port, &keys);
+        let (mut position, mut rows) = (None, 0);
+        for _ in 0..2 {
+            let (end, output) = read_part(source.as_mut(), position.as_ref()).await;
+            let end = end.unwrap();
+            assert!(end.more);
+            (position, rows) = (end.position, rows + output.rows());
+        }
+        let (end, _) = read_part(source.as_mut(), position.as_ref()).await;
+        let end = end.unwrap();
+        assert_eq!((rows, end.more), (2, false));
+        assert_eq!(end.position.unwrap().value["cursor"], json!("s1"));
+        // Without it the rows of the whole walk would be read again: also where the last page itself has none.
+        let found = std::mem::replace(&mut *last.lock().unwrap(), "");
+        let error = read_part(source.as_mut(), position.as_ref()).await.0.unwrap_err();
+        assert!(error.message().contains("2 rows came"), "{error:?}");
+        *last.lock().unwrap() = found;
+    }
 }
 
 #[tokio::test]
@@ -162,22 +184,77 @@ async fn a_walk_that_ends_without_a_cursor_forgets_its_page() {
     let mut source = open(server.port, keys);
     let mut position = None;
     for _ in 0..4 {
-        position = read_part(source.as_mut(), position.as_ref()).await.0.unwrap().position;
+        // As in a round: a read that gives no position leaves the stored one.
+        position = read_part(source.as_mut(), position.as_ref()).await.0.unwrap().position.or(position);
     }
     let targets: Vec<String> = server.seen().into_iter().map(|seen| seen.target).collect();
     assert_eq!(targets, ["/", "/?cursor=b", "/", "/?cursor=b"], "each walk begins at the first page");
 }
 
+/// Reads parts until nothing more is to come; the rows of each, and the error that ended it.
+async fn read_parts(source: &mut dyn Source) -> (Vec<usize>, portolan_model::Result<Option<Position>>) {
+    let (mut position, mut rows) = (None, Vec::new());
+    for _ in 0..100 {
+        let (end, output) = read_part(source, position.as_ref()).await;
+        let end = match end {
+            Ok(end) => end,
+            Err(error) => return (rows, Err(error)),
+        };
+        rows.push(output.rows());
+        assert!(!end.more || end.position != position, "it says `more` and has not moved");
+        position = end.position.or(position);
+        if !end.more {
+            return (rows, Ok(position));
+        }
+    }
+    panic!("no end after a hundred reads: {rows:?}");
+}
+
 #[tokio::test]
-async fn a_read_that_begins_anew_is_not_ended_before_it_has_come_further() {
+async fn a_walk_that_begins_anew_ends_between_pages_like_any_other() {
     let api = api(1..24);
     let keys = "key = [\"id\"]\npath = \"/link/items?limit=5\"\npagination = { by = \"link\" }\n\
                 cursor = { parameter = \"since\", column = \"id\" }";
-    let mut source = open(api.port(), keys);
-    let position = read_part(source.as_mut(), None).await.0.unwrap().position;
-    api.fail("/link/items?from=5", Some(1), Fault::Status(410, None));
-    let (end, output) = read_part(source.as_mut(), position.as_ref()).await;
-    assert_eq!((output.rows(), end.unwrap().more), (23, false));
+    api.fail("/link/items?from=10", Some(1), Fault::Status(410, None));
+    let (rows, end) = read_parts(open(api.port(), keys).as_mut()).await;
+    assert_eq!(rows, [5, 5, 5, 5, 5, 5, 3], "refused after two pages, it begins anew and takes no more at a time");
+    assert_eq!(end.unwrap().unwrap().value["cursor"], json!(23));
+}
+
+#[tokio::test]
+async fn a_server_whose_tokens_do_not_outlive_a_round_is_read_to_the_end_in_one() {
+    let api = api(1..24);
+    let keys = "key = [\"id\"]\npath = \"/link/items?limit=5\"\npagination = { by = \"link\" }\n\
+                cursor = { parameter = \"since\", column = \"id\" }";
+    api.fail("/link/items?from=5", Some(4), Fault::Status(410, None));
+    let (rows, end) = read_parts(open(api.port(), keys).as_mut()).await;
+    assert_eq!(rows, [5, 5, 5, 5, 23]);
+    assert_eq!(end.unwrap().unwrap().value["cursor"], json!(23));
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_the_page_after_the_last_allowed_one_is_an_error_and_no_endless_loop() {
+    let server = Server::start(|seen| match seen.target.contains("page=3") {
+        true => answer(404, &[], "Invalid page."),
+        false => {
+            json(if seen.target.contains("page=2") { "[{\"id\":3},{\"id\":4}]" } else { "[{\"id\":1},{\"id\":2}]" })
+        }
+    })
+    .await;
+    let keys = "key = [\"id\"]\npagination = { by = \"page\", size = 2, max_pages = 2 }\n\
+                cursor = { parameter = \"since\", column = \"id\" }";
+    let mut source = open(server.port, keys);
+    let (mut position, mut reads) = (None, 0);
+    let error = loop {
+        match source.read(position.as_ref(), &mut Collected::default()).await {
+            Ok(end) => position = end.position,
+            Err(error) => break error,
+        }
+        reads += 1;
+        assert!(reads < 10);
+    };
+    assert_eq!((error.kind(), reads), (ErrorKind::Limit, 4));
+    assert!(error.hint().unwrap().contains("max_pages"));
 }
 
 #[tokio::test]

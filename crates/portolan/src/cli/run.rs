@@ -25,8 +25,8 @@ const SAME_REQUEST: Duration = Duration::from_secs(1);
 /// Arguments of `portolan run`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Stops in order on Ctrl-C or a termination signal: the round that runs is ended, committed and
-acknowledged. Asked a second time, it ends at once: the lake is whole, rows under way are read again. A port that is
-down is probed beside the rounds; the others go on.
+acknowledged. Asked again after a second or more, it ends at once: the lake is whole, rows under way are read
+again. A port that is down is probed beside the rounds; the others go on.
 
 Examples:
   portolan run
@@ -57,7 +57,9 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
                 signals.next().await;
             }
         }
-        tracing::info!("stopping: the rounds that run are ended and committed; asked again, it ends at once");
+        tracing::info!(
+            "stopping: the rounds that run are ended and committed; asked again (a second from now or later), it ends at once"
+        );
         // Nobody listens any more only when everything has ended.
         let _ = stop_sender.send(true);
         // Terminals, shells and `timeout` may send one request twice.

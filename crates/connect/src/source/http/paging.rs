@@ -1,7 +1,8 @@
 //! Paging as a state machine without I/O.
 //!
 //! Promise: it ends. Pages that go round in a circle are an error, also where a circle takes several rounds, so is a server
-//! that ignores the page number, and no more than `max_pages` are read in one round.
+//! that ignores the page number, no more than `max_pages` are read in one round, and a walk whose next page is refused
+//! begins anew a bounded number of times without having come farther.
 
 use std::collections::HashSet;
 
@@ -16,6 +17,8 @@ use crate::format::RowPath;
 pub const PAGES_DEFAULT: u32 = 1_000;
 /// The most pages that may be configured.
 pub const PAGES_MAX: u32 = 100_000;
+/// How often in a row a walk begins anew, and ends between pages, though it has come no farther.
+const RESTARTS_MAX: u32 = 3;
 /// The longest token or target kept, in bytes.
 const TOKEN_BYTES_MAX: usize = 8 << 10;
 
@@ -42,6 +45,10 @@ pub struct Trail {
     mark: Option<u64>,
     /// The hash of the last body, where pages are counted.
     body: Option<u64>,
+    /// The most pages that an earlier walk had behind it when the server refused the next one.
+    farthest: u64,
+    /// How often in a row the walk has begun anew and not come farther.
+    restarts: u32,
 }
 
 /// How pages follow each other.
@@ -135,6 +142,25 @@ impl<'p> Pager<'p> {
     /// Whether the page asked for is the one where an earlier round ended.
     pub fn is_resuming(&self) -> bool {
         self.pages == 0 && self.next.is_some()
+    }
+
+    /// Begins at the first page again, because the server refused the one where an earlier round ended.
+    pub fn restart(&mut self) {
+        let Trail { pages, farthest, restarts, .. } = self.trail;
+        let restarts = if pages > farthest { 1 } else { restarts.saturating_add(1) };
+        let trail = Trail { farthest: farthest.max(pages), restarts, ..Trail::default() };
+        *self = Self { trail, ..Self::new(self.plan) };
+    }
+
+    /// Whether this walk has to reach its end in this round: the server has refused each of the last ones where it had
+    /// ended between two pages, and none came farther than the one before.
+    pub fn must_end(&self) -> bool {
+        self.trail.restarts > RESTARTS_MAX
+    }
+
+    /// Whether this walk [must end](Self::must_end), and has come no farther than those before it.
+    pub fn is_stuck(&self) -> bool {
+        self.must_end() && self.trail.pages <= self.trail.farthest
     }
 
     /// Where the next page is; `base` is the path and query of the first.
@@ -308,6 +334,30 @@ mod tests {
         let (next, trail) = pager.place();
         let mut pager = Pager::resume(&plan, next.unwrap(), trail);
         assert!(pager.advance(seen(2, "x")).unwrap_err().contains("ignore"));
+    }
+
+    #[test]
+    fn a_walk_that_comes_no_farther_must_end_after_some_restarts() {
+        let plan = plan("by = \"cursor\"\nvalue = \"$.next\"\nmax_pages = 100");
+        // Each round reads so many pages, and the next one is refused.
+        let must_end = |rounds: &[u32]| {
+            let mut pager = Pager::new(&plan);
+            for pages in rounds {
+                for page in 0..*pages {
+                    let token = Some(format!("t{page}"));
+                    assert_eq!(pager.advance(PageSeen { token, ..PageSeen::default() }), Ok(Advance::More));
+                }
+                let (next, trail) = pager.place();
+                pager = Pager::resume(&plan, next.unwrap(), trail);
+                pager.restart();
+                assert!(!pager.is_resuming());
+            }
+            pager.must_end()
+        };
+        assert!(!must_end(&[5, 5, 5]));
+        assert!(must_end(&[5, 5, 5, 5]));
+        assert!(must_end(&[5, 4, 3, 2]));
+        assert!(!must_end(&[2, 2, 2, 3, 3, 3]), "it has come farther meanwhile");
     }
 
     proptest! {

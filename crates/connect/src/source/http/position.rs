@@ -1,7 +1,7 @@
 //! Where an `http` source continues.
 //!
 //! Version 1 is an object: `cursor`, what was asked for with last and is committed; `highest`, the highest cursor seen
-//! on pages already committed while more are to come; `page`, the page that comes next then, and `trail`, what is kept of
+//! on pages already committed while more are to come; `rows`, how many rows these had; `page`, the page that comes next then, and `trail`, what is kept of
 //! those behind it; `etag`, the strong ETag of the committed body; `of`, the [`Fingerprint`] of the options that it was read with: four numbers beside a cursor or
 //! page, one beside an ETag, absent in positions of before it was stored.
 
@@ -20,6 +20,7 @@ const VERSION: u32 = 1;
 pub(super) struct HttpPosition {
     pub(super) cursor: Option<Cursor>,
     pub(super) highest: Option<Cursor>,
+    pub(super) rows: u64,
     pub(super) page: Option<NextPage>,
     pub(super) trail: Trail,
     pub(super) etag: Option<String>,
@@ -51,6 +52,10 @@ impl HttpPosition {
             None | Some(Value::Null) => Trail::default(),
             Some(trail) => serde_json::from_value(trail.clone()).map_err(|_| unreadable())?,
         };
+        let rows = match object.get("rows") {
+            None | Some(Value::Null) => 0,
+            Some(rows) => rows.as_u64().ok_or_else(unreadable)?,
+        };
         let of = object.get("of");
         let etag = object.get("etag").filter(|_| fingerprint.is_of_etag(of));
         let etag = etag.and_then(Value::as_str).map(str::to_owned);
@@ -59,7 +64,7 @@ impl HttpPosition {
             return Ok(Self { etag, ..Self::default() });
         }
         fingerprint.require_cursor(of, page.is_some())?;
-        Ok(Self { cursor, highest, page, trail, etag })
+        Ok(Self { cursor, highest, rows, page, trail, etag })
     }
 
     pub(super) fn to_position(&self, fingerprint: &Fingerprint) -> Position {
@@ -77,6 +82,7 @@ impl HttpPosition {
         }
         if let Some(Ok(page)) = self.page.as_ref().map(serde_json::to_value) {
             object.insert("page".into(), page);
+            object.insert("rows".into(), Value::from(self.rows));
             if let Ok(trail) = serde_json::to_value(self.trail) {
                 object.insert("trail".into(), trail);
             }
@@ -126,6 +132,7 @@ mod tests {
         let expected = HttpPosition {
             cursor: Some(Cursor::Integer(41)),
             highest: Some(Cursor::Text("2026-01-01T00:00:00Z".into())),
+            rows: 0,
             page: Some(NextPage::Token("abc".into())),
             trail: Trail::default(),
             // It does not say which options it was read with: one whole answer more, and never a wrong 304.

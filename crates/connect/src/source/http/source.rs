@@ -53,9 +53,7 @@ impl HttpSource {
             return self.read_single(&base, from.is_some(), before, output).await;
         };
         let mut highest = before.highest.clone();
-        let mut rows = 0;
-        // A read that had to begin anew goes on to its end: ended in between, it would begin anew for ever.
-        let mut has_restarted = false;
+        let mut rows = before.rows;
         let mut pager = match before.page.clone() {
             Some(page) => Pager::resume(&paging, page, before.trail),
             None => Pager::new(&paging),
@@ -70,8 +68,7 @@ impl HttpSource {
                          more; give the source a new name and a `key`: it then reads such pages again and leaves known rows out",
                     ));
                 }
-                pager = Pager::new(&paging);
-                has_restarted = true;
+                pager.restart();
                 continue;
             }
             let (page, link) = self.page(&answer, &target, output).await?;
@@ -86,13 +83,17 @@ impl HttpSource {
                     self.plan.require_cursor(rows, highest.as_ref())?;
                     return self.plan.end(before, highest);
                 }
-                // Without a cursor yet there is nowhere to go on from: a later page may carry it.
-                Advance::More if !is_incremental || has_restarted || !output.is_enough() => {}
-                Advance::More if rows > 0 && highest.is_none() => {}
+                Advance::More if !is_incremental || pager.must_end() || !output.is_enough() => {}
+                Advance::Limit if pager.is_stuck() => {
+                    let message = "the server refuses the page after the last one of a round, again and again";
+                    return Err(Error::new(ErrorKind::Limit, "follow pages", message).with_hint(
+                        "no read comes farther than `max_pages`: raise pagination.max_pages so that one round reaches the last page",
+                    ));
+                }
+                // The cursor may be on a later page: it is asked for at the end.
                 Advance::More | Advance::Limit if is_incremental => {
-                    self.plan.require_cursor(rows, highest.as_ref())?;
                     let (page, trail) = pager.place();
-                    let position = HttpPosition { highest, page, trail, ..before };
+                    let position = HttpPosition { highest, rows, page, trail, ..before };
                     return Ok(ReadEnd {
                         position: Some(position.to_position(&self.plan.fingerprint)),
                         more: true,
