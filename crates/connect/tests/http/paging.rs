@@ -166,7 +166,7 @@ async fn a_cursor_that_only_the_last_page_carries_is_asked_for_at_the_end() {
         assert_eq!((rows, end.more), (2, false));
         assert_eq!(end.position.unwrap().value["cursor"], json!("s1"));
         // Without it the rows of the whole walk would be read again: also where the last page itself has none.
-        let found = std::mem::replace(&mut *last.lock().unwrap(), "");
+        let found = std::mem::take(&mut *last.lock().unwrap());
         let error = read_part(source.as_mut(), position.as_ref()).await.0.unwrap_err();
         assert!(error.message().contains("2 rows came"), "{error:?}");
         *last.lock().unwrap() = found;
