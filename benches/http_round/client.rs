@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let clock = Arc::new(SystemClock::new());
     let secrets = Arc::new(SystemSecrets::new(&std::env::current_dir()?));
-    let environment = Environment { clock: clock.clone(), secrets };
+    let environment = Environment { clock: clock.clone(), secrets, intake: None };
     let slots = open(&configuration, &environment)?;
     let mut rounds = match lake {
         None => Rounds::InMemory { slots, environment },

@@ -96,7 +96,7 @@ fn open(base: u16, count: u16) -> Result<Vec<Box<dyn Source>>> {
     let configuration = config::read(&text, &Registry)
         .map_err(|problems| Error::new(ErrorKind::Configuration, "read configuration", format!("{problems:?}")))?;
     let secrets = Arc::new(SystemSecrets::new("."));
-    let environment = Environment { clock: Arc::new(SystemClock::new()), secrets };
+    let environment = Environment { clock: Arc::new(SystemClock::new()), secrets, intake: None };
     let connectors = Registry;
     let connector =
         connectors.get("http").ok_or_else(|| Error::new(ErrorKind::Internal, "open sources", "no http connector"))?;

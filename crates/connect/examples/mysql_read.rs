@@ -77,6 +77,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let environment = Environment {
         clock: std::sync::Arc::new(SystemClock::new()),
         secrets: std::sync::Arc::new(SystemSecrets::new(folder)),
+        intake: None,
     };
     let mut source = connector.open(spec, &environment)?;
     for _ in 0..times {

@@ -12,6 +12,7 @@
 //!            └─────────┴── an error, or the future is dropped (deadline, stop): prepare again, from the same position
 //! ```
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -68,6 +69,10 @@ pub struct Environment {
     pub clock: Arc<dyn Clock>,
     /// Where secrets come from.
     pub secrets: Arc<dyn Secrets>,
+    /// A folder beside the lake, on the same disk, for what a source must keep before it is committed because it cannot be read
+    /// again (the intake log); a source uses the folder of its own name in it. `None` where nothing is committed:
+    /// what is kept then ends with the process.
+    pub intake: Option<PathBuf>,
 }
 
 /// Turns a reference to a secret into the secret.

@@ -63,9 +63,13 @@ fn absolute(mut configuration: Configuration, folder: &Path) -> Configuration {
     configuration
 }
 
-/// What connectors may use of the world.
-pub(crate) fn environment(folder: &Path) -> Environment {
-    Environment { clock: Arc::new(SystemClock::new()), secrets: Arc::new(SystemSecrets::new(folder)) }
+/// What connectors may use of the world; `lake` is where their rows are committed.
+pub(crate) fn environment(folder: &Path, lake: Option<&Path>) -> Environment {
+    Environment {
+        clock: Arc::new(SystemClock::new()),
+        secrets: Arc::new(SystemSecrets::new(folder)),
+        intake: lake.map(|lake| lake.join("intake")),
+    }
 }
 
 /// Opens the sources at their start. Touches no network and no lake.

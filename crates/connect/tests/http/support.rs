@@ -193,7 +193,7 @@ pub(crate) fn spec(port: u16, keys: &str) -> SourceSpec {
 }
 
 pub(crate) fn environment() -> Environment {
-    Environment { clock: Arc::new(SystemClock::new()), secrets: Arc::new(SystemSecrets::new(".")) }
+    Environment { clock: Arc::new(SystemClock::new()), secrets: Arc::new(SystemSecrets::new(".")), intake: None }
 }
 
 /// The source of [`spec`].

@@ -72,7 +72,8 @@ pub(crate) fn spec(port: u16, options: &str) -> SourceSpec {
 }
 
 pub(crate) fn open_at(port: u16, options: &str) -> Box<dyn Source> {
-    let environment = Environment { clock: Arc::new(SystemClock::new()), secrets: Arc::new(SystemSecrets::new("/")) };
+    let environment =
+        Environment { clock: Arc::new(SystemClock::new()), secrets: Arc::new(SystemSecrets::new("/")), intake: None };
     let spec = spec(port, options);
     Registry.get(&spec.protocol).unwrap().open(&spec, &environment).unwrap()
 }

@@ -39,7 +39,7 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
             return Ok(Exit::Usage);
         }
     };
-    let environment = wiring::environment(&loaded.folder);
+    let environment = wiring::environment(&loaded.folder, None);
     // Opening reads secrets and certificates: what is missing is found before the first round.
     let mut slots = wiring::open_slots(&configuration.sources, &environment)?;
     if !arguments.connect {

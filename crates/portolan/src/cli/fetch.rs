@@ -78,7 +78,7 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
     let target = arguments.output.clone().map_or(Target::Stdout, Target::File);
     let results_count = if arguments.sql.is_some() { 1 } else { specs.len() };
     output::accept(format, &target, results_count)?;
-    let environment = wiring::environment(&folder);
+    let environment = wiring::environment(&folder, arguments.save.then_some(configuration.lake.path.as_path()));
     let (fetched, failures) = if arguments.save {
         save(&configuration, &specs, &environment, &arguments).await?
     } else {

@@ -87,7 +87,7 @@ pub(crate) async fn collect(
     observer: Arc<dyn Observer>,
     stop: watch::Receiver<bool>,
 ) -> Result<(), Stop> {
-    let environment = wiring::environment(folder);
+    let environment = wiring::environment(folder, Some(&configuration.lake.path));
     // What can be wrong with a source is found before the lake is touched and before any round has begun.
     let mut rounds = Vec::with_capacity(configuration.rounds.len());
     for round in &configuration.rounds {

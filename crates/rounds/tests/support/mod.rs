@@ -341,7 +341,7 @@ impl World {
     }
 
     pub(crate) fn runner(&self, sources: &[(&str, bool, Vec<Step>)]) -> RoundRunner {
-        let environment = Environment { clock: self.clock.clone(), secrets: Arc::new(NoSecrets) };
+        let environment = Environment { clock: self.clock.clone(), secrets: Arc::new(NoSecrets), intake: None };
         let slots = sources
             .iter()
             .map(|(name, required, steps)| {

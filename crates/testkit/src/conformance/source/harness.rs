@@ -174,7 +174,7 @@ pub struct Reading {
 
 /// The machine's clock, and secrets from the test itself: a variable's name is taken as the secret.
 pub fn environment() -> Environment {
-    Environment { clock: Arc::new(SystemClock::new()), secrets: Arc::new(TestSecrets) }
+    Environment { clock: Arc::new(SystemClock::new()), secrets: Arc::new(TestSecrets), intake: None }
 }
 
 struct TestSecrets;
