@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod format;
+pub mod intake;
 pub mod registry;
 pub mod source;
 pub mod transport;

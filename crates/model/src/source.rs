@@ -119,6 +119,8 @@ pub struct Capabilities {
     pub payload: bool,
     /// Rows arrive by themselves; a read ends when the round asks for it rather than when the data ends.
     pub push: bool,
+    /// Waits for connections at a port of its own instead of opening them.
+    pub listens: bool,
     /// Can run over TLS.
     pub tls: bool,
 }

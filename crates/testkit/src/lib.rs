@@ -24,5 +24,6 @@ pub mod folders;
 pub mod ledger;
 pub mod process;
 pub mod proxy;
+pub mod senders;
 pub mod servers;
 pub mod tls;

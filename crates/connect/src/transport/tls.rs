@@ -8,7 +8,8 @@ use portolan_model::config::{SourceSpec, TlsSpec};
 use portolan_model::error::{Error, ErrorKind, Result, Retry};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -199,6 +200,42 @@ pub fn client_config(tls: &TlsSpec) -> Result<ClientConfig> {
         .map_err(|error| configuration(format!("client key {} is not readable", key.display())).with_cause(error))?;
     builder.with_client_auth_cert(chain, private_key).map_err(|error| {
         let message = format!("client certificate {} does not fit its key {}", certificate.display(), key.display());
+        configuration(message).with_cause(error)
+    })
+}
+
+/// The server side of `tls = { … }`, for a port that waits for senders: `certificate` and `key` are its own, and with
+/// `ca` a sender must show a certificate that it signed.
+///
+/// # Errors
+/// `Configuration`, naming the file that cannot be used.
+pub fn server_config(tls: &TlsSpec) -> Result<ServerConfig> {
+    let versions: &[&rustls::SupportedProtocolVersion] = if tls.allow_tls12.is_some() {
+        &[&rustls::version::TLS13, &rustls::version::TLS12]
+    } else {
+        &[&rustls::version::TLS13]
+    };
+    let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) else {
+        return Err(configuration("a port that waits for senders needs tls.certificate and tls.key"));
+    };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .map_err(|error| configuration("the TLS versions cannot be used").with_cause(error))?;
+    let builder = match tls.ca.as_deref() {
+        Some(ca) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots(Some(ca))?, provider)
+                .build()
+                .map_err(|error| configuration("the authority in tls.ca cannot be used").with_cause(error))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let chain = certificates(certificate, "certificate")?;
+    let private_key = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| configuration(format!("key {} is not readable", key.display())).with_cause(error))?;
+    builder.with_single_cert(chain, private_key).map_err(|error| {
+        let message = format!("certificate {} does not fit its key {}", certificate.display(), key.display());
         configuration(message).with_cause(error)
     })
 }

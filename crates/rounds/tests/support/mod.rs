@@ -80,7 +80,15 @@ fn value(position: Option<&Position>) -> Option<i64> {
 #[async_trait]
 impl Source for ScriptedSource {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { resume: true, acknowledge: true, reread: true, payload: false, push: false, tls: false }
+        Capabilities {
+            resume: true,
+            acknowledge: true,
+            reread: true,
+            payload: false,
+            push: false,
+            listens: false,
+            tls: false,
+        }
     }
 
     async fn prepare(&mut self) -> Result<()> {

@@ -112,8 +112,15 @@ struct FakeConnector {
     defect: Defect,
 }
 
-const CAPABILITIES: Capabilities =
-    Capabilities { resume: true, acknowledge: true, reread: true, payload: true, push: false, tls: false };
+const CAPABILITIES: Capabilities = Capabilities {
+    resume: true,
+    acknowledge: true,
+    reread: true,
+    payload: true,
+    push: false,
+    listens: false,
+    tls: false,
+};
 
 impl Connector for FakeConnector {
     fn protocol(&self) -> &'static str {

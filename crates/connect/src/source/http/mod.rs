@@ -27,8 +27,15 @@ use portolan_model::source::{Capabilities, Connector, Environment, Source};
 use self::options::HttpOptions;
 
 /// What an `http` source can do at most.
-const CAPABILITIES: Capabilities =
-    Capabilities { resume: true, acknowledge: false, reread: true, payload: true, push: false, tls: true };
+const CAPABILITIES: Capabilities = Capabilities {
+    resume: true,
+    acknowledge: false,
+    reread: true,
+    payload: true,
+    push: false,
+    listens: false,
+    tls: true,
+};
 
 /// The connector.
 #[derive(Clone, Copy, Debug)]

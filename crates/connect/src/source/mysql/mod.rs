@@ -39,8 +39,15 @@ pub use decode::{Problem, RowDecoder};
 pub use settings::Options;
 pub use wire::{Column, Malformed, column_type};
 
-const CAPABILITIES: Capabilities =
-    Capabilities { resume: true, acknowledge: false, reread: true, payload: false, push: false, tls: true };
+const CAPABILITIES: Capabilities = Capabilities {
+    resume: true,
+    acknowledge: false,
+    reread: true,
+    payload: false,
+    push: false,
+    listens: false,
+    tls: true,
+};
 
 /// The connector.
 #[derive(Clone, Copy, Debug, Default)]

@@ -30,7 +30,7 @@ pub(super) async fn a_dropped_read_yields_the_same_rows_again(harness: &mut Harn
         if let Ok(Err(error)) = tokio::time::timeout(Duration::from_millis(300), read).await {
             bail!("the read failed: {error:?}");
         }
-        let reading = harness.read_healed(source.as_mut(), None).await?;
+        let reading = harness.read_healed(source.as_mut(), None, 2000).await?;
         harness.expect_items(&reading.output.rows, 1..2_001).context(format!("dropped after {permits} batches"))?;
     }
     Ok(())
@@ -42,7 +42,7 @@ pub(super) async fn a_cut_answer_is_an_error(harness: &mut Harness<'_>) -> Resul
     let mut source = harness.open()?;
     let whole = {
         let before = harness.proxy.counts().bytes_from_server;
-        harness.read_all(source.as_mut(), None).await?;
+        harness.read_all(source.as_mut(), None, 500).await?;
         harness.proxy.counts().bytes_from_server - before
     };
     for cut in CUTS.into_iter().chain([whole / 2, whole * 3 / 4, whole - 1]) {
@@ -63,7 +63,7 @@ pub(super) async fn a_cut_answer_is_an_error(harness: &mut Harness<'_>) -> Resul
             }
         }
     }
-    let reading = harness.read_healed(source.as_mut(), None).await?;
+    let reading = harness.read_healed(source.as_mut(), None, 500).await?;
     harness.expect_items(&reading.output.rows, 1..501)
 }
 
@@ -76,7 +76,7 @@ pub(super) async fn a_dead_port_is_named_and_heals(harness: &mut Harness<'_>) ->
     ensure!(error.kind() == ErrorKind::Unreachable, "a refused connection is {}, not unreachable", error.kind());
     harness.expect_complete(&error)?;
     harness.proxy.set(Mode::Pass);
-    let reading = harness.read_healed(source.as_mut(), None).await?;
+    let reading = harness.read_healed(source.as_mut(), None, 10).await?;
     harness.expect_items(&reading.output.rows, 1..11)
 }
 
@@ -93,7 +93,7 @@ pub(super) async fn a_hanging_port_times_out_and_heals(harness: &mut Harness<'_>
         ensure!(error.kind() == ErrorKind::Timeout, "{situation}: a hanging port is {error:?}, not a timeout");
         harness.expect_complete(&error)?;
         harness.proxy.set(Mode::Pass);
-        let reading = harness.read_healed(source.as_mut(), None).await.context(situation)?;
+        let reading = harness.read_healed(source.as_mut(), None, 10).await.context(situation)?;
         harness.expect_items(&reading.output.rows, 1..11)?;
     }
     Ok(())
@@ -113,18 +113,18 @@ pub(super) async fn hostile_bytes_are_an_error(harness: &mut Harness<'_>) -> Res
     ensure!(rows == 0, "{rows} rows were made out of noise");
     harness.proxy.set(Mode::Pass);
     let mut source = harness.open()?;
-    let reading = harness.read_healed(source.as_mut(), None).await?;
+    let reading = harness.read_healed(source.as_mut(), None, 10).await?;
     harness.expect_items(&reading.output.rows, 1..11)
 }
 
 pub(super) async fn a_server_restart_is_survived(harness: &mut Harness<'_>) -> Result<()> {
     harness.fixture.write(1..11, 0)?;
     let mut source = harness.open()?;
-    let first = harness.read_all(source.as_mut(), None).await?;
+    let first = harness.read_all(source.as_mut(), None, 10).await?;
     harness.fixture.restart()?;
     harness.fixture.write(11..21, 0)?;
     let from = first.position.filter(|_| harness.capabilities().resume);
-    let reading = harness.read_healed(source.as_mut(), from.as_ref()).await?;
+    let reading = harness.read_healed(source.as_mut(), from.as_ref(), if from.is_some() { 10 } else { 20 }).await?;
     let first_expected = if from.is_some() { 11 } else { 1 };
     harness.expect_items(&reading.output.rows, first_expected..21)
 }
@@ -134,7 +134,8 @@ pub(super) async fn a_network_cut_is_survived(harness: &mut Harness<'_>) -> Resu
     let mut source = harness.open()?;
     let mut position = None;
     for step in 1..4 {
-        let reading = harness.read_healed(source.as_mut(), position.as_ref()).await?;
+        let count = if position.is_some() { 10 } else { step as usize * 10 };
+        let reading = harness.read_healed(source.as_mut(), position.as_ref(), count).await?;
         let first = if position.is_some() { step * 10 - 9 } else { 1 };
         harness.expect_items(&reading.output.rows, first..step * 10 + 1)?;
         position = reading.position.filter(|_| harness.capabilities().resume);
@@ -154,4 +155,41 @@ pub(super) async fn an_oversized_item_is_a_limit(harness: &mut Harness<'_>) -> R
     let error = outcome.failure("an item is larger than the limit")?;
     ensure!(error.kind() == ErrorKind::Limit, "an item above the limit is {error:?}, not a limit");
     harness.expect_complete(&error)
+}
+
+/// Wherever a connection is cut, its sender goes on where it was told that all before is safe.
+pub(super) async fn a_cut_connection_loses_nothing(harness: &mut Harness<'_>) -> Result<()> {
+    let mut source = harness.open()?;
+    source.prepare().await.context("prepare failed")?;
+    let (mut position, mut next) = (None, 1);
+    for cut in CUTS.into_iter().chain([30_000, 200_000]) {
+        for mode in [Mode::CloseAfter(cut), Mode::ResetAfter(cut)] {
+            harness.proxy.set(mode);
+            harness.proxy.cut();
+            harness.fixture.write(next..next + 500, 40)?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            harness.proxy.set(Mode::Pass);
+            let reading =
+                harness.read_healed(source.as_mut(), position.as_ref(), 500).await.context(format!("{mode:?}"))?;
+            harness.expect_items(&reading.output.rows, next..next + 500).context(format!("{mode:?}"))?;
+            position = reading.position;
+            next += 500;
+        }
+    }
+    Ok(())
+}
+
+/// Where items come by themselves, one that is too large concerns nobody but itself.
+pub(super) async fn an_oversized_item_goes_to_the_quarantine(harness: &mut Harness<'_>) -> Result<()> {
+    let Some(limit) = harness.fixture.item_bytes_max() else { return Ok(()) };
+    harness.fixture.write(1..4, 0)?;
+    harness.fixture.write(4..5, limit * 2)?;
+    harness.fixture.write(5..7, 0)?;
+    let mut source = harness.open_as(harness.fixture.spec(harness.proxy.port(), Shape::SmallItems))?;
+    let reading = harness.read_all(source.as_mut(), None, 5).await?;
+    harness.expect_items(&reading.output.rows, [1, 2, 3, 5, 6])?;
+    let quarantined = &reading.output.quarantined;
+    ensure!(quarantined.len() == 1, "{} items are in the quarantine, not one", quarantined.len());
+    ensure!(!quarantined[0].content.is_empty(), "nothing of the item was kept: {quarantined:?}");
+    Ok(())
 }

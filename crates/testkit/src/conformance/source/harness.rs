@@ -1,7 +1,7 @@
 //! What a check works with: the fixture, a fault proxy in front of its server, and sources opened through it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use portolan_model::clock::SystemClock;
@@ -17,6 +17,8 @@ use crate::proxy::FaultProxy;
 
 /// The most reads that may follow each other because a limit per round was reached.
 const READS_MAX: usize = 10_000;
+/// The pause before a source that is sent to is read again.
+const PUSH_PAUSE: Duration = Duration::from_millis(10);
 /// How often a transient failure may be tried again after the cause has gone.
 const RETRIES_MAX: usize = 5;
 
@@ -28,18 +30,21 @@ pub struct Harness<'a> {
     pub proxy: FaultProxy,
     /// Bounds every wait.
     pub patience: Duration,
+    /// Where sources keep what cannot be read again.
+    intake: tempfile::TempDir,
 }
 
 impl<'a> Harness<'a> {
     pub(super) fn new(fixture: &'a mut dyn SourceFixture, patience: Duration) -> Result<Self> {
         fixture.clear().context("empty the collection")?;
         let proxy = FaultProxy::start(fixture.server_port())?;
-        Ok(Self { fixture, proxy, patience })
+        let intake = tempfile::Builder::new().prefix("portolan-intake-").tempdir()?;
+        Ok(Self { fixture, proxy, patience, intake })
     }
 
     /// What the connector can do.
     pub fn capabilities(&self) -> Capabilities {
-        self.fixture.connector().capabilities()
+        self.fixture.capabilities()
     }
 
     /// The shape that shows most of the connector: incremental where it can.
@@ -54,7 +59,8 @@ impl<'a> Harness<'a> {
 
     /// Opens a source as specified.
     pub fn open_as(&self, spec: SourceSpec) -> Result<Box<dyn Source>> {
-        self.fixture.connector().open(&spec, &environment()).map_err(|error| anyhow!("open failed: {error:?}"))
+        let environment = Environment { intake: Some(self.intake.path().to_owned()), ..environment() };
+        self.fixture.connector().open(&spec, &environment).map_err(|error| anyhow!("open failed: {error:?}"))
     }
 
     /// Prepares and reads once.
@@ -75,10 +81,12 @@ impl<'a> Harness<'a> {
         }
     }
 
-    /// Reads to the end of what the server has, following `more`.
-    pub async fn read_all(&self, source: &mut dyn Source, from: Option<&Position>) -> Result<Reading> {
+    /// Reads to the end of what the server has, following `more`; from a source that is sent to, until `count` rows have
+    /// come, for they may be on their way.
+    pub async fn read_all(&self, source: &mut dyn Source, from: Option<&Position>, count: usize) -> Result<Reading> {
         let mut output = Recorder::default();
         let mut position = from.cloned();
+        let start = Instant::now();
         for _ in 0..READS_MAX {
             let before = output.rows.len();
             let end = match self.read_once(source, position.as_ref(), &mut output).await? {
@@ -92,20 +100,26 @@ impl<'a> Harness<'a> {
             if end.position.is_some() {
                 position = end.position;
             }
-            if !end.more {
+            let is_awaited = self.capabilities().push && output.rows.len() < count && start.elapsed() < self.patience;
+            if !end.more && !is_awaited {
                 return Ok(Reading { output, position });
+            }
+            if !end.more {
+                tokio::time::sleep(PUSH_PAUSE).await;
             }
         }
         bail!("{READS_MAX} reads in a row said that there is more")
     }
 
     /// The same after a fault has gone: transient failures are tried again a few times.
-    pub async fn read_healed(&self, source: &mut dyn Source, from: Option<&Position>) -> Result<Reading> {
+    pub async fn read_healed(&self, source: &mut dyn Source, from: Option<&Position>, count: usize) -> Result<Reading> {
         for _ in 0..RETRIES_MAX {
             let mut output = Recorder::default();
             match self.read_once(source, from, &mut output).await? {
-                Outcome::Ended(end) if !end.more => return Ok(Reading { output, position: end.position }),
-                Outcome::Ended(_) => return self.read_all(source, from).await,
+                Outcome::Ended(end) if !end.more && !self.capabilities().push => {
+                    return Ok(Reading { output, position: end.position });
+                }
+                Outcome::Ended(_) => return self.read_all(source, from, count).await,
                 Outcome::Failed(error) => {
                     ensure!(
                         error.retry() == Retry::Transient,

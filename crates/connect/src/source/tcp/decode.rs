@@ -1,0 +1,190 @@
+//! Blocks of the intake log to rows: pure functions.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{Field, Schema};
+use bytes::Bytes;
+use portolan_model::error::{Error, ErrorKind, Result};
+use portolan_model::source::QuarantineItem;
+use serde_json::Value;
+
+use super::options::{MessageFormat, Plan};
+use crate::format::{BATCH_ROWS, Format, Item, Sink, csv, decode, quarantine_text};
+use crate::intake::{Block, Kind};
+
+/// Turns blocks into rows and quarantined messages, in order.
+///
+/// # Errors
+/// `Limit` if a message has too many columns, and what `sink` returns.
+pub(super) fn rows(plan: &Plan, blocks: &[Block], sink: &mut Sink<'_>) -> Result<()> {
+    let mut rest = blocks;
+    while let Some(first) = rest.first() {
+        if first.kind == Kind::Rejected {
+            sink(Item::Quarantine(rejected(first)))?;
+            rest = &rest[1..];
+            continue;
+        }
+        // With the columns of the origin, rows of one sender and moment go together; without, all do.
+        let together = rest.iter().take_while(|block| {
+            block.kind == Kind::Data
+                && (!plan.origin
+                    || (&block.peer, &block.sender, block.received_us)
+                        == (&first.peer, &first.sender, first.received_us))
+        });
+        let (run, others) = rest.split_at(together.count());
+        let mut with_origin = |item| match item {
+            Item::Batch(batch) if plan.origin => sink(Item::Batch(add_origin(batch, first)?)),
+            item => sink(item),
+        };
+        messages(plan, run, &mut with_origin)?;
+        rest = others;
+    }
+    Ok(())
+}
+
+fn messages(plan: &Plan, run: &[Block], sink: &mut Sink<'_>) -> Result<()> {
+    match plan.format {
+        MessageFormat::Json => decode(Format::Ndjson, &joined(run), &plan.settings, sink).map(drop),
+        MessageFormat::Csv => csv_records(plan, run, sink),
+        MessageFormat::Text => values(run, sink, &|part: &[Bytes], sink: &mut Sink<'_>| {
+            let mut texts = Vec::with_capacity(part.len());
+            for message in part {
+                let message = message.strip_suffix(b"\r").unwrap_or(message);
+                match std::str::from_utf8(message) {
+                    Ok(text) => texts.push(text),
+                    Err(error) => {
+                        let detail = format!("the message is not UTF-8 at byte {}", error.valid_up_to());
+                        sink(Item::Quarantine(quarantined("message_not_utf8", message, detail)))?;
+                    }
+                }
+            }
+            Ok(Arc::new(StringArray::from(texts)) as ArrayRef)
+        }),
+        MessageFormat::Binary => values(run, sink, &|part: &[Bytes], _: &mut Sink<'_>| {
+            Ok(Arc::new(part.iter().map(|message| Some(message.as_ref())).collect::<BinaryArray>()) as ArrayRef)
+        }),
+    }
+}
+
+fn joined(run: &[Block]) -> Bytes {
+    if let [block] = run {
+        return block.payload.clone();
+    }
+    let mut body = Vec::with_capacity(run.iter().map(|block| block.payload.len()).sum());
+    for block in run {
+        body.extend_from_slice(&block.payload);
+    }
+    body.into()
+}
+
+/// One body of all records. A record whose quotes are not closed would swallow those behind it: it goes to the
+/// quarantine before.
+fn csv_records(plan: &Plan, run: &[Block], sink: &mut Sink<'_>) -> Result<()> {
+    let mut body = Vec::with_capacity(plan.header.len() + run.iter().map(|block| block.payload.len()).sum::<usize>());
+    body.extend_from_slice(&plan.header);
+    for block in run {
+        let mut rest = block.payload.clone();
+        while let Some((message, behind)) = split_counted(&rest) {
+            if memchr::memchr_iter(b'"', &message).count() % 2 == 0 {
+                body.extend_from_slice(&message);
+                body.push(b'\n');
+            } else {
+                let detail = "a quoted field of the record is not closed".to_owned();
+                sink(Item::Quarantine(quarantined("row_quote_open", &message, detail)))?;
+            }
+            rest = behind;
+        }
+    }
+    csv::decode(&body, &plan.settings, sink).map(drop)
+}
+
+type Column = dyn Fn(&[Bytes], &mut Sink<'_>) -> Result<ArrayRef>;
+
+/// One column `value` of the messages, each of which has its length in front.
+fn values(run: &[Block], sink: &mut Sink<'_>, column: &Column) -> Result<()> {
+    let mut part = Vec::new();
+    for block in run {
+        let mut rest = block.payload.clone();
+        while let Some((message, behind)) = split_counted(&rest) {
+            part.push(message);
+            rest = behind;
+            if part.len() == BATCH_ROWS {
+                give(&std::mem::take(&mut part), sink, column)?;
+            }
+        }
+    }
+    give(&part, sink, column)
+}
+
+fn give(part: &[Bytes], sink: &mut Sink<'_>, column: &Column) -> Result<()> {
+    let array = column(part, sink)?;
+    if array.is_empty() {
+        return Ok(());
+    }
+    let field = Field::new("value", array.data_type().clone(), true);
+    sink(Item::Batch(RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![array]).map_err(internal)?))
+}
+
+/// A message with its length in front, for [`split_counted`].
+pub(super) fn push_counted(message: &[u8], payload: &mut bytes::BytesMut) {
+    payload.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_le_bytes());
+    payload.extend_from_slice(message);
+}
+
+fn split_counted(bytes: &Bytes) -> Option<(Bytes, Bytes)> {
+    let head: [u8; 4] = bytes.get(..4)?.try_into().ok()?;
+    let end = (u32::from_le_bytes(head) as usize).checked_add(4)?;
+    (end <= bytes.len()).then(|| (bytes.slice(4..end), bytes.slice(end..)))
+}
+
+fn add_origin(batch: RecordBatch, block: &Block) -> Result<RecordBatch> {
+    let rows = batch.num_rows();
+    let text = |bytes: &Bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, rows))) as ArrayRef
+    };
+    let instants = TimestampMicrosecondArray::from_iter_values(std::iter::repeat_n(block.received_us, rows));
+    let mut fields = batch.schema().fields().to_vec();
+    let mut columns = batch.columns().to_vec();
+    let mut add = |name: &str, array: ArrayRef| {
+        // A message's own member of that name stays what it is.
+        if fields.iter().all(|field| field.name() != name) {
+            fields.push(Arc::new(Field::new(name, array.data_type().clone(), true)));
+            columns.push(array);
+        }
+    };
+    add("peer", text(&block.peer));
+    add("received_at", Arc::new(instants.with_timezone("UTC")));
+    if !block.sender.is_empty() {
+        add("sender", text(&block.sender));
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(internal)
+}
+
+/// What could not be taken as a message, as it went into the log: the reason, a line end, and what came.
+fn rejected(block: &Block) -> QuarantineItem {
+    let split = block.payload.iter().position(|byte| *byte == b'\n').unwrap_or(block.payload.len());
+    let content = block.payload.get(split + 1..).unwrap_or_default();
+    let told = String::from_utf8_lossy(&block.payload[..split]);
+    let (code, detail) = told.split_once(' ').unwrap_or((&told, ""));
+    let reason = REASONS.iter().find(|(reason, _)| *reason == code).map_or("message_rejected", |(reason, _)| reason);
+    let detail = format!("{detail}; from {}", String::from_utf8_lossy(&block.peer));
+    quarantined(reason, content, detail)
+}
+
+/// Why what arrives is no message: stable short reason → what it means.
+pub(super) const REASONS: [(&str, &str); 3] = [
+    ("message_too_large", "it has more bytes than max_message allows"),
+    ("message_cut", "the connection ended before the message did"),
+    ("message_unnumbered", "it does not begin with its number"),
+];
+
+/// A quarantined message.
+pub(super) fn quarantined(reason: &'static str, content: &[u8], detail: String) -> QuarantineItem {
+    QuarantineItem { reason, column: None, row: Value::Null, content: quarantine_text(content), detail }
+}
+
+fn internal(error: arrow::error::ArrowError) -> Error {
+    Error::new(ErrorKind::Internal, "decode messages", "the rows do not fit together").with_cause(error)
+}

@@ -1,0 +1,232 @@
+//! A `tcp` source: the intake log's blocks in, rows and a position out.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use portolan_model::clock::Clock;
+use portolan_model::error::{Error, ErrorKind, Result};
+use portolan_model::name::SourceName;
+use portolan_model::position::Position;
+use portolan_model::source::{Capabilities, Output, Phase, Probe, QuarantineItem, ReadEnd, Source};
+use tokio::task::JoinHandle;
+
+use super::decode;
+use super::engine::{Endpoint, Engine, LogSpec};
+use super::options::Plan;
+use super::position::TcpPosition;
+use crate::format::Item;
+use crate::intake::{Chunk, Log, Place};
+
+/// Bytes of blocks that are decoded at once.
+const CHUNK_BYTES: usize = 512 << 10;
+
+/// One `tcp` source.
+pub(super) struct TcpSource {
+    pub(super) name: SourceName,
+    pub(super) address: String,
+    pub(super) plan: Arc<Plan>,
+    pub(super) endpoint: Endpoint,
+    pub(super) log: LogSpec,
+    /// A folder that goes with the source, where nothing is committed.
+    pub(super) _temporary: Option<super::TemporaryFolder>,
+    pub(super) connect_timeout: Duration,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) engine: Option<Engine>,
+    /// Up to where the last read has read.
+    pub(super) read_to: Option<Place>,
+}
+
+/// A chunk on its way into rows.
+type Decoding = JoinHandle<Result<Decoded>>;
+
+struct Decoded {
+    items: Vec<Item>,
+    payloads: Vec<Bytes>,
+    next: Place,
+}
+
+impl TcpSource {
+    fn place(&self, error: Error) -> Error {
+        error.with_source(&self.name).with_address(self.address.as_str())
+    }
+
+    /// The running engine. A port that cannot be reached is no error while the log has something to give.
+    async fn ready(&mut self) -> Result<&mut Engine> {
+        if self.engine.is_none() {
+            self.engine = Some(Engine::open(&self.log, &self.plan, &self.clock)?);
+        }
+        let Some(engine) = self.engine.as_mut() else {
+            return Err(Error::new(ErrorKind::Internal, "open intake log", "the log is not open"));
+        };
+        let started = engine.start(&self.endpoint, self.connect_timeout).await;
+        if self.read_to.is_none_or(|read_to| read_to < engine.intake.log().synced()) && !engine.intake.is_new() {
+            return Ok(engine);
+        }
+        started?;
+        match engine.intake.failure() {
+            Some(failure) => Err(Error::new(ErrorKind::Storage, "write intake log", failure)
+                .with_hint("what has arrived is kept in memory and the senders wait; free space: df -h")),
+            None => Ok(engine),
+        }
+    }
+
+    async fn read_log(&mut self, from: Option<&Position>, output: &mut dyn Output) -> Result<ReadEnd> {
+        let before = from.map(TcpPosition::read).transpose()?;
+        let plan = Arc::clone(&self.plan);
+        let engine = self.ready().await?;
+        let log = Arc::clone(engine.intake.log());
+        output.mark(Phase::Released);
+        let mut place = log.start();
+        match before {
+            Some(before) if before.log == log.id() => place = before.place,
+            Some(before) => output.quarantine(lost_log(before, log.id())).await?,
+            None => {}
+        }
+        let until = log.synced();
+        let mut is_first = true;
+        let mut decoding = start_decoding(&log, &plan, place);
+        loop {
+            let decoded = finish(decoding).await?;
+            // What comes next is decoded while this is stored.
+            let has_more = decoded.next < until;
+            let next = has_more.then(|| start_decoding(&log, &plan, decoded.next));
+            if std::mem::take(&mut is_first) {
+                output.mark(Phase::FirstByte);
+            }
+            for payload in &decoded.payloads {
+                output.payload(payload);
+            }
+            output.mark(Phase::LastByte);
+            for item in decoded.items {
+                match item {
+                    Item::Batch(batch) => output.batch(batch).await?,
+                    Item::Quarantine(item) => output.quarantine(item).await?,
+                }
+            }
+            place = decoded.next;
+            match next {
+                Some(next) if !output.is_enough() => decoding = next,
+                Some(next) => {
+                    next.abort();
+                    break;
+                }
+                None => break,
+            }
+        }
+        self.read_to = Some(place);
+        let position = TcpPosition { log: log.id(), place }.to_position();
+        // Where nothing has ever come there is nothing to continue from.
+        let is_empty = from.is_none() && place == log.start();
+        Ok(ReadEnd { position: (!is_empty).then_some(position), more: place < until, ..ReadEnd::default() })
+    }
+}
+
+fn start_decoding(log: &Arc<Log>, plan: &Arc<Plan>, from: Place) -> Decoding {
+    let (log, plan) = (Arc::clone(log), Arc::clone(plan));
+    tokio::task::spawn_blocking(move || {
+        let chunk = log.read(from, CHUNK_BYTES).map_err(|error| {
+            let message = format!("the intake log cannot be read in segment {}", from.segment);
+            Error::new(ErrorKind::Storage, "read intake log", message)
+                .with_hint("look at the lake's folder `intake` and at the disk: dmesg")
+                .with_cause(error)
+        })?;
+        let Chunk { blocks, damage, next } = chunk;
+        let mut items: Vec<Item> = damage
+            .into_iter()
+            .map(|damage| {
+                let detail = format!(
+                    "intake log, segment {}, byte {}: {} ({} bytes)",
+                    damage.at.segment, damage.at.offset, damage.detail, damage.bytes
+                );
+                Item::Quarantine(decode::quarantined("intake_damaged", b"", detail))
+            })
+            .collect();
+        decode::rows(&plan, &blocks, &mut |item| {
+            items.push(item);
+            Ok(())
+        })?;
+        Ok(Decoded { items, payloads: blocks.into_iter().map(|block| block.payload).collect(), next })
+    })
+}
+
+async fn finish(decoding: Decoding) -> Result<Decoded> {
+    decoding.await.map_err(|error| {
+        Error::new(ErrorKind::Internal, "decode messages", "the decoding ended early").with_cause(error)
+    })?
+}
+
+/// The log that a committed position belongs to is not there any more: what it held and no round had stored is lost.
+fn lost_log(before: TcpPosition, now: i64) -> QuarantineItem {
+    let detail = format!(
+        "the committed position is in intake log {} at segment {}, byte {}; the folder holds log {now}: \
+         what had arrived behind that position is not there any more",
+        before.log, before.place.segment, before.place.offset
+    );
+    decode::quarantined("intake_lost", b"", detail)
+}
+
+#[async_trait]
+impl Source for TcpSource {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { listens: matches!(self.endpoint, Endpoint::Listen { .. }), ..super::CAPABILITIES }
+    }
+
+    async fn prepare(&mut self) -> Result<()> {
+        match self.ready().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.place(error)),
+        }
+    }
+
+    async fn read(&mut self, from: Option<&Position>, output: &mut dyn Output) -> Result<ReadEnd> {
+        match self.read_log(from, output).await {
+            Ok(end) => Ok(end),
+            Err(error) => Err(self.place(error)),
+        }
+    }
+
+    async fn acknowledge(&mut self, position: &Position) -> Result<()> {
+        let position = TcpPosition::read(position)?;
+        let Some(engine) = &self.engine else { return Ok(()) };
+        if position.log != engine.intake.log().id() {
+            return Ok(());
+        }
+        engine.intake.remove_before(position.place).map_err(|error| {
+            self.place(
+                Error::new(ErrorKind::Storage, "remove what is committed", "a segment of the intake log stays")
+                    .with_hint("look at the rights of the lake's folder `intake`")
+                    .with_cause(error),
+            )
+        })
+    }
+
+    async fn probe(&mut self) -> Result<Probe> {
+        let address = self.address.clone();
+        let listens = self.capabilities().listens;
+        match self.ready().await {
+            Ok(engine) => {
+                let open = engine.counters.open.load(Ordering::Relaxed);
+                let mut facts = vec![
+                    (if listens { "listens on" } else { "connected to" }.to_owned(), address),
+                    ("connections".to_owned(), open.to_string()),
+                    ("intake_bytes".to_owned(), engine.intake.log().bytes().to_string()),
+                ];
+                let refused = engine.counters.refused.load(Ordering::Relaxed);
+                if refused > 0 {
+                    facts.push(("connections refused".to_owned(), refused.to_string()));
+                }
+                Ok(Probe { server: None, tls: None, facts })
+            }
+            Err(error) => Err(self.place(error)),
+        }
+    }
+
+    async fn close(&mut self) {
+        if let Some(engine) = self.engine.take() {
+            engine.close().await;
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Programs that send messages over TCP, as devices do: one that is acknowledged and sends again what was not, and one
+//! that sends each message once to whoever connects.
+
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+/// Messages written before acknowledgements are looked at.
+const BURST: usize = 500;
+/// The pause before a connection is tried again, and while there is nothing to send.
+const PAUSE: Duration = Duration::from_millis(5);
+/// The longest an answer is waited for at a time.
+const ANSWER_WAIT: Duration = Duration::from_millis(2);
+
+#[derive(Default)]
+struct State {
+    port: Option<u16>,
+    name: String,
+    messages: Vec<String>,
+    generation: u64,
+    is_ending: bool,
+    /// Whoever connects is sent away.
+    is_closed: bool,
+}
+
+/// Sends numbered lines to a port until they are acknowledged, over as many connections as it takes.
+pub struct AcknowledgedSender {
+    state: Arc<Mutex<State>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl AcknowledgedSender {
+    /// A sender without a port and without messages.
+    pub fn start() -> Self {
+        let state = Arc::<Mutex<State>>::default();
+        let shared = Arc::clone(&state);
+        Self { state, thread: Some(std::thread::spawn(move || send_for_good(&shared))) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// The port it sends to from now on.
+    pub fn set_port(&self, port: u16) {
+        self.state().port = Some(port);
+    }
+
+    /// Forgets everything and takes another name, with nothing to send.
+    pub fn begin_as(&self, name: &str) {
+        let mut state = self.state();
+        (state.name, state.port) = (name.to_owned(), None);
+        state.messages.clear();
+        state.generation += 1;
+    }
+
+    /// Adds messages.
+    pub fn send(&self, messages: impl IntoIterator<Item = String>) {
+        self.state().messages.extend(messages);
+    }
+
+    /// Ends its connection and begins another one.
+    pub fn reconnect(&self) {
+        self.state().generation += 1;
+    }
+}
+
+impl Drop for AcknowledgedSender {
+    fn drop(&mut self) {
+        self.state().is_ending = true;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn send_for_good(state: &Mutex<State>) {
+    while !lock(state).is_ending {
+        // However a connection ends, the next one begins with what is not acknowledged.
+        let _ = send_over_one_connection(state);
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn send_over_one_connection(state: &Mutex<State>) -> Result<()> {
+    let (port, name, generation) = {
+        let state = lock(state);
+        match state.port {
+            Some(port) if !state.messages.is_empty() => (port, state.name.clone(), state.generation),
+            _ => return Ok(()),
+        }
+    };
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_write_timeout(Some(Duration::from_secs(10)))?;
+    let mut answers = BufReader::new(stream.try_clone()?);
+    stream.write_all(format!("HELLO {name}\n").as_bytes())?;
+    let mut line = String::new();
+    answers.read_line(&mut line)?;
+    let Some(mut acknowledged) = line.trim_end().strip_prefix("OK ").and_then(|number| number.parse::<usize>().ok())
+    else {
+        bail!("not greeted: {line:?}")
+    };
+    let mut sent = acknowledged;
+    stream.set_read_timeout(Some(ANSWER_WAIT))?;
+    line.clear();
+    loop {
+        let burst = {
+            let state = lock(state);
+            if state.generation != generation || state.is_ending {
+                return Ok(());
+            }
+            let burst = &state.messages[sent.min(state.messages.len())..];
+            let burst = burst.iter().take(BURST).enumerate();
+            burst.map(|(index, message)| format!("{} {message}\n", sent + index + 1)).collect::<Vec<_>>()
+        };
+        stream.write_all(burst.concat().as_bytes())?;
+        sent += burst.len();
+        // A line may come in pieces: what has come of it stays in `line`.
+        match answers.read_line(&mut line) {
+            Ok(0) => bail!("the connection has ended"),
+            Ok(_) if line.ends_with('\n') => {
+                match line.trim_end().strip_prefix("ACK ").and_then(|number| number.parse().ok()) {
+                    Some(number) if (acknowledged..=sent).contains(&number) => acknowledged = number,
+                    _ => bail!("not an acknowledgement: {line:?}"),
+                }
+                line.clear();
+            }
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A port that sends each message once, as a line, to whoever is connected.
+pub struct Device {
+    port: u16,
+    state: Arc<Mutex<State>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Device {
+    /// Listens on a free port.
+    pub fn start() -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
+        let state = Arc::<Mutex<State>>::default();
+        let shared = Arc::clone(&state);
+        Ok(Self { port, state, thread: Some(std::thread::spawn(move || serve_for_good(&listener, &shared))) })
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Adds messages.
+    pub fn send(&self, messages: impl IntoIterator<Item = String>) {
+        lock(&self.state).messages.extend(messages);
+    }
+
+    /// Forgets what was not sent, and whoever is connected or about to be.
+    pub fn clear(&self) {
+        {
+            let mut state = lock(&self.state);
+            state.messages.clear();
+            state.generation += 1;
+            state.is_closed = true;
+        }
+        std::thread::sleep(20 * PAUSE);
+        lock(&self.state).is_closed = false;
+    }
+
+    /// Ends its connection.
+    pub fn restart(&self) {
+        lock(&self.state).generation += 1;
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        lock(&self.state).is_ending = true;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve_for_good(listener: &TcpListener, state: &Mutex<State>) {
+    let mut connection: Option<(TcpStream, u64)> = None;
+    loop {
+        if let Ok((stream, _)) = listener.accept() {
+            let _ = stream.set_nonblocking(false);
+            let state = lock(state);
+            connection = (!state.is_closed).then_some((stream, state.generation));
+        }
+        let messages = {
+            let mut state = lock(state);
+            if state.is_ending {
+                return;
+            }
+            if connection.as_ref().is_some_and(|(_, generation)| *generation != state.generation) {
+                connection = None;
+            }
+            if connection.is_some() { std::mem::take(&mut state.messages) } else { Vec::new() }
+        };
+        if let Some((stream, _)) = &mut connection {
+            let text: String = messages.iter().map(|message| format!("{message}\n")).collect();
+            if stream.write_all(text.as_bytes()).is_err() {
+                let _ = stream.shutdown(Shutdown::Both);
+                connection = None;
+            }
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
