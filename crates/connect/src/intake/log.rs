@@ -75,8 +75,10 @@ impl Log {
                     id.get_or_insert(log);
                     segments.insert(*number, file.metadata()?.len());
                 }
-                // A crash came before its head was durable, so nothing in it was.
-                None if Some(number) == numbers.last() => std::fs::remove_file(&path)?,
+                // A crash came before its head was durable, so there is nothing behind it.
+                None if Some(number) == numbers.last() && file.metadata()?.len() <= HEAD_BYTES => {
+                    std::fs::remove_file(&path)?;
+                }
                 None => return Err(io::Error::other(format!("{} is not a segment of an intake log", path.display()))),
             }
         }

@@ -39,6 +39,8 @@ const SENDERS_MAX: usize = 65_536;
 /// The longest a peer may leave an answer of ours unread.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
+/// The longest a peer may take to hear that its connection ends.
+const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
 /// The time from one call to leave to the next.
 const REPLACE_PAUSE: Duration = Duration::from_millis(20);
 
@@ -106,7 +108,10 @@ where
         peer: Bytes::copy_from_slice(peer.as_bytes()),
         shared,
     };
-    if shared.plan.acknowledge { connection.acknowledged().await } else { connection.plain().await }
+    let ended = if shared.plan.acknowledge { connection.acknowledged().await } else { connection.plain().await };
+    // Over TLS the sender is told that nothing was cut off; whether it listens does not matter.
+    let _ = tokio::time::timeout(GOODBYE_PATIENCE, connection.stream.shutdown()).await;
+    ended
 }
 
 struct Connection<'a, S> {

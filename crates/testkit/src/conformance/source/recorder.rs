@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::json::LineDelimitedWriter;
 use async_trait::async_trait;
 use portolan_model::error::{Error, ErrorKind, Result};
@@ -115,7 +115,21 @@ pub fn to_json(batch: &RecordBatch) -> Result<Vec<Value>> {
     let unreadable = |error: String| Error::new(ErrorKind::Internal, "show batch as json", error);
     let mut text = Vec::new();
     let mut writer = LineDelimitedWriter::new(&mut text);
-    writer.write(batch).and_then(|()| writer.finish()).map_err(|error| unreadable(error.to_string()))?;
+    // The writer knows no names of time zones: instants are shown without one.
+    let instants = batch.columns().iter().map(|column| match column.data_type() {
+        DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => {
+            Arc::new(column.as_primitive::<TimestampMicrosecondType>().clone().with_timezone_opt(None::<&str>))
+                as ArrayRef
+        }
+        _ => column.clone(),
+    });
+    let named = batch.schema().fields().iter().map(|field| field.name().clone()).zip(instants).collect::<Vec<_>>();
+    let batch = match named.is_empty() {
+        true => batch.clone(),
+        false => RecordBatch::try_from_iter_with_nullable(named.into_iter().map(|(name, column)| (name, column, true)))
+            .map_err(|error| unreadable(error.to_string()))?,
+    };
+    writer.write(&batch).and_then(|()| writer.finish()).map_err(|error| unreadable(error.to_string()))?;
     let rows = serde_json::Deserializer::from_slice(&text).into_iter();
     rows.collect::<std::result::Result<_, _>>().map_err(|error| unreadable(error.to_string()))
 }
