@@ -44,7 +44,8 @@ fuzz_target!(|input: (u8, Option<u64>, Option<u64>, String, Vec<(u64, String, Ve
                 // The next round goes on from what was stored.
                 let (next, trail) = pager.place();
                 let stored = serde_json::to_string(&(&next, trail)).expect("a place can be stored");
-                let (read, trail): (Option<NextPage>, Trail) = serde_json::from_str(&stored).expect("what was stored can be read");
+                let (read, trail): (Option<NextPage>, Trail) =
+                    serde_json::from_str(&stored).expect("what was stored can be read");
                 assert_eq!(next, read, "the place is stored as it is");
                 let Some(next) = read else { panic!("a round that goes on has a next page") };
                 pager = Pager::resume(&plan, next, trail);

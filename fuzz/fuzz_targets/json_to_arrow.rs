@@ -7,8 +7,18 @@ use portolan_connect::format::{ColumnType, Format, Item, RowPath, Settings, deco
 
 /// Types that columns are given, as a configuration names them.
 const TYPES: [&str; 12] = [
-    "boolean", "int32", "int64", "uint64", "float64", "decimal(20,4)", "decimal(38,10)", "date", "timestamp",
-    "timestamptz", "varchar", "json",
+    "boolean",
+    "int32",
+    "int64",
+    "uint64",
+    "float64",
+    "decimal(20,4)",
+    "decimal(38,10)",
+    "date",
+    "timestamp",
+    "timestamptz",
+    "varchar",
+    "json",
 ];
 
 fuzz_target!(|input: (u8, u8, &str, &str)| {

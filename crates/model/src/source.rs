@@ -14,6 +14,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -211,6 +212,12 @@ pub trait Output: Send {
     /// trial has seen what it wanted. Once true it stays so.
     fn is_enough(&self) -> bool {
         false
+    }
+
+    /// How long the read of a source that is sent to may wait where nothing has come yet: no time in rounds, of which the next
+    /// one follows; part of the deadline where none does.
+    fn rows_wait(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// Rows, in source order. Batches of one read may differ in schema: the lake widens without loss.

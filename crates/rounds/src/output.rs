@@ -99,6 +99,7 @@ pub struct Recorder<'a> {
     digest: Option<Sha256>,
     measured: &'a mut Measured,
     enough_at: Duration,
+    rows_wait: Duration,
 }
 
 /// What a read measured of itself.
@@ -129,7 +130,13 @@ impl<'a> Recorder<'a> {
         measured: &'a mut Measured,
         enough_at: Duration,
     ) -> Self {
-        Self { clock, receiver, digest: None, measured, enough_at }
+        Self { clock, receiver, digest: None, measured, enough_at, rows_wait: Duration::ZERO }
+    }
+
+    /// A read that no other follows may wait so long for rows that come by themselves.
+    pub fn with_rows_wait(mut self, rows_wait: Duration) -> Self {
+        self.rows_wait = rows_wait;
+        self
     }
 
     /// Ends the read: the digest of its payload is taken.
@@ -165,6 +172,10 @@ impl Output for Recorder<'_> {
 
     fn is_enough(&self) -> bool {
         self.clock.monotonic() >= self.enough_at
+    }
+
+    fn rows_wait(&self) -> Duration {
+        self.rows_wait
     }
 
     async fn batch(&mut self, batch: RecordBatch) -> Result<()> {

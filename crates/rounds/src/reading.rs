@@ -25,22 +25,24 @@ pub struct Patience {
     pub deadline: Duration,
     /// From then on a read is asked to end where it can continue.
     pub enough_after: Duration,
+    /// The longest a read waits for rows that come by themselves.
+    pub rows_wait: Duration,
 }
 
 impl Patience {
     /// For a round: half of its deadline to take what there is, the other half to end what was begun.
     pub fn for_round(deadline: Duration) -> Self {
-        Self { deadline, enough_after: deadline / 2 }
+        Self { deadline, enough_after: deadline / 2, rows_wait: Duration::ZERO }
     }
 
     /// For a trial: the first page or batch says enough.
     pub fn for_trial(deadline: Duration) -> Self {
-        Self { deadline, enough_after: Duration::ZERO }
+        Self { deadline, enough_after: Duration::ZERO, rows_wait: Duration::ZERO }
     }
 
     /// For a read that must come whole or fail.
     pub fn for_whole(deadline: Duration) -> Self {
-        Self { deadline, enough_after: Duration::MAX }
+        Self { deadline, enough_after: Duration::MAX, rows_wait: deadline / 2 }
     }
 }
 
@@ -72,7 +74,7 @@ pub async fn read_all(
     clock: &dyn Clock,
     patience: Patience,
 ) -> Vec<Reading> {
-    let Patience { deadline, enough_after } = patience;
+    let Patience { deadline, enough_after, rows_wait } = patience;
     let enough_at = clock.monotonic().saturating_add(enough_after);
     let mut readings: Vec<Reading> = receivers
         .into_iter()
@@ -93,7 +95,8 @@ pub async fn read_all(
             .iter_mut()
             .zip(readings.iter_mut())
             .map(|(slot, reading)| async move {
-                let outcome = AssertUnwindSafe(read_one(slot, reading, clock, enough_at)).catch_unwind().await;
+                let outcome =
+                    AssertUnwindSafe(read_one(slot, reading, clock, (enough_at, rows_wait))).catch_unwind().await;
                 reading.outcome = outcome.unwrap_or_else(|panic| Err(panicked(&*panic)));
             })
             .collect();
@@ -115,10 +118,16 @@ pub async fn read_all(
     readings
 }
 
-async fn read_one(slot: &mut Slot, reading: &mut Reading, clock: &dyn Clock, enough_at: Duration) -> Result<Outcome> {
+async fn read_one(
+    slot: &mut Slot,
+    reading: &mut Reading,
+    clock: &dyn Clock,
+    (enough_at, rows_wait): (Duration, Duration),
+) -> Result<Outcome> {
     slot.source.prepare().await?;
     reading.prepared = Some(clock.moment());
-    let mut recorder = Recorder::new(clock, &mut reading.receiver, &mut reading.measured, enough_at);
+    let mut recorder =
+        Recorder::new(clock, &mut reading.receiver, &mut reading.measured, enough_at).with_rows_wait(rows_wait);
     let end = slot.source.read(slot.position.as_ref(), &mut recorder).await;
     recorder.end();
     let end = end?;

@@ -25,6 +25,15 @@ struct State {
     is_ending: bool,
     /// Whoever connects is sent away.
     is_closed: bool,
+    /// The highest number acknowledged over any connection.
+    acknowledged: usize,
+    broken_promise: Option<String>,
+}
+
+impl std::fmt::Debug for AcknowledgedSender {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("AcknowledgedSender")
+    }
 }
 
 /// Sends numbered lines to a port until they are acknowledged, over as many connections as it takes.
@@ -54,8 +63,14 @@ impl AcknowledgedSender {
     pub fn begin_as(&self, name: &str) {
         let mut state = self.state();
         (state.name, state.port) = (name.to_owned(), None);
+        (state.acknowledged, state.broken_promise) = (0, None);
         state.messages.clear();
         state.generation += 1;
+    }
+
+    /// What it was told is safe and was asked for again, if that has ever been.
+    pub fn broken_promise(&self) -> Option<String> {
+        self.state().broken_promise.clone()
     }
 
     /// Adds messages.
@@ -110,6 +125,16 @@ fn send_over_one_connection(state: &Mutex<State>) -> Result<()> {
     else {
         bail!("not greeted: {line:?}")
     };
+    {
+        let mut state = lock(state);
+        if state.generation == generation && acknowledged < state.acknowledged {
+            let told = format!(
+                "message {} was acknowledged, and then {} was the last that is safe",
+                state.acknowledged, acknowledged
+            );
+            state.broken_promise.get_or_insert(told);
+        }
+    }
     let mut sent = acknowledged;
     stream.set_read_timeout(Some(ANSWER_WAIT))?;
     line.clear();
@@ -130,7 +155,13 @@ fn send_over_one_connection(state: &Mutex<State>) -> Result<()> {
             Ok(0) => bail!("the connection has ended"),
             Ok(_) if line.ends_with('\n') => {
                 match line.trim_end().strip_prefix("ACK ").and_then(|number| number.parse().ok()) {
-                    Some(number) if (acknowledged..=sent).contains(&number) => acknowledged = number,
+                    Some(number) if (acknowledged..=sent).contains(&number) => {
+                        acknowledged = number;
+                        let mut state = lock(state);
+                        if state.generation == generation {
+                            state.acknowledged = state.acknowledged.max(number);
+                        }
+                    }
                     _ => bail!("not an acknowledgement: {line:?}"),
                 }
                 line.clear();

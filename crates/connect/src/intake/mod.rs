@@ -5,7 +5,7 @@
 //! the commit removes the segments behind it.
 //!
 //! Promises:
-//! - a block that [`Intake::append`] has reported as durable is read by every later read, once per position, whatever is
+//! - a block that [`Progress`] has reported as durable is read by every later read, once per position, whatever is
 //!   killed meanwhile; a torn end of what was not durable is cut off;
 //! - blocks come in the order in which they were appended;
 //! - at most so many bytes lie on disk and in memory: beyond it appending waits, which the sender feels at its socket;

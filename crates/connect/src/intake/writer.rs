@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use portolan_model::clock::Clock;
@@ -28,6 +28,8 @@ const WAITING_BYTES: usize = 32 << 20;
 const WAITING_BLOCKS: usize = 4_096;
 /// The least time from one sync to the next: what comes meanwhile is one group.
 const SYNC_INTERVAL: Duration = Duration::from_millis(5);
+/// The longest from one look whether there is room to the next.
+const ROOM_PAUSE: Duration = Duration::from_millis(200);
 /// The pause after a write that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -232,10 +234,11 @@ struct Segment {
 impl Writer {
     fn run(mut self, mut queue: mpsc::Receiver<Entry>) {
         let mut group = Vec::new();
-        let mut last_sync = None::<Instant>;
+        let mut last_sync = None::<Duration>;
         while let Some(first) = queue.blocking_recv() {
-            if let Some(pause) = last_sync.and_then(|last| SYNC_INTERVAL.checked_sub(last.elapsed())) {
-                std::thread::sleep(pause);
+            let since_sync = last_sync.map(|last| self.clock.monotonic().saturating_sub(last));
+            if let Some(pause) = since_sync.and_then(|since| SYNC_INTERVAL.checked_sub(since)) {
+                self.pause(pause);
             }
             let mut bytes = first.block.stored_bytes();
             group.push(first);
@@ -252,10 +255,10 @@ impl Writer {
                 if self.shared.is_ending.load(Ordering::Acquire) {
                     return;
                 }
-                std::thread::sleep(RETRY_PAUSE);
+                self.pause(RETRY_PAUSE);
             }
             self.fail(None);
-            last_sync = Some(Instant::now());
+            last_sync = Some(self.clock.monotonic());
             for entry in group.drain(..) {
                 if let Some(progress) = entry.progress {
                     progress.reached(entry.block.sequence);
@@ -330,12 +333,17 @@ impl Writer {
     }
 
     fn wait_for_room(&self) {
-        let mut guard = self.shared.freed_lock.lock().unwrap_or_else(PoisonError::into_inner);
         while self.log.bytes() >= self.bytes_max && !self.shared.is_ending.load(Ordering::Acquire) {
             self.fail(Some(format!("the log is full: {} bytes wait to be committed", self.log.bytes())));
-            let waited = self.shared.freed.wait_timeout(guard, Duration::from_millis(200));
-            guard = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.pause(ROOM_PAUSE);
         }
+    }
+
+    /// Waits, at most until something has been removed or the log ends.
+    fn pause(&self, duration: Duration) {
+        let guard = self.shared.freed_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whether it was woken does not matter: what it waits for is looked at again.
+        drop(self.shared.freed.wait_timeout(guard, duration));
     }
 
     fn fail(&self, failure: Option<String>) {

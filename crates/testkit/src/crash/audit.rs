@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::collector::Collector;
-use super::world::{DRAIN_PATIENCE, RISING, WHOLE, World, event, order};
+use super::world::{DRAIN_PATIENCE, RISING, WHOLE, World, content};
 use crate::duckdb;
 use crate::ledger::Ledger;
 
@@ -103,9 +103,9 @@ fn compare(lake: &Path, height: impl Fn(&str, i64) -> i64) -> Result<Audited> {
     for (table, rows) in present.into_iter().zip(answers) {
         let found = rows.iter().filter_map(|row| row["id"].as_i64()).max().unwrap_or(0);
         let mut ledger = Ledger::default();
-        let content = if table == RISING[0] { order } else { event };
+        let row = content(table);
         for id in 1..=height(table, found) {
-            ledger.wrote(table, id, content(id));
+            ledger.wrote(table, id, row(id));
         }
         let difference = ledger.compare(table, "id", &rows);
         ensure!(difference.is_empty(), "`{table}`: {difference}");

@@ -78,6 +78,7 @@ pub fn servers(options: &Options, extent: Extent) -> Result<Report> {
     world.stop_writers()?;
     audit::drain(&world, world.lake(), &mut collector)?;
     collector.stop()?;
+    world.check_acknowledgements()?;
     let audited = compare_all(&world, world.lake())?;
     Ok(Report {
         blows: kills,
@@ -96,6 +97,7 @@ pub(super) fn finish(world: &mut World, options: &Options, blows: u64, blow_name
     // The table that is read whole may have changed after the others had been drained.
     std::thread::sleep(Duration::from_millis(500));
     collector.stop()?;
+    world.check_acknowledgements()?;
     let audited = compare_all(world, world.lake())?;
     Ok(Report { blows, blow_name, rows: audited.rows, rounds: audited.rounds, notes: Vec::new() })
 }

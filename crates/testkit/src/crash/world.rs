@@ -15,10 +15,12 @@ use tempfile::TempDir;
 
 use super::random::Random;
 use crate::api::Api;
+use crate::process::free_port;
+use crate::senders::AcknowledgedSender;
 use crate::servers::{COLLECTOR_PASSWORD, MariaDb, Nginx, NginxOptions, Session};
 
 /// Tables whose rows rise by number: table and the ledger's key.
-pub const RISING: [&str; 2] = ["orders", "events"];
+pub const RISING: [&str; 3] = ["orders", "events", "signals"];
 /// A burst is a batch that is too large to be kept inside the catalog.
 const BURST_ROWS: i64 = 400;
 /// The table that is read whole each time.
@@ -39,6 +41,8 @@ struct Servers {
     mariadb: Mutex<MariaDb>,
     api: Mutex<Api>,
     nginx: Mutex<Nginx>,
+    /// Sends to a port of the collector's.
+    sender: AcknowledgedSender,
 }
 
 /// The highest number written for sure, by table.
@@ -46,6 +50,7 @@ struct Servers {
 pub struct Progress {
     orders: AtomicI64,
     events: AtomicI64,
+    signals: AtomicI64,
 }
 
 #[derive(Debug)]
@@ -67,6 +72,20 @@ pub fn event(id: i64) -> Value {
     json!({ "id": id, "kind": kind, "value": id * 7 % 1_000, "ratio": id as f64 / 8.0, "text": format!("event {id} ✓") })
 }
 
+/// A message of `signals` as its sender sends it and the lake must show it.
+pub fn signal(id: i64) -> Value {
+    json!({ "id": id, "device": format!("pump-{}", id % 13), "level": id as f64 / 4.0, "open": id % 2 == 0 })
+}
+
+/// A row of a rising table.
+pub fn content(table: &str) -> fn(i64) -> Value {
+    match table {
+        "orders" => order,
+        "events" => event,
+        _ => signal,
+    }
+}
+
 impl World {
     /// Starts the servers with empty tables, and writes the configuration. The lake is `lake` where given.
     pub fn start(lake: Option<&Path>) -> Result<Self> {
@@ -80,9 +99,13 @@ impl World {
         let api = Api::start()?;
         api.replace(WHOLE, (0..5).map(|id| json!({ "id": id, "version": 0 })));
         let nginx = Nginx::start(NginxOptions { upstream_port: Some(api.port()) })?;
-        let text = configuration(&lake, mariadb.port(), api.port(), nginx.http_port());
-        std::fs::write(folder.path().join("portolan.toml"), text)?;
-        let servers = Servers { mariadb: Mutex::new(mariadb), api: Mutex::new(api), nginx: Mutex::new(nginx) };
+        let signals = free_port()?;
+        let sender = AcknowledgedSender::start();
+        sender.begin_as("signals");
+        sender.set_port(signals);
+        let ports = [mariadb.port(), api.port(), nginx.http_port(), signals];
+        std::fs::write(folder.path().join("portolan.toml"), configuration(&lake, ports))?;
+        let servers = Servers { mariadb: Mutex::new(mariadb), api: Mutex::new(api), nginx: Mutex::new(nginx), sender };
         Ok(Self { servers: Arc::new(servers), progress: Arc::default(), writers: None, folder, lake })
     }
 
@@ -111,8 +134,20 @@ impl World {
 
     /// The highest number written to a rising table.
     pub fn written(&self, table: &str) -> i64 {
-        let counter = if table == RISING[0] { &self.progress.orders } else { &self.progress.events };
+        let counter = match table {
+            "orders" => &self.progress.orders,
+            "events" => &self.progress.events,
+            _ => &self.progress.signals,
+        };
         counter.load(Ordering::SeqCst)
+    }
+
+    /// Whether the sender was ever told that something is safe which was not.
+    ///
+    /// # Errors
+    /// It was: a message that had been acknowledged was asked for again.
+    pub fn check_acknowledgements(&self) -> Result<()> {
+        self.servers.sender.broken_promise().map_or(Ok(()), |broken| anyhow::bail!("{broken}"))
     }
 
     /// What the table that is read whole holds now.
@@ -127,7 +162,8 @@ impl World {
             let (servers, progress, stop) = (self.servers.clone(), self.progress.clone(), stop.clone());
             std::thread::spawn(move || work(&servers, &progress, &stop, Random::new(seed)))
         };
-        let threads = vec![spawn(write_orders, seed ^ 1), spawn(write_events, seed ^ 2)];
+        let threads =
+            vec![spawn(write_orders, seed ^ 1), spawn(write_events, seed ^ 2), spawn(write_signals, seed ^ 3)];
         self.writers = Some(Writers { stop, threads });
     }
 
@@ -147,7 +183,7 @@ impl World {
     /// Kills one of the servers, leaves it dead for a while, and starts it again. Returns its name.
     pub fn blow_server(&self, random: &mut Random) -> Result<&'static str> {
         let pause = random.moment(0, 900);
-        match random.between(0, 4) {
+        match random.between(0, 5) {
             0 => {
                 let mut api = lock(&self.servers.api);
                 api.kill();
@@ -161,6 +197,10 @@ impl World {
                 std::thread::sleep(pause);
                 nginx.start_again()?;
                 Ok("nginx")
+            }
+            4 => {
+                self.servers.sender.reconnect();
+                Ok("sender")
             }
             2 => {
                 let mariadb = lock(&self.servers.mariadb);
@@ -191,7 +231,7 @@ impl Drop for World {
 }
 
 /// Small thresholds, so that within seconds rows are inlined, flushed, merged, and snapshots expire.
-fn configuration(lake: &Path, mariadb: u16, api: u16, nginx: u16) -> String {
+fn configuration(lake: &Path, [mariadb, api, nginx, signals]: [u16; 4]) -> String {
     let lake = lake.display();
     format!(
         r#"
@@ -237,9 +277,18 @@ path = "/plain/devices"
 mode = "replace"
 required = false
 
+[[source]]
+name = "signals"
+port = {signals}
+protocol = "tcp"
+tls = {{ allow_plaintext = "loopback" }}
+listen = true
+acknowledge = true
+required = false
+
 [[round]]
 name = "all"
-sources = ["orders", "events", "devices"]
+sources = ["orders", "events", "devices", "signals"]
 every = "50ms"
 deadline = "5s"
 "#
@@ -311,6 +360,17 @@ fn write_events(servers: &Servers, progress: &Progress, stop: &AtomicBool, mut r
             version += 1;
             api.replace(WHOLE, (0..5).map(|id| json!({ "id": id, "version": version })));
         }
+    }
+    Ok(())
+}
+
+fn write_signals(servers: &Servers, progress: &Progress, stop: &AtomicBool, mut random: Random) -> Result<()> {
+    while !stop.load(Ordering::SeqCst) {
+        std::thread::sleep(random.moment(10, 150));
+        let ids = batch(&mut random, progress.signals.load(Ordering::SeqCst) + 1);
+        let highest = ids.end - 1;
+        servers.sender.send(ids.map(|id| signal(id).to_string()));
+        progress.signals.store(highest, Ordering::SeqCst);
     }
     Ok(())
 }

@@ -86,7 +86,7 @@ fn csv_records(plan: &Plan, run: &[Block], sink: &mut Sink<'_>) -> Result<()> {
     for block in run {
         let mut rest = block.payload.clone();
         while let Some((message, behind)) = split_counted(&rest) {
-            if memchr::memchr_iter(b'"', &message).count() % 2 == 0 {
+            if memchr::memchr_iter(b'"', &message).count().is_multiple_of(2) {
                 body.extend_from_slice(&message);
                 body.push(b'\n');
             } else {

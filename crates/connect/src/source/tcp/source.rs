@@ -23,6 +23,11 @@ use crate::intake::{Chunk, Log, Place};
 /// Bytes of blocks that are decoded at once.
 const CHUNK_BYTES: usize = 512 << 10;
 
+/// How often a read that may wait looks whether something has come.
+const WAIT_PAUSE: Duration = Duration::from_millis(5);
+/// How long it waits for more then.
+const SETTLE: Duration = Duration::from_millis(200);
+
 /// One `tcp` source.
 pub(super) struct TcpSource {
     pub(super) name: SourceName,
@@ -85,6 +90,9 @@ impl TcpSource {
             Some(before) => output.quarantine(lost_log(before, log.id())).await?,
             None => {}
         }
+        if place >= log.synced() && !output.rows_wait().is_zero() {
+            wait_for_rows(&log, place, output.rows_wait()).await;
+        }
         let until = log.synced();
         let mut is_first = true;
         let mut decoding = start_decoding(&log, &plan, place);
@@ -122,6 +130,15 @@ impl TcpSource {
         let is_empty = from.is_none() && place == log.start();
         Ok(ReadEnd { position: (!is_empty).then_some(position), more: place < until, ..ReadEnd::default() })
     }
+}
+
+/// Waits until something has come, and then a little for what comes with it.
+async fn wait_for_rows(log: &Log, place: Place, patience: Duration) {
+    let start = tokio::time::Instant::now();
+    while log.synced() <= place && start.elapsed() < patience {
+        tokio::time::sleep(WAIT_PAUSE).await;
+    }
+    tokio::time::sleep(SETTLE.min(patience)).await;
 }
 
 fn start_decoding(log: &Arc<Log>, plan: &Arc<Plan>, from: Place) -> Decoding {
