@@ -62,7 +62,6 @@ impl Log {
     /// Opens the log of a folder, which is made where it is missing, and cuts off a torn end. `now_us`, microseconds
     /// since 1970, names a new log.
     pub(super) fn recover(folder: &Path, now_us: i64) -> io::Result<Recovered> {
-        std::fs::create_dir_all(folder)?;
         let mut segments = BTreeMap::new();
         let mut marks = BTreeMap::new();
         let mut id = None;

@@ -27,6 +27,16 @@ pub(super) fn path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number:020}.log"))
 }
 
+/// Makes a folder of the log, with its name durable in the one above it, and that one's above it.
+pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    // Also where an earlier process made them and was cut off before it could say so to the disk.
+    for above in folder.ancestors().skip(1).take(2).filter(|above| !above.as_os_str().is_empty()) {
+        File::open(above)?.sync_all()?;
+    }
+    Ok(())
+}
+
 /// The numbers of the segments in a folder, rising.
 pub(super) fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();

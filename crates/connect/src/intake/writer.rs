@@ -94,7 +94,7 @@ impl Intake {
     /// # Errors
     /// The folder cannot be made, read or written.
     pub fn open(folder: &Path, bytes_max: u64, clock: Arc<dyn Clock>) -> io::Result<Self> {
-        std::fs::create_dir_all(folder)?;
+        segment::create_folder(folder)?;
         let lock = File::options().create(true).append(true).open(folder.join("lock"))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => io::Error::new(io::ErrorKind::ResourceBusy, "another collector has it open"),

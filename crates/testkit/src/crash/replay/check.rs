@@ -12,7 +12,7 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::{Files, write_files};
 use crate::crash::world::RISING;
@@ -101,7 +101,11 @@ impl Checker {
             let rows = self.rows(connection, files, table, ["_round", "id", "id"])?.unwrap_or_default();
             found.rows += rows.len() as u64;
             check_rounds(table, &rows, &receipts)?;
-            check_position(connection, table, &rows)?;
+            if table == "signals" {
+                check_intake(connection, table, files)?;
+            } else {
+                check_position(connection, table, &rows)?;
+            }
         }
         Ok(found)
     }
@@ -277,6 +281,26 @@ fn check_position(connection: &Connection, table: &str, rows: &[Row]) -> Result<
     if !named {
         bail!("`{table}` holds rows up to {highest}, its position is {position}");
     }
+    Ok(())
+}
+
+/// A committed position lies within what is safe of the intake log: a log that ends before it would give the next messages
+/// places that are taken for committed.
+fn check_intake(connection: &Connection, source: &str, files: &Files) -> Result<()> {
+    let sql = "SELECT position FROM portolan_position WHERE source = ?1";
+    let Some(position) = connection.query_row(sql, [source], |row| row.get::<_, String>(0)).optional()? else {
+        return Ok(());
+    };
+    let value: serde_json::Value = serde_json::from_str(&position)?;
+    let number = |key: &str| value["value"][key].as_u64().with_context(|| format!("no `{key}` in {position}"));
+    let (segment, offset) = (number("segment")?, number("offset")?);
+    let path = PathBuf::from(format!("intake/{source}/{segment:020}.log"));
+    let length = files.get(&path).map(Vec::len);
+    ensure!(
+        length.is_some_and(|length| length as u64 >= offset),
+        "the position of `{source}` is {position}, and {} has {length:?} bytes",
+        path.display()
+    );
     Ok(())
 }
 
