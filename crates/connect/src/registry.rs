@@ -5,11 +5,12 @@
 use portolan_model::config::ConnectorSet;
 use portolan_model::source::Connector;
 
+use crate::source::ftp::Ftp;
 use crate::source::http::Http;
 use crate::source::mysql::MySql;
 
 /// The rows.
-static ROWS: [&dyn Connector; 2] = [&Http, &MySql];
+static ROWS: [&dyn Connector; 3] = [&Http, &MySql, &Ftp];
 
 /// The connectors of this build.
 #[derive(Clone, Copy, Debug, Default)]

@@ -195,8 +195,12 @@ fn spawn_from_lasting_thread(command: Command) -> Result<Child> {
 /// It is not installed; the message names the Debian package and the command that installs it.
 pub fn program(name: &str, package: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
+    // Packages that exclude each other are not installed but unpacked, each into a folder of its own.
+    let unpacked = std::fs::read_dir(crate::folders::tools()?.join("unpacked")).into_iter().flatten().flatten();
+    let unpacked = unpacked.flat_map(|entry| ["usr/sbin", "usr/bin"].map(|folder| entry.path().join(folder)));
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/usr/bin", "/usr/local/sbin"].map(PathBuf::from))
+        .chain(unpacked)
         .map(|folder| folder.join(name))
         .find(|candidate| candidate.is_file())
         .with_context(|| format!("`{name}` (Debian package {package}) is not installed: {INSTALL}"))

@@ -1,0 +1,5 @@
+//! The FTP connector against real pure-ftpd and vsftpd servers, and against a scripted one for what they never say.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod conformance;
