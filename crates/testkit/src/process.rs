@@ -102,6 +102,38 @@ impl Process {
         Ok(status)
     }
 
+    /// The processes that it has started, and those that these have, as far as they live: some servers put their sessions
+    /// into groups of their own, which a signal to its group does not reach.
+    pub fn descendants(&self) -> Vec<Pid> {
+        let stat = |entry: std::fs::DirEntry| {
+            let id: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let text = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            // `number (name) state parent …`; the name may hold anything.
+            let parent: i32 = text.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+            Some((id, parent))
+        };
+        let all: Vec<(i32, i32)> =
+            std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(stat).collect();
+        let mut found = vec![self.group.as_raw_nonzero().get()];
+        let mut index = 0;
+        while let Some(parent) = found.get(index).copied() {
+            found.extend(all.iter().filter(|(_, of)| *of == parent).map(|(id, _)| *id));
+            index += 1;
+        }
+        found.drain(..1);
+        found.into_iter().filter_map(Pid::from_raw).collect()
+    }
+
+    /// Kills it and its [descendants](Self::descendants).
+    pub fn kill_all(&mut self) -> Result<ExitStatus> {
+        let descendants = if self.ended()?.is_none() { self.descendants() } else { Vec::new() };
+        let status = self.kill()?;
+        for id in descendants {
+            let _ = rustix::process::kill_process(id, Signal::KILL);
+        }
+        Ok(status)
+    }
+
     /// Asks it to end and waits.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::kill_process;
 use tempfile::TempDir;
 
 use super::{READY_PATIENCE, with_retries};
@@ -148,19 +149,26 @@ impl FtpServer {
         readable(&self.path("out"))
     }
 
-    /// The process, to pause or resume it.
-    pub fn process(&self) -> &Process {
-        &self.process
+    /// Freezes it with its sessions: connections stay open and nothing answers.
+    pub fn pause(&self) -> Result<()> {
+        self.process.pause()?;
+        self.process.descendants().into_iter().try_for_each(|id| Ok(kill_process(id, Signal::STOP)?))
+    }
+
+    /// Lets a frozen server go on.
+    pub fn resume(&self) -> Result<()> {
+        self.process.descendants().into_iter().try_for_each(|id| anyhow::Ok(kill_process(id, Signal::CONT)?))?;
+        self.process.resume()
     }
 
     /// Kills it with its sessions.
     pub fn kill(&mut self) -> Result<()> {
-        self.process.kill().map(drop)
+        self.process.kill_all().map(drop)
     }
 
     /// Starts it again on the same ports, after a kill or a stop.
     pub fn start_again(&mut self) -> Result<()> {
-        self.process.kill()?;
+        self.process.kill_all()?;
         let files = self.path("");
         self.process = with_retries(|| (self.launch)(self.folder.path(), &files, &self.tls, &self.ports))?;
         Ok(())
@@ -170,6 +178,12 @@ impl FtpServer {
     pub fn restart(&mut self) -> Result<()> {
         self.process.stop(Signal::TERM, READY_PATIENCE)?;
         self.start_again()
+    }
+}
+
+impl Drop for FtpServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill_all();
     }
 }
 

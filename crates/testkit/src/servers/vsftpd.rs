@@ -22,14 +22,26 @@ impl VsFtpd {
 
     /// A server with further lines of configuration, such as `implicit_ssl=YES`.
     pub fn start_with(lines: &[&str]) -> Result<FtpServer> {
-        let lines = lines.join("\n");
-        let launch =
-            move |folder: &Path, files: &Path, tls: &TlsFiles, ports: &Ports| launch(folder, files, tls, ports, &lines);
+        Self::start_as(lines.join("\n"), "")
+    }
+
+    /// A server that speaks no newer TLS than 1.2.
+    pub fn start_with_tls12() -> Result<FtpServer> {
+        Self::start_as(String::new(), "MaxProtocol = TLSv1.2")
+    }
+
+    fn start_as(lines: String, openssl: &'static str) -> Result<FtpServer> {
+        let launch = move |folder: &Path, files: &Path, tls: &TlsFiles, ports: &Ports| {
+            let configuration = folder.join("openssl.cnf");
+            let text = format!("openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\n{openssl}\n");
+            std::fs::write(&configuration, text)?;
+            launch(folder, files, tls, ports, &lines, &configuration)
+        };
         FtpServer::start("vsftpd", ("anonymous", COLLECTOR_PASSWORD), Box::new(launch))
     }
 }
 
-fn launch(folder: &Path, files: &Path, tls: &TlsFiles, ports: &Ports, lines: &str) -> Result<Process> {
+fn launch(folder: &Path, files: &Path, tls: &TlsFiles, ports: &Ports, lines: &str, openssl: &Path) -> Result<Process> {
     let (empty, passwords, configuration) =
         (folder.join("empty"), folder.join("passwords"), folder.join("vsftpd.conf"));
     std::fs::create_dir_all(&empty)?;
@@ -74,7 +86,7 @@ rsa_private_key_file={key}
     std::fs::write(&configuration, text)?;
     let server = program("vsftpd", "vsftpd")?;
     let mut process = Process::spawn(&server, &folder.join("output.log"), Signal::KILL, |command| {
-        command.arg(&configuration);
+        command.arg(&configuration).env("OPENSSL_CONF", openssl);
     })?;
     // Inside TLS no greeting can be seen from here.
     let is_implicit = lines.contains("implicit_ssl=YES");

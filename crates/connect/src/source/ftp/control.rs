@@ -69,10 +69,9 @@ impl Control {
         let deadline = Instant::now() + allowed;
         let socket = endpoint.dialer.connect(deadline, allowed).await?;
         let peer = socket.peer_addr().map_err(broken)?.ip();
-        match timeout_at(deadline, log_in(ObservedSocket::new(socket), peer, endpoint)).await {
-            Ok(result) => result,
-            Err(_) => Err(silent(allowed)),
-        }
+        let greeted = timeout_at(deadline, greet(ObservedSocket::new(socket), endpoint)).await;
+        let (wire, greeting) = greeted.map_err(|_| silent(allowed))??;
+        log_in(wire, &greeting, peer, endpoint).await
     }
 
     /// Whether the server still answers.
@@ -270,12 +269,13 @@ async fn close(mut stream: Stream) {
     let _ = timeout(CLOSE_PATIENCE, stream.shutdown()).await;
 }
 
-async fn log_in(socket: ObservedSocket, peer: IpAddr, endpoint: &Endpoint) -> Result<Control> {
+/// Waits for the greeting and has TLS stand, if it shall.
+async fn greet(socket: ObservedSocket, endpoint: &Endpoint) -> Result<(Wire<Stream>, Reply)> {
     let patience = endpoint.connect_timeout;
-    let (mut wire, greeting) = match &endpoint.tls {
-        None => greeted(Wire::new(Stream::plain(socket), patience)).await?,
+    match &endpoint.tls {
+        None => greeted(Wire::new(Stream::plain(socket), patience)).await,
         Some(tls) if endpoint.is_implicit => {
-            greeted(Wire::new(Stream::tls(tls.handshake(socket).await?), patience)).await?
+            greeted(Wire::new(Stream::tls(tls.handshake(socket).await?), patience)).await
         }
         Some(tls) => {
             let (mut wire, greeting) = greeted(Wire::new(socket, patience)).await?;
@@ -288,9 +288,15 @@ async fn log_in(socket: ObservedSocket, peer: IpAddr, endpoint: &Endpoint) -> Re
                 ));
             }
             let stream = tls.handshake(wire.into_stream()?).await?;
-            (Wire::new(Stream::tls(stream), patience), greeting)
+            Ok((Wire::new(Stream::tls(stream), patience), greeting))
         }
-    };
+    }
+}
+
+/// Logs in and settles how data comes.
+async fn log_in(mut wire: Wire<Stream>, greeting: &Reply, peer: IpAddr, endpoint: &Endpoint) -> Result<Control> {
+    // Servers are slow to refuse a login, on purpose: that must not pass for silence.
+    wire.patience = endpoint.idle_timeout;
     let tls = wire.stream().tls_description();
     authenticate(&mut wire, endpoint).await?;
     if endpoint.tls.is_some() {
@@ -311,7 +317,6 @@ async fn log_in(socket: ObservedSocket, peer: IpAddr, endpoint: &Endpoint) -> Re
     if !reply.is_done() {
         return Err(refusal("set binary type", "TYPE I", &reply));
     }
-    wire.patience = endpoint.idle_timeout;
     let server = greeting.lines.first().map_or("", |line| line.trim_matches(|c: char| c == '-' || c == ' ')).to_owned();
     Ok(Control {
         wire,
