@@ -269,7 +269,7 @@ mod tests {
                 "-rw-r--r--    1 65534    65534       123456789012 Nov 23  2025  two  spaces.csv",
                 file(" two  spaces.csv", 123_456_789_012),
             ),
-            ("-rw-rw-rw-   1 Domain Users group 0 1  7 Jan 09:05 x", file("x", 7)),
+            ("-rw-rw-rw-   1 Domain Users group 0 7 Jan  1 09:05 x", file("x", 7)),
             ("-rw-r--r-- 1 owner 12 May 1 00:01 May 2 00:02 x", file("May 2 00:02 x", 12)),
             ("-rw-r--r-- 1 root root 12 2026-11-23 08:00 iso.json", file("iso.json", 12)),
             ("-rw-r--r-- 1 root 12 23 nov 2025 day-first", file("day-first", 12)),
