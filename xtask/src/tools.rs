@@ -109,7 +109,8 @@ fn install_packages(packages: &[&str]) -> Result<()> {
     println!("xtask: installing {} (Debian packages; no service is started)", packages.join(" "));
     let _policy = Policy::set();
     run(apt_get().args(["-qq", "update"])).context(by_hand.clone())?;
-    run(apt_get().args(["-qq", "--yes", "--no-install-recommends", "install"]).args(packages)).context(by_hand)
+    run(apt_get().args(["-qq", "--yes", "--no-install-recommends", "--no-upgrade", "install"]).args(packages))
+        .context(by_hand)
 }
 
 fn apt_get() -> Command {

@@ -96,9 +96,10 @@ async fn serve(stream: TcpStream, script: Script, log: Arc<Mutex<Vec<String>>>) 
                 let is_file = verb == "RETR";
                 let bytes = if is_file { &script.file[offset..] } else { &script.listing };
                 offset = 0;
-                let _ = socket.write_all(bytes).await;
+                let is_sent = socket.write_all(bytes).await.is_ok();
                 drop(socket);
-                script.after_file.filter(|_| is_file).unwrap_or("226 done").into()
+                let closed_early = "426 cut\r\n226 closed";
+                script.after_file.filter(|_| is_file).unwrap_or(if is_sent { "226 done" } else { closed_early }).into()
             }
             _ => "502 not here".into(),
         };
@@ -203,6 +204,33 @@ async fn a_file_that_is_not_said_to_be_whole_is_not() {
     let short = Script { file: b"id\n".to_vec(), ..script };
     let error = failure(&mut Server::start(short).await.open(FILES)).await;
     assert!(error.kind() == ErrorKind::Disconnected && error.message().contains("after 3 bytes"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_growing_file_is_read_on_with_rest_and_without() {
+    let mut text: String = (0..600_000).map(|id| format!("{{\"id\":{id}}}\n")).collect();
+    for features in [" MLSD\r\n REST STREAM\r\n", MLSD] {
+        let script = |text: &str| Script {
+            features,
+            listing: format!("type=file;size={}; a.ndjson\r\n", text.len()).into_bytes(),
+            file: text.as_bytes().to_vec(),
+            ..Script::default()
+        };
+        let mut position = None;
+        let files = "path = \"/out/a.ndjson\"";
+        let mut source = Server::start(script(&text)).await.open(files);
+        read_on(&mut source, &mut position).await;
+        text.push_str("{\"id\":-1}\n");
+        // Large enough for the server to notice that the data connection is closed; it then replies twice.
+        let server = Server::start(script(&text)).await;
+        let output = read_on(&mut server.open(files), &mut position).await;
+        assert_eq!(
+            (output.rows(), output.quarantine.len()),
+            (vec![serde_json::json!({ "id": -1, "_file": "/out/a.ndjson" })], 0)
+        );
+        let has_rest = server.commands().iter().any(|command| command.starts_with("REST"));
+        assert_eq!(has_rest, features.contains("REST"));
+    }
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ use crate::transport::{Dialer, ObservedSocket, Stream};
 
 /// How long a server that has closed a data connection, or refused its TLS, may take to say why.
 const REASON_PATIENCE: Duration = Duration::from_secs(5);
+/// The most replies to a data connection that we close.
+const REPLIES_TO_CLOSE_MAX: usize = 3;
 /// How long a polite close may take.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -198,11 +200,19 @@ impl Control {
     pub(super) async fn give_up(&mut self, transfer: Transfer) -> Result<()> {
         let Transfer { stream, subject, .. } = transfer;
         close(stream).await;
-        let reply = self.wire.reply().await?;
-        match reply.code {
-            421 => Err(refusal("end transfer", &subject, &reply)),
-            _ => Ok(()),
+        let mut reply = self.wire.reply().await?;
+        // Some say both; what answers the next command is known by its code.
+        self.wire.send("NOOP").await?;
+        for _ in 0..REPLIES_TO_CLOSE_MAX {
+            if reply.code == 421 {
+                break;
+            }
+            reply = self.wire.reply().await?;
+            if reply.code == 200 {
+                return Ok(());
+            }
         }
+        Err(refusal("end transfer", &subject, &reply))
     }
 
     /// Has the server listen for a data connection; the port.

@@ -53,7 +53,8 @@ impl FileReader<'_> {
         let offset = from.map_or(0, |state| state.offset);
         let mut prefix = Prefix::default();
         let mut start = 0;
-        if Prefix::has_middle(offset) {
+        // Without REST a file is read from its start, and verified whole.
+        if Prefix::has_middle(offset) && self.control.features.rest_stream {
             if !self.read_head(&mut prefix, output).await? {
                 return Ok(Lines::Differs);
             }
