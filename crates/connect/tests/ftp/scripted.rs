@@ -161,8 +161,9 @@ async fn listings_have_bounds() {
     let server = Server::start(Script { features: MLSD, listing: many.into_bytes(), ..Script::default() }).await;
     assert_eq!(failure(&mut server.open(FILES)).await.kind(), ErrorKind::Limit);
     let cut = b"type=file;size=5; a.csv\r\ntype=file;si".to_vec();
-    let server = Server::start(Script { features: MLSD, listing: cut, ..Script::default() }).await;
-    assert_eq!(failure(&mut server.open(FILES)).await.kind(), ErrorKind::Disconnected);
+    let script = Script { features: MLSD, listing: cut, file: b"id\n1\n".to_vec(), ..Script::default() };
+    let error = failure(&mut Server::start(script).await.open(FILES)).await;
+    assert!(error.kind() == ErrorKind::Disconnected && error.message().contains("listing"), "{error:?}");
 }
 
 #[tokio::test]
