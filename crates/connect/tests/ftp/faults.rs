@@ -82,6 +82,7 @@ async fn tls_is_explicit_or_implicit_and_reuses_sessions() {
         let error =
             failure(&mut open(&server, &format!("{FILES}\ntls = {{ server_name = \"localhost\" }}{more}"))).await;
         assert!(error.kind() == ErrorKind::Tls && error.message().contains("authority"), "{error:?}");
+        assert_eq!(error.hint().unwrap().contains("-starttls ftp"), more.is_empty(), "{error:?}");
     }
 }
 

@@ -212,6 +212,40 @@ async fn a_read_asked_to_end_goes_round_the_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_is_read_in_parts_that_are_the_whole() {
+    let mut text = "id,value\n".to_owned();
+    (0..60_000).for_each(|id| text.push_str(&format!("{id},\"{}\n\"\n", "y".repeat(30))));
+    // Without a line end at its end.
+    text.push_str("60000,z");
+    for server in servers() {
+        for is_growing in [true, false] {
+            server.write("out/a.csv", &text).unwrap();
+            let keys = format!("path = \"/out/a.csv\"\ncolumns = {{ id = \"bigint\" }}\ngrowing = {is_growing}");
+            let (mut position, mut ids, mut payload, mut reads) = (None, Vec::new(), Vec::new(), 0);
+            loop {
+                // Each part by another process.
+                let mut source = open(&server, &keys);
+                let mut output = Collected { has_enough: true, ..Collected::default() };
+                let end = source.read(position.as_ref(), &mut output).await.unwrap();
+                ids.extend(output.rows().iter().map(|row| row["id"].as_i64().unwrap()));
+                payload.extend(output.payload);
+                assert!(output.quarantine.is_empty() && end.position != position);
+                position = end.position;
+                reads += 1;
+                if !end.more {
+                    break;
+                }
+            }
+            let rows = if is_growing { 60_000 } else { 60_001 };
+            assert_eq!(ids, (0..rows).collect::<Vec<_>>());
+            let held = if is_growing { "60000,z".len() } else { 0 };
+            assert_eq!(payload, &text.as_bytes()[..text.len() - held]);
+            assert!(reads > 5, "{reads} reads");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn folders_are_walked_by_the_pattern() {
     for server in servers() {
         for name in ["out/a.csv", "out/.hidden.csv", "out/x/b.csv", "out/x/y/c.csv", "out/x y/d.csv", "out/x/a.txt"] {

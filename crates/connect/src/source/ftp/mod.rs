@@ -81,11 +81,13 @@ impl Connector for Ftp {
         let plan = Plan::new(spec, &options).map_err(|(_, message, help)| refused(message).with_hint(help))?;
         let password = options.password.as_ref().map(|reference| environment.secrets.resolve(reference));
         let password = password.transpose().map_err(|error| error.with_source(&spec.name))?;
+        let is_implicit = options.implicit.unwrap_or(spec.port == IMPLICIT_PORT);
         let tls = spec.tls.is_enabled().then(|| Tls::new(spec, &[])).transpose();
+        let tls = tls.map_err(|error| error.with_source(&spec.name))?;
         let endpoint = Endpoint {
             dialer: Dialer::new(&spec.host, spec.port),
-            tls: tls.map_err(|error| error.with_source(&spec.name))?,
-            is_implicit: options.implicit.unwrap_or(spec.port == IMPLICIT_PORT),
+            tls: if is_implicit { tls } else { tls.map(|tls| tls.with_starttls("ftp")) },
+            is_implicit,
             user: options.user,
             password,
             connect_timeout: spec.connect_timeout,

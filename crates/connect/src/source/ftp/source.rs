@@ -156,7 +156,7 @@ impl FtpSource {
     async fn probe_server(&mut self) -> Result<Probe> {
         let mut control = self.ready().await?;
         let found = walk(&mut control, &self.plan.pattern, self.plan.files_max, &mut Discard).await?;
-        let bytes: u64 = found.files.values().map(|file| file.size).sum();
+        let bytes = found.files.values().fold(0_u64, |bytes, file| bytes.saturating_add(file.size));
         let listing = if control.features.mlsd { "MLSD" } else { "LIST" };
         let mut probe = Probe { server: Some(control.server.clone()), tls: control.tls.clone(), facts: Vec::new() };
         for (name, value) in [
