@@ -21,6 +21,10 @@ const PROGRAMS: [(&str, &str); 7] = [
     ("curl", "curl"),
 ];
 
+/// Program → the Debian package that holds it, of packages that exclude each other: they are unpacked, each into a folder
+/// of its own, and installed nowhere.
+const UNPACKED: [(&str, &str); 3] = [("pure-ftpd", "pure-ftpd"), ("pure-pw", "pure-ftpd-common"), ("vsftpd", "vsftpd")];
+
 /// DuckDB and its extensions as packages: nothing is fetched when a test runs. 2.0 has no such packages.
 const PYTHON_PACKAGES: [&str; 4] = [
     "duckdb==1.5.5",
@@ -38,6 +42,7 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// Something is missing that cannot be installed here; the message says what to install by hand.
 pub(crate) fn install() -> Result<()> {
     install_programs()?;
+    unpack_programs()?;
     install_python()
 }
 
@@ -49,6 +54,47 @@ fn install_programs() -> Result<()> {
     let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
     packages.dedup();
     install_packages(&packages)
+}
+
+fn unpack_programs() -> Result<()> {
+    let folder = workspace().join("target/test-tools/unpacked");
+    for (program, package) in UNPACKED {
+        let place = folder.join(package);
+        let is_unpacked = ["usr/sbin", "usr/bin"].iter().any(|bin| place.join(bin).join(program).is_file());
+        if is_unpacked || is_installed(program) {
+            continue;
+        }
+        if !is_installed("apt-get") {
+            bail!(
+                "the tests need `{program}` (Debian package {package}) and this system has no apt-get; install it by hand"
+            );
+        }
+        println!("xtask: unpacking {package} into {}", place.display());
+        let download = folder.join(format!("{package}.part"));
+        let _ = fs::remove_dir_all(&download);
+        fs::create_dir_all(&download)?;
+        let mut fetch = command("apt-get");
+        fetch.args(["-qq", "download", package]).current_dir(&download);
+        if run(&mut fetch).is_err() {
+            run(apt_get().args(["-qq", "update"]))?;
+            run(&mut fetch)?;
+        }
+        let found = fs::read_dir(&download)?.flatten().map(|entry| entry.path()).next();
+        let file = found.with_context(|| format!("apt-get download {package} left no file"))?;
+        // The libraries are installed as usual; what else the package depends on makes it a service, which it is not here.
+        let depends = capture(command("dpkg-deb").arg("--field").arg(&file).arg("Depends"))?;
+        let first = |part: &str| part.split(['|', '(']).next().unwrap_or_default().trim().to_owned();
+        let libraries: Vec<String> = depends.split(',').map(first).filter(|name| name.starts_with("lib")).collect();
+        let libraries: Vec<&str> = libraries.iter().map(String::as_str).collect();
+        if !libraries.is_empty() {
+            install_packages(&libraries)?;
+        }
+        let unpacked = download.join("files");
+        run(command("dpkg-deb").arg("--extract").arg(&file).arg(&unpacked))?;
+        fs::rename(&unpacked, &place)?;
+        fs::remove_dir_all(&download)?;
+    }
+    Ok(())
 }
 
 fn install_packages(packages: &[&str]) -> Result<()> {
@@ -63,7 +109,8 @@ fn install_packages(packages: &[&str]) -> Result<()> {
     println!("xtask: installing {} (Debian packages; no service is started)", packages.join(" "));
     let _policy = Policy::set();
     run(apt_get().args(["-qq", "update"])).context(by_hand.clone())?;
-    run(apt_get().args(["-qq", "--yes", "--no-install-recommends", "install"]).args(packages)).context(by_hand)
+    run(apt_get().args(["-qq", "--yes", "--no-install-recommends", "--no-upgrade", "install"]).args(packages))
+        .context(by_hand)
 }
 
 fn apt_get() -> Command {

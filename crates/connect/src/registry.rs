@@ -5,12 +5,13 @@
 use portolan_model::config::ConnectorSet;
 use portolan_model::source::Connector;
 
+use crate::source::ftp::Ftp;
 use crate::source::http::Http;
 use crate::source::mysql::MySql;
 use crate::source::tcp::Tcp;
 
 /// The rows.
-static ROWS: [&dyn Connector; 3] = [&Http, &MySql, &Tcp];
+static ROWS: [&dyn Connector; 4] = [&Http, &MySql, &Ftp, &Tcp];
 
 /// The connectors of this build.
 #[derive(Clone, Copy, Debug, Default)]

@@ -102,6 +102,38 @@ impl Process {
         Ok(status)
     }
 
+    /// The processes that it has started, and those that these have, as far as they live: some servers put their sessions
+    /// into groups of their own, which a signal to its group does not reach.
+    pub fn descendants(&self) -> Vec<Pid> {
+        let stat = |entry: std::fs::DirEntry| {
+            let id: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let text = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            // `number (name) state parent …`; the name may hold anything.
+            let parent: i32 = text.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+            Some((id, parent))
+        };
+        let all: Vec<(i32, i32)> =
+            std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(stat).collect();
+        let mut found = vec![self.group.as_raw_nonzero().get()];
+        let mut index = 0;
+        while let Some(parent) = found.get(index).copied() {
+            found.extend(all.iter().filter(|(_, of)| *of == parent).map(|(id, _)| *id));
+            index += 1;
+        }
+        found.drain(..1);
+        found.into_iter().filter_map(Pid::from_raw).collect()
+    }
+
+    /// Kills it and its [descendants](Self::descendants).
+    pub fn kill_all(&mut self) -> Result<ExitStatus> {
+        let descendants = if self.ended()?.is_none() { self.descendants() } else { Vec::new() };
+        let status = self.kill()?;
+        for id in descendants {
+            let _ = rustix::process::kill_process(id, Signal::KILL);
+        }
+        Ok(status)
+    }
+
     /// Asks it to end and waits.
     ///
     /// # Errors
@@ -195,8 +227,12 @@ fn spawn_from_lasting_thread(command: Command) -> Result<Child> {
 /// It is not installed; the message names the Debian package and the command that installs it.
 pub fn program(name: &str, package: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
+    // Packages that exclude each other are not installed but unpacked, each into a folder of its own.
+    let unpacked = std::fs::read_dir(crate::folders::tools()?.join("unpacked")).into_iter().flatten().flatten();
+    let unpacked = unpacked.flat_map(|entry| ["usr/sbin", "usr/bin"].map(|folder| entry.path().join(folder)));
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/usr/bin", "/usr/local/sbin"].map(PathBuf::from))
+        .chain(unpacked)
         .map(|folder| folder.join(name))
         .find(|candidate| candidate.is_file())
         .with_context(|| format!("`{name}` (Debian package {package}) is not installed: {INSTALL}"))

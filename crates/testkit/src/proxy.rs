@@ -1,7 +1,8 @@
 //! A TCP proxy that fails on demand: what a port looks like when it is dead, hangs, is slow, sends garbage, closes in
 //! the middle. The behaviour is switched while connections are open and applies to them too.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -71,19 +72,30 @@ pub struct Counts {
 impl FaultProxy {
     /// Opens a free port in front of `server_port`, passing everything.
     pub fn start(server_port: u16) -> Result<Self> {
+        Self::start_before(SocketAddr::from(([127, 0, 0, 1], server_port)), 0..0)
+    }
+
+    /// Opens a free port of 127.0.0.1 in front of `server`, and the ports `same` in front of the same ports there: for
+    /// servers that name further ports, such as those of FTP's data. `server` then has another loopback address, such as
+    /// 127.0.0.2, so that these ports are free at 127.0.0.1.
+    pub fn start_before(server: SocketAddr, same: Range<u16>) -> Result<Self> {
+        // Bound without waiting for a runtime, because a test may run inside one of its own.
+        let main = bind(0)?;
+        let port = main.local_addr()?.port();
+        let mut listeners = vec![(main, server)];
+        for port in same {
+            listeners.push((bind(port)?, SocketAddr::new(server.ip(), port)));
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let (mode, watched) = watch::channel((0, Mode::Pass));
-        // Made without waiting, because a test may run inside a runtime of its own.
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
-        listener.set_nonblocking(true)?;
-        let port = listener.local_addr()?.port();
-        let listener = {
-            let _inside = runtime.enter();
-            TcpListener::from_std(listener)?
-        };
         let counters = Arc::new(Counters::default());
-        let server = SocketAddr::from(([127, 0, 0, 1], server_port));
-        runtime.spawn(accept(listener, server, watched, counters.clone()));
+        for (listener, server) in listeners {
+            let listener = {
+                let _inside = runtime.enter();
+                TcpListener::from_std(listener)?
+            };
+            runtime.spawn(accept(listener, server, watched.clone(), counters.clone()));
+        }
         Ok(Self { port, mode, counters, runtime: Some(runtime) })
     }
 
@@ -180,6 +192,24 @@ async fn accept(listener: TcpListener, server: SocketAddr, mut watched: Watched,
             changed = watched.changed() => if changed.is_err() { return },
         }
     }
+}
+
+/// Binds a port of 127.0.0.1; any free one for 0. A proxy of before may hold a certain one for a moment.
+fn bind(port: u16) -> Result<std::net::TcpListener> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut attempt = 1;
+    let listener = loop {
+        match std::net::TcpListener::bind(address) {
+            Ok(listener) => break listener,
+            Err(error) if attempt >= BIND_ATTEMPTS => {
+                return Err(error).with_context(|| format!("listen at {address}"));
+            }
+            Err(_) => attempt += 1,
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 fn hold(address: SocketAddr) -> Result<Socket> {

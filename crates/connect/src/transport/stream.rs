@@ -136,6 +136,15 @@ impl Stream {
     pub fn observed(&self) -> Arc<Observed> {
         Arc::clone(&self.observed)
     }
+
+    /// Negotiated TLS version and cipher suite, such as `TLSv1.3 TLS13_AES_256_GCM_SHA384`; `None` without TLS.
+    pub fn tls_description(&self) -> Option<String> {
+        let Layer::Tls(stream) = &self.layer else { return None };
+        let session = stream.get_ref().1;
+        let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
+        let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("?");
+        Some(format!("{} {suite}", version.replace("TLSv1_", "TLSv1.")))
+    }
 }
 
 impl AsyncRead for Stream {

@@ -26,6 +26,8 @@ pub struct Tls {
     address: String,
     ca_given: bool,
     certificate_given: bool,
+    /// How `openssl s_client` asks for TLS in a protocol that begins without.
+    starttls: &'static str,
 }
 
 impl Tls {
@@ -45,7 +47,15 @@ impl Tls {
             address: spec.address(),
             ca_given: spec.tls.ca.is_some(),
             certificate_given: spec.tls.certificate.is_some(),
+            starttls: "",
         })
+    }
+
+    /// TLS is asked for in `protocol`, as `openssl s_client -starttls` calls it: for the commands in hints.
+    #[must_use]
+    pub fn with_starttls(mut self, protocol: &'static str) -> Self {
+        self.starttls = protocol;
+        self
     }
 
     /// Shakes hands over a connected socket.
@@ -172,7 +182,8 @@ impl Tls {
     }
 
     fn look(&self) -> String {
-        format!("openssl s_client -connect {} -servername {}", self.address, self.server_name.to_str())
+        let starttls = if self.starttls.is_empty() { String::new() } else { format!(" -starttls {}", self.starttls) };
+        format!("openssl s_client{starttls} -connect {} -servername {}", self.address, self.server_name.to_str())
     }
 }
 

@@ -1,8 +1,11 @@
 //! Real servers from the distribution's packages, each in a temporary folder on free loopback ports, ready when
 //! `start` returns and gone when the handle is dropped.
 
+mod ftp;
 mod mariadb;
 mod nginx;
+mod pure_ftpd;
+mod vsftpd;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,8 +13,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+pub use ftp::FtpServer;
 pub use mariadb::{COLLECTOR_PASSWORD, MariaDb, MariaDbOptions, Session};
 pub use nginx::{Nginx, NginxOptions};
+pub use pure_ftpd::PureFtpd;
+pub use vsftpd::VsFtpd;
 
 /// How long a server may take to be ready. Generous: the machine may be building beside.
 const READY_PATIENCE: Duration = Duration::from_secs(60);
@@ -32,8 +38,13 @@ fn with_retries<T>(mut start: impl FnMut() -> Result<T>) -> Result<T> {
 
 /// Whether what listens on `port` answers `request` with something that holds `expected`.
 fn answers(port: u16, request: &[u8], expected: &[u8]) -> bool {
+    answers_at(SocketAddr::from(([127, 0, 0, 1], port)), request, expected)
+}
+
+/// The same at any address.
+fn answers_at(address: SocketAddr, request: &[u8], expected: &[u8]) -> bool {
     let patience = Duration::from_millis(500);
-    let Ok(mut stream) = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), patience) else {
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, patience) else {
         return false;
     };
     if stream.set_read_timeout(Some(patience)).is_err() || stream.write_all(request).is_err() {

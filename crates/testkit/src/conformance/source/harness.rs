@@ -37,7 +37,7 @@ pub struct Harness<'a> {
 impl<'a> Harness<'a> {
     pub(super) fn new(fixture: &'a mut dyn SourceFixture, patience: Duration) -> Result<Self> {
         fixture.clear().context("empty the collection")?;
-        let proxy = FaultProxy::start(fixture.server_port())?;
+        let proxy = fixture.proxy()?;
         let intake = tempfile::Builder::new().prefix("portolan-intake-").tempdir()?;
         Ok(Self { fixture, proxy, patience, intake })
     }

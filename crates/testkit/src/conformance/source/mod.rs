@@ -26,6 +26,8 @@ use portolan_model::name::SourceName;
 use portolan_model::source::{Capabilities, Connector};
 use serde_json::Value;
 
+use crate::proxy::FaultProxy;
+
 pub use harness::{Harness, environment};
 pub use recorder::{Recorder, to_json};
 
@@ -42,6 +44,11 @@ pub trait SourceFixture: Send + Sync {
 
     /// The server's own port; the suite puts a fault proxy in front of it.
     fn server_port(&self) -> u16;
+
+    /// The proxy to put in front of the server: a fixture whose server names further ports puts it in front of them, too.
+    fn proxy(&self) -> Result<FaultProxy> {
+        FaultProxy::start(self.server_port())
+    }
 
     /// A source that reads the collection through `port` of 127.0.0.1; see [`spec`]. The suite sets the timeouts.
     fn spec(&self, port: u16, shape: Shape) -> SourceSpec;

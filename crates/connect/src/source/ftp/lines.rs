@@ -1,0 +1,229 @@
+//! Where lines end, so that a file can be read in parts, and what is kept of the bytes before a part.
+//!
+//! Promise: pure functions of the bytes; a part ends where a record ends for the CSV reader, too: a line end within
+//! quotes is none.
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+/// Bytes of a file's start that its digest covers.
+pub(super) const HEAD_BYTES: usize = 64 << 10;
+/// Bytes before the offset that its digest covers beside the start.
+pub(super) const TAIL_BYTES: usize = 64 << 10;
+
+/// Where in a CSV record the scanner stands (as the `csv` crate reads quotes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    FieldStart,
+    Field,
+    Quoted,
+    QuoteInQuoted,
+}
+
+/// Finds the ends of records in bytes that come piece by piece.
+#[derive(Clone, Debug)]
+pub(super) struct Scanner {
+    /// The byte between CSV fields; `None`: every line end counts.
+    delimiter: Option<u8>,
+    place: Place,
+    scanned: usize,
+    record_start: usize,
+    /// The end of the last whole record, in bytes from the start of the buffer.
+    pub(super) end: usize,
+    /// The end of the first record that is not an empty line.
+    pub(super) first_end: Option<usize>,
+    is_blank: bool,
+    /// The longest record so far, the unfinished one included, in bytes.
+    pub(super) longest: usize,
+}
+
+impl Scanner {
+    pub(super) fn new(delimiter: Option<u8>) -> Self {
+        Self {
+            delimiter,
+            place: Place::FieldStart,
+            scanned: 0,
+            record_start: 0,
+            end: 0,
+            first_end: None,
+            is_blank: true,
+            longest: 0,
+        }
+    }
+
+    /// Looks at what has been added to `buffer`.
+    pub(super) fn scan(&mut self, buffer: &[u8]) {
+        for (index, byte) in buffer.iter().enumerate().skip(self.scanned) {
+            let is_line_end = *byte == b'\n';
+            self.is_blank &= is_line_end || *byte == b'\r';
+            if let Some(delimiter) = self.delimiter {
+                self.place = match (self.place, *byte) {
+                    (Place::FieldStart, b'"') => Place::Quoted,
+                    (Place::Quoted, b'"') => Place::QuoteInQuoted,
+                    (Place::Quoted, _) | (Place::QuoteInQuoted, b'"') => Place::Quoted,
+                    (_, b'\n' | b'\r') => Place::FieldStart,
+                    (_, byte) if byte == delimiter => Place::FieldStart,
+                    _ => Place::Field,
+                };
+            }
+            if is_line_end && self.place == Place::FieldStart {
+                self.longest = self.longest.max(index + 1 - self.record_start);
+                self.end = index + 1;
+                self.record_start = self.end;
+                if !self.is_blank && self.first_end.is_none() {
+                    self.first_end = Some(self.end);
+                }
+            }
+        }
+        self.scanned = buffer.len();
+        self.longest = self.longest.max(self.scanned - self.record_start);
+    }
+
+    /// The bytes up to the last record's end have been taken out of the buffer.
+    pub(super) fn taken(&mut self) {
+        self.scanned -= self.end;
+        self.record_start = 0;
+        self.end = 0;
+        self.longest = self.scanned;
+    }
+}
+
+/// What is kept of the bytes before an offset: enough to tell whether a file still begins as it did.
+///
+/// The digest is the first 128 bits of the SHA-256 of the first 64 KiB and the last 64 KiB before the offset: of all
+/// the bytes where these are no more than 128 KiB.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Prefix {
+    head: Vec<u8>,
+    tail: Vec<u8>,
+    length: u64,
+}
+
+impl Prefix {
+    /// Bytes that follow.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.length += bytes.len() as u64;
+        let (head, rest) = bytes.split_at(bytes.len().min(HEAD_BYTES - self.head.len()));
+        self.head.extend_from_slice(head);
+        let rest = &rest[rest.len().saturating_sub(TAIL_BYTES)..];
+        let excess = (self.tail.len() + rest.len()).saturating_sub(TAIL_BYTES);
+        self.tail.drain(..excess);
+        self.tail.extend_from_slice(rest);
+    }
+
+    /// Leaves out what stands between the start and the last bytes before `offset`, which come next.
+    pub(super) fn skip_to_tail_of(&mut self, offset: u64) {
+        self.length = offset - TAIL_BYTES as u64;
+        self.tail.clear();
+    }
+
+    /// Whether the bytes before `offset` have a middle that the digest leaves out.
+    pub(super) fn has_middle(offset: u64) -> bool {
+        offset > (HEAD_BYTES + TAIL_BYTES) as u64
+    }
+
+    /// The first bytes.
+    pub(super) fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// How many bytes were pushed or skipped.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The digest, as it is stored.
+    pub(super) fn digest(&self) -> String {
+        let mut context = Context::new(&SHA256);
+        context.update(&self.head);
+        context.update(&self.tail);
+        shown(context)
+    }
+}
+
+/// The digest of a whole file, as it is stored.
+pub(super) fn digest(bytes: &[u8]) -> String {
+    let mut context = Context::new(&SHA256);
+    context.update(bytes);
+    shown(context)
+}
+
+fn shown(context: Context) -> String {
+    context.finish().as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ends(bytes: &[u8], delimiter: Option<u8>, step: usize) -> (usize, Option<usize>, usize) {
+        let mut scanner = Scanner::new(delimiter);
+        for end in (0..bytes.len()).step_by(step.max(1)).chain([bytes.len()]) {
+            scanner.scan(&bytes[..end]);
+        }
+        (scanner.end, scanner.first_end, scanner.longest)
+    }
+
+    #[test]
+    fn records_end_outside_of_quotes() {
+        assert_eq!(ends(b"a,b\n1,\"x\ny\"\n2,\"u\nv", Some(b','), 1), (12, Some(4), 8));
+        assert_eq!(ends(b"a\"b\n\"c\"\"\n\"\n", Some(b','), 3), (11, Some(4), 7));
+        assert_eq!(ends(b"\r\n\na\n", Some(b','), 1), (5, Some(5), 2));
+        assert_eq!(ends(b"{\"a\":\"\n{}", None, 2), (7, Some(7), 7));
+        assert_eq!(ends(b"no end", None, 2), (0, None, 6));
+    }
+
+    proptest! {
+        #[test]
+        fn parts_hold_the_rows_of_the_whole(
+            rows in prop::collection::vec(prop::collection::vec("[a-b\",\n\r ]{0,5}", 2), 1..20),
+            step in 1usize..9,
+        ) {
+            let mut writer = csv::Writer::from_writer(Vec::new());
+            for row in &rows {
+                writer.write_record(row).unwrap();
+            }
+            let body = writer.into_inner().unwrap();
+            let mut scanner = Scanner::new(Some(b','));
+            let (mut buffer, mut parts) = (Vec::new(), Vec::new());
+            for piece in body.chunks(step) {
+                buffer.extend_from_slice(piece);
+                scanner.scan(&buffer);
+                if scanner.end > 0 {
+                    parts.push(buffer.drain(..scanner.end).collect::<Vec<u8>>());
+                    scanner.taken();
+                }
+            }
+            prop_assert!(buffer.is_empty());
+            let mut seen = Vec::new();
+            for part in parts {
+                let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(part.as_slice());
+                for record in reader.records() {
+                    seen.push(record.unwrap().iter().map(str::to_owned).collect::<Vec<_>>());
+                }
+            }
+            prop_assert_eq!(seen, rows);
+        }
+
+        #[test]
+        fn the_digest_depends_on_the_bytes_alone(length in 0usize..300_000, step in 1usize..100_000) {
+            let bytes: Vec<u8> = (0..length as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+            let mut whole = Prefix::default();
+            whole.push(&bytes);
+            let mut pieces = Prefix::default();
+            bytes.chunks(step).for_each(|piece| pieces.push(piece));
+            prop_assert_eq!(whole.digest(), pieces.digest());
+            if !Prefix::has_middle(length as u64) {
+                prop_assert_eq!(whole.digest(), digest(&bytes));
+                return Ok(());
+            }
+            let mut short = Prefix::default();
+            short.push(&bytes[..HEAD_BYTES]);
+            short.skip_to_tail_of(length as u64);
+            short.push(&bytes[length - TAIL_BYTES..]);
+            prop_assert_eq!(whole.digest(), short.digest());
+            prop_assert_eq!(whole.length(), short.length());
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Reads one file: in parts that end with lines, from where the last read ended if the file still begins as it did; or
+//! whole.
+//!
+//! Promise: rows are given of whole lines that the server has sent whole; a file that ends before its listed size is an
+//! error; memory is bounded by a part and the longest line, or by the largest file that is read whole.
+
+use std::sync::Arc;
+
+use portolan_model::source::{Output, Phase};
+use portolan_model::{Error, ErrorKind, Result};
+
+use super::control::{Control, Transfer};
+use super::convert::Body;
+use super::lines::{HEAD_BYTES, Prefix, Scanner, TAIL_BYTES, digest};
+use super::options::{FileFormat, Plan};
+use super::position::FileState;
+use super::walk::RemoteFile;
+use crate::format::Format;
+
+const OPERATION: &str = "read file";
+/// Bytes read at once.
+const READ_BYTES: usize = 64 << 10;
+/// Bytes after which a part of a file is converted and given on.
+const PART_BYTES: usize = 1 << 20;
+/// The same where the read has been asked to end: it must come on, but not far.
+const LAST_PART_BYTES: usize = 256 << 10;
+
+/// Reads one file over a control connection.
+pub(super) struct FileReader<'r> {
+    pub(super) control: &'r mut Control,
+    pub(super) plan: &'r Arc<Plan>,
+    pub(super) file: &'r RemoteFile,
+    pub(super) format: FileFormat,
+    /// Seconds since 1970.
+    pub(super) now: i64,
+}
+
+/// What a read of lines came to.
+#[derive(Debug)]
+pub(super) enum Lines {
+    /// How far it came.
+    Read(FileState),
+    /// The file does not begin with what was read before.
+    Differs,
+}
+
+impl FileReader<'_> {
+    /// Reads lines from `from` on, or from the start.
+    ///
+    /// # Errors
+    /// What the server refuses; `Disconnected` if the file ends early; `Limit` for a line that is too long.
+    pub(super) async fn lines(&mut self, from: Option<&FileState>, output: &mut dyn Output) -> Result<Lines> {
+        let offset = from.map_or(0, |state| state.offset);
+        let mut prefix = Prefix::default();
+        let mut start = 0;
+        // Without REST a file is read from its start, and verified whole.
+        if Prefix::has_middle(offset) && self.control.features.rest_stream {
+            if !self.read_head(&mut prefix, output).await? {
+                return Ok(Lines::Differs);
+            }
+            prefix.skip_to_tail_of(offset);
+            start = offset - TAIL_BYTES as u64;
+        }
+        let mut transfer = self.open(start).await?;
+        let mut parts = Parts::new(self.format, offset);
+        let mut is_verified = offset == 0;
+        let mut total = start;
+        let mut chunk = vec![0; READ_BYTES];
+        loop {
+            let count = receive(&mut transfer, &mut chunk, output).await?;
+            if count == 0 {
+                break;
+            }
+            total += count as u64;
+            let mut bytes = &chunk[..count];
+            if !is_verified {
+                let missing = usize::try_from(offset - prefix.length()).unwrap_or(usize::MAX);
+                let (old, new) = bytes.split_at(missing.min(count));
+                prefix.push(old);
+                bytes = new;
+                if prefix.length() < offset {
+                    continue;
+                }
+                if from.is_some_and(|state| state.digest != prefix.digest()) {
+                    self.control.give_up(transfer).await?;
+                    return Ok(Lines::Differs);
+                }
+                is_verified = true;
+                parts.header_of(prefix.head(), offset).map_err(|error| self.name(error))?;
+            }
+            parts.push(bytes, self.plan.body_max).map_err(|error| self.name(error))?;
+            let is_enough = self.plan.is_incremental && output.is_enough();
+            if parts.scanner.end >= if is_enough { LAST_PART_BYTES } else { PART_BYTES } {
+                self.give(&mut parts, &mut prefix, false, output).await?;
+                if self.plan.is_incremental && output.is_enough() {
+                    self.control.give_up(transfer).await?;
+                    let state = self.state(&parts, &prefix, total);
+                    return Ok(Lines::Read(FileState { is_partial: true, held_since: None, ..state }));
+                }
+            }
+        }
+        self.end(transfer, total).await?;
+        if !is_verified {
+            return Ok(Lines::Differs);
+        }
+        self.give(&mut parts, &mut prefix, !self.plan.is_growing, output).await?;
+        let mut state = self.state(&parts, &prefix, total);
+        if let Some(before) = from.filter(|before| before.size == state.size && state.held_since.is_some()) {
+            state.held_since = before.held_since.or(state.held_since);
+            state.is_reported = before.is_reported;
+        }
+        Ok(Lines::Read(state))
+    }
+
+    /// Reads the whole file; gives its rows unless it is what `before` was.
+    ///
+    /// # Errors
+    /// What the server refuses; `Disconnected` if the file ends early; `Limit` if it is too large.
+    pub(super) async fn whole(&mut self, before: Option<&FileState>, output: &mut dyn Output) -> Result<Whole> {
+        let limit = self.plan.body_max;
+        let too_large = |size: u64| {
+            self.name(
+                Error::new(
+                    ErrorKind::Limit,
+                    OPERATION,
+                    format!("{size} bytes are more than max_body allows ({limit})"),
+                )
+                .with_hint("raise max_body, or narrow `path`"),
+            )
+        };
+        if self.file.size > limit {
+            return Err(too_large(self.file.size));
+        }
+        let mut transfer = self.open(0).await?;
+        let mut bytes = Vec::new();
+        let mut chunk = vec![0; READ_BYTES];
+        loop {
+            let count = receive(&mut transfer, &mut chunk, output).await?;
+            if count == 0 {
+                break;
+            }
+            bytes.extend_from_slice(&chunk[..count]);
+            if bytes.len() as u64 > limit {
+                return Err(self.name(
+                    Error::new(
+                        ErrorKind::Limit,
+                        OPERATION,
+                        format!("it has more bytes than max_body allows ({limit})"),
+                    )
+                    .with_hint("raise max_body, or narrow `path`"),
+                ));
+            }
+        }
+        let size = bytes.len() as u64;
+        self.end(transfer, size).await?;
+        let state = FileState {
+            size,
+            offset: size,
+            modify: self.file.modify.clone(),
+            digest: digest(&bytes),
+            ..FileState::default()
+        };
+        let is_new = before.is_none_or(|before| before.digest != state.digest);
+        Ok(Whole { state, bytes: is_new.then_some(bytes) })
+    }
+
+    /// Gives the rows of a file read whole.
+    pub(super) async fn give_whole(&mut self, bytes: Vec<u8>, output: &mut dyn Output) -> Result<()> {
+        // An empty file is one that somebody has begun to write: no JSON, and no rows yet.
+        if bytes.is_empty() && self.format != FileFormat::Raw {
+            return Ok(());
+        }
+        output.payload(&bytes);
+        self.body(0, Vec::new(), bytes).convert(self.plan, output).await
+    }
+
+    fn body(&self, offset: u64, header: Vec<u8>, bytes: Vec<u8>) -> Body {
+        Body { path: self.file.path.clone(), format: self.format, offset, header, bytes }
+    }
+
+    async fn open(&mut self, offset: u64) -> Result<Transfer> {
+        let path = &self.file.path;
+        self.control.transfer(OPERATION, &format!("RETR {path}"), path, offset, || ()).await
+    }
+
+    /// Reads the first bytes; false if there are not as many.
+    async fn read_head(&mut self, prefix: &mut Prefix, output: &mut dyn Output) -> Result<bool> {
+        let mut transfer = self.open(0).await?;
+        let mut chunk = vec![0; HEAD_BYTES];
+        while prefix.length() < HEAD_BYTES as u64 {
+            let missing = HEAD_BYTES - prefix.head().len();
+            let count = receive(&mut transfer, &mut chunk[..missing], output).await?;
+            if count == 0 {
+                self.control.finish(OPERATION, transfer).await?;
+                return Ok(false);
+            }
+            prefix.push(&chunk[..count]);
+        }
+        self.control.give_up(transfer).await?;
+        Ok(true)
+    }
+
+    /// Ends a transfer at its end: a connection that was cut looks like the end of a file, so the size tells.
+    async fn end(&mut self, transfer: Transfer, total: u64) -> Result<()> {
+        self.control.finish(OPERATION, transfer).await?;
+        if total >= self.file.size {
+            return Ok(());
+        }
+        let message = format!("it ended after {total} bytes and was listed with {}", self.file.size);
+        Err(self.name(
+            Error::new(ErrorKind::Disconnected, OPERATION, message)
+                .with_hint("the data connection was cut, or the file became shorter while it was read"),
+        ))
+    }
+
+    /// Gives on the whole lines of `parts`, or everything.
+    async fn give(
+        &mut self,
+        parts: &mut Parts,
+        prefix: &mut Prefix,
+        with_rest: bool,
+        output: &mut dyn Output,
+    ) -> Result<()> {
+        let offset = parts.offset;
+        let Some((header, bytes)) = parts.take(with_rest).map_err(|error| self.name(error))? else { return Ok(()) };
+        prefix.push(&bytes);
+        output.payload(&bytes);
+        self.body(offset, header, bytes).convert(self.plan, output).await
+    }
+
+    fn state(&self, parts: &Parts, prefix: &Prefix, total: u64) -> FileState {
+        FileState {
+            size: total,
+            offset: parts.offset,
+            modify: self.file.modify.clone(),
+            digest: prefix.digest(),
+            held_since: (!parts.buffer.is_empty()).then_some(self.now),
+            ..FileState::default()
+        }
+    }
+
+    fn name(&self, error: Error) -> Error {
+        let named = Error::new(error.kind(), OPERATION, format!("{}: {}", self.file.path, error.message()));
+        match error.hint() {
+            Some(hint) => named.with_hint(hint),
+            None => named,
+        }
+    }
+}
+
+/// What a file read whole is.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pub(super) state: FileState,
+    /// Its bytes, if it is not what it was before.
+    pub(super) bytes: Option<Vec<u8>>,
+}
+
+async fn receive(transfer: &mut Transfer, chunk: &mut [u8], output: &mut dyn Output) -> Result<usize> {
+    let count = transfer.read(chunk).await?;
+    if count > 0 {
+        output.mark(Phase::LastByte);
+    }
+    Ok(count)
+}
+
+/// Bytes that wait until they are a part.
+struct Parts {
+    buffer: Vec<u8>,
+    scanner: Scanner,
+    /// Where in the file the buffer begins.
+    offset: u64,
+    /// Of CSV: the first line, with empty ones before it.
+    header: Option<Vec<u8>>,
+    is_csv: bool,
+}
+
+impl Parts {
+    fn new(format: FileFormat, offset: u64) -> Self {
+        let delimiter = match format {
+            FileFormat::Rows(Format::Csv, delimiter) => Some(delimiter),
+            _ => None,
+        };
+        let scanner = Scanner::new(delimiter);
+        Self { buffer: Vec::new(), scanner, offset, header: None, is_csv: delimiter.is_some() }
+    }
+
+    /// Finds the header in the bytes before `offset`.
+    fn header_of(&mut self, head: &[u8], offset: u64) -> Result<()> {
+        if !self.is_csv {
+            return Ok(());
+        }
+        let mut scanner = self.scanner.clone();
+        scanner.scan(head);
+        match scanner.first_end {
+            Some(end) => self.header = Some(head[..end].to_vec()),
+            None if offset > HEAD_BYTES as u64 => return Err(long_header()),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, bytes: &[u8], line_max: u64) -> Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        self.scanner.scan(&self.buffer);
+        if self.scanner.longest as u64 > line_max {
+            let message = format!("a line after byte {} is longer than max_body allows ({line_max})", self.offset);
+            return Err(Error::new(ErrorKind::Limit, OPERATION, message)
+                .with_hint("raise max_body; in CSV, look for a quote that is never closed"));
+        }
+        Ok(())
+    }
+
+    /// Takes the whole lines, or everything; the header, where they need it.
+    fn take(&mut self, with_rest: bool) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+        let end = if with_rest { self.buffer.len() } else { self.scanner.end };
+        if end == 0 {
+            return Ok(None);
+        }
+        let bytes: Vec<u8> = self.buffer.drain(..end).collect();
+        let mut header = Vec::new();
+        if self.is_csv {
+            match (&self.header, self.scanner.first_end) {
+                (Some(known), _) => header.clone_from(known),
+                (None, Some(first)) if first > HEAD_BYTES => return Err(long_header()),
+                (None, Some(first)) => self.header = Some(bytes[..first].to_vec()),
+                (None, None) => {}
+            }
+        }
+        if !with_rest {
+            self.scanner.taken();
+        }
+        self.offset += bytes.len() as u64;
+        Ok(Some((header, bytes)))
+    }
+}
+
+fn long_header() -> Error {
+    Error::new(ErrorKind::Limit, OPERATION, format!("the header is longer than {HEAD_BYTES} bytes"))
+        .with_hint("is it CSV? Set `format` and `delimiter` to what it is")
+}

@@ -1,0 +1,292 @@
+//! An `ftp` source: lists, decides what to read of each file, reads, and ends with a position.
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use portolan_model::clock::Clock;
+use portolan_model::name::SourceName;
+use portolan_model::position::Position;
+use portolan_model::source::{Capabilities, Output, Phase, Probe, QuarantineItem, ReadEnd, Source};
+use portolan_model::{Error, ErrorKind, Result};
+use serde_json::json;
+
+use super::control::{Control, Endpoint};
+use super::options::{FileFormat, Plan};
+use super::position::{FileState, FtpPosition};
+use super::read::{FileReader, Lines};
+use super::walk::{RemoteFile, walk};
+
+/// A line that has been unfinished for so long is reported, in seconds.
+const HELD_SECONDS_MAX: i64 = 600;
+
+/// The files of one server.
+pub(super) struct FtpSource {
+    pub(super) name: SourceName,
+    pub(super) address: String,
+    pub(super) endpoint: Endpoint,
+    pub(super) plan: Arc<Plan>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) control: Option<Control>,
+}
+
+/// What is to be done with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    /// It is as it was.
+    Skip,
+    /// Read it from the start.
+    Fresh,
+    /// Read on, if it still begins as it did.
+    Resume,
+    /// Read it whole; it may be as it was.
+    Compare,
+    /// Read it from the start: it is not what it was.
+    Again(&'static str),
+}
+
+/// What follows from what is known of a file.
+fn action(plan: &Plan, format: FileFormat, file: &RemoteFile, before: Option<&FileState>) -> Action {
+    let Some(before) = before else { return Action::Fresh };
+    let is_same = before.size == file.size && before.modify == file.modify;
+    match (format.is_lines(), plan.is_growing) {
+        (false, _) if is_same => Action::Skip,
+        (false, _) => Action::Compare,
+        (true, _) if is_same => {
+            if before.is_partial {
+                Action::Resume
+            } else {
+                Action::Skip
+            }
+        }
+        // How large it was when a read ended within it is not known.
+        (true, true) if file.size < before.offset => Action::Again("file_shrunk"),
+        (true, true) => Action::Resume,
+        (true, false) if before.is_partial && before.size <= file.size && before.modify == file.modify => {
+            Action::Resume
+        }
+        (true, false) => Action::Again("file_replaced"),
+    }
+}
+
+impl FtpSource {
+    fn place(&self, error: Error) -> Error {
+        error.with_source(&self.name).with_address(self.address.as_str())
+    }
+
+    async fn ready(&mut self) -> Result<Control> {
+        // Out of its place while it is used: what is dropped midway drops the connection, too.
+        if let Some(mut control) = self.control.take()
+            && control.is_alive().await
+        {
+            return Ok(control);
+        }
+        Control::open(&mut self.endpoint).await
+    }
+
+    async fn read_files(
+        &self,
+        control: &mut Control,
+        from: Option<&Position>,
+        output: &mut dyn Output,
+    ) -> Result<ReadEnd> {
+        let plan = &self.plan;
+        let mut position = if plan.is_incremental { FtpPosition::read(from)? } else { FtpPosition::default() };
+        let found = walk(control, &plan.pattern, plan.files_max, output).await?;
+        let now = self.clock.wall().as_second();
+        for (line, why) in &found.refused {
+            if !position.refused.contains(line) {
+                output.quarantine(refused(line, why)).await?;
+            }
+        }
+        position.refused = found.refused.keys().cloned().collect();
+        let paths = found.files.keys().map(String::as_str).collect();
+        position.settle(&paths, |path| plan.pattern.matches(path), now, plan.files_max)?;
+        let mut jobs = Vec::new();
+        for file in found.files.values() {
+            let format = plan.format(&file.path).ok_or_else(|| unknown_format(&file.path))?;
+            match action(plan, format, file, position.files.get(&file.path)) {
+                Action::Skip => self.report_held(&mut position, file, now, output).await?,
+                action => jobs.push((file, format, action)),
+            }
+        }
+        // After a read that ended early the files behind come first: one that always grows keeps no other waiting.
+        if let Some(last) = position.last.take() {
+            let first = jobs.partition_point(|(file, ..)| file.path <= last);
+            jobs.rotate_left(first);
+        }
+        let count = jobs.len();
+        for (index, (file, format, action)) in jobs.into_iter().enumerate() {
+            let before = position.files.get(&file.path).cloned();
+            let mut reader = FileReader { control, plan, file, format, now };
+            let state = read_file(&mut reader, action, before.as_ref(), output).await?;
+            let more = state.is_partial || (index + 1 < count && plan.is_incremental && output.is_enough());
+            position.files.insert(file.path.clone(), state);
+            if more {
+                position.last = Some(file.path.clone());
+                return Ok(ReadEnd { position: Some(position.to_position()), more, ..ReadEnd::default() });
+            }
+        }
+        Ok(ReadEnd { position: plan.is_incremental.then(|| position.to_position()), ..ReadEnd::default() })
+    }
+
+    /// Says once that the line at the end of a file has been unfinished for long.
+    async fn report_held(
+        &self,
+        position: &mut FtpPosition,
+        file: &RemoteFile,
+        now: i64,
+        output: &mut dyn Output,
+    ) -> Result<()> {
+        let Some(state) = position.files.get_mut(&file.path) else { return Ok(()) };
+        let Some(since) = state.held_since.filter(|since| !state.is_reported && now - since >= HELD_SECONDS_MAX) else {
+            return Ok(());
+        };
+        state.is_reported = true;
+        let detail = format!(
+            "its last line, from byte {} to {}, has had no line end for {} seconds; it is read when it has one, or with \
+             growing = false",
+            state.offset,
+            state.size,
+            now - since
+        );
+        output.quarantine(notice("line_unfinished", &file.path, detail)).await
+    }
+
+    async fn probe_server(&mut self) -> Result<Probe> {
+        let mut control = self.ready().await?;
+        let found = walk(&mut control, &self.plan.pattern, self.plan.files_max, &mut Discard).await?;
+        let bytes = found.files.values().fold(0_u64, |bytes, file| bytes.saturating_add(file.size));
+        let listing = if control.features.mlsd { "MLSD" } else { "LIST" };
+        let mut probe = Probe { server: Some(control.server.clone()), tls: control.tls.clone(), facts: Vec::new() };
+        for (name, value) in [
+            ("listing", listing.to_owned()),
+            ("files", found.files.len().to_string()),
+            ("bytes", bytes.to_string()),
+            ("refused_names", found.refused.len().to_string()),
+        ] {
+            probe.facts.push((name.into(), value));
+        }
+        self.control = Some(control);
+        Ok(probe)
+    }
+}
+
+/// Reads one file as `action` says; what is known of it then.
+async fn read_file(
+    reader: &mut FileReader<'_>,
+    action: Action,
+    before: Option<&FileState>,
+    output: &mut dyn Output,
+) -> Result<FileState> {
+    let path = &reader.file.path;
+    if !reader.format.is_lines() {
+        let whole = reader.whole(before, output).await?;
+        if let Some(bytes) = whole.bytes {
+            if let Some(before) = before {
+                output.quarantine(notice("file_replaced", path, changed(before, reader.file))).await?;
+            }
+            reader.give_whole(bytes, output).await?;
+        }
+        return Ok(whole.state);
+    }
+    let reason = match action {
+        Action::Again(reason) => Some(reason),
+        Action::Resume => match reader.lines(before, output).await? {
+            Lines::Read(state) => return Ok(state),
+            Lines::Differs => Some("file_replaced"),
+        },
+        _ => None,
+    };
+    if let (Some(reason), Some(before)) = (reason, before) {
+        output.quarantine(notice(reason, path, changed(before, reader.file))).await?;
+    }
+    match reader.lines(None, output).await? {
+        Lines::Read(state) => Ok(state),
+        Lines::Differs => Err(Error::new(ErrorKind::Internal, "read file", "a read from the start was verified")),
+    }
+}
+
+fn changed(before: &FileState, file: &RemoteFile) -> String {
+    let time = |modify: &Option<String>| modify.clone().unwrap_or_else(|| "an unknown time".into());
+    format!(
+        "{} bytes of it, as changed at {}, had been read; it now has {} bytes, as changed at {}, and does not begin with \
+         them: it is read from the start, and the rows of before stay",
+        before.offset,
+        time(&before.modify),
+        file.size,
+        time(&file.modify)
+    )
+}
+
+fn notice(reason: &'static str, path: &str, detail: String) -> QuarantineItem {
+    QuarantineItem { reason, column: None, row: json!({ "file": path }), content: String::new(), detail }
+}
+
+fn refused(line: &str, why: &str) -> QuarantineItem {
+    let detail = format!("an entry of a folder was not taken: {why}");
+    QuarantineItem { reason: "name_refused", column: None, row: json!(line), content: line.to_owned(), detail }
+}
+
+fn unknown_format(path: &str) -> Error {
+    Error::new(ErrorKind::Data, "list files", format!("{path}: the ending does not say how the file is written"))
+        .with_hint("set `format` to csv, ndjson, json or raw, or narrow `path`, such as to \"*.csv\"")
+}
+
+#[async_trait]
+impl Source for FtpSource {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { resume: self.plan.is_incremental, ..super::CAPABILITIES }
+    }
+
+    async fn prepare(&mut self) -> Result<()> {
+        let control = self.ready().await.map_err(|error| self.place(error))?;
+        self.control = Some(control);
+        Ok(())
+    }
+
+    async fn read(&mut self, from: Option<&Position>, output: &mut dyn Output) -> Result<ReadEnd> {
+        let mut control = match self.control.take() {
+            // Checked by `prepare`, a moment ago.
+            Some(control) => control,
+            None => self.ready().await.map_err(|error| self.place(error))?,
+        };
+        let end = self.read_files(&mut control, from, output).await.map_err(|error| self.place(error))?;
+        self.control = Some(control);
+        Ok(end)
+    }
+
+    async fn acknowledge(&mut self, _: &Position) -> Result<()> {
+        Ok(())
+    }
+
+    async fn probe(&mut self) -> Result<Probe> {
+        self.probe_server().await.map_err(|error| self.place(error))
+    }
+
+    async fn close(&mut self) {
+        if let Some(control) = self.control.take() {
+            control.close().await;
+        }
+    }
+}
+
+/// An output for probes: nothing is kept.
+struct Discard;
+
+#[async_trait]
+impl Output for Discard {
+    fn mark(&mut self, _: Phase) {}
+
+    fn payload(&mut self, _: &[u8]) {}
+
+    fn count_bytes(&mut self, _: u64) {}
+
+    async fn batch(&mut self, _: RecordBatch) -> Result<()> {
+        Ok(())
+    }
+
+    async fn quarantine(&mut self, _: QuarantineItem) -> Result<()> {
+        Ok(())
+    }
+}
