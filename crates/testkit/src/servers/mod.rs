@@ -3,6 +3,7 @@
 
 mod mariadb;
 mod nginx;
+mod redis;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,6 +13,7 @@ use anyhow::Result;
 
 pub use mariadb::{COLLECTOR_PASSWORD, MariaDb, MariaDbOptions, Session};
 pub use nginx::{Nginx, NginxOptions};
+pub use redis::{Redis, RedisOptions, RedisSession, Reply};
 
 /// How long a server may take to be ready. Generous: the machine may be building beside.
 const READY_PATIENCE: Duration = Duration::from_secs(60);

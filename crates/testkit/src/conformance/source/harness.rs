@@ -37,9 +37,9 @@ impl<'a> Harness<'a> {
         Ok(Self { fixture, proxy, patience })
     }
 
-    /// What the connector can do.
+    /// What the fixture's sources can do.
     pub fn capabilities(&self) -> Capabilities {
-        self.fixture.connector().capabilities()
+        self.fixture.capabilities()
     }
 
     /// The shape that shows most of the connector: incremental where it can.
