@@ -7,9 +7,10 @@ use portolan_model::source::Connector;
 
 use crate::source::http::Http;
 use crate::source::mysql::MySql;
+use crate::source::redis::Redis;
 
 /// The rows.
-static ROWS: [&dyn Connector; 2] = [&Http, &MySql];
+static ROWS: [&dyn Connector; 3] = [&Http, &MySql, &Redis];
 
 /// The connectors of this build.
 #[derive(Clone, Copy, Debug, Default)]

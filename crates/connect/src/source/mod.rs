@@ -2,3 +2,4 @@
 
 pub mod http;
 pub mod mysql;
+pub mod redis;
