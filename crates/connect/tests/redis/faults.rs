@@ -42,7 +42,7 @@ async fn claims_and_nesting_are_refused() {
         (b"-MOVED 3999 127.0.0.1:6381\r\n".to_vec(), ErrorKind::Configuration),
         (b"-LOADING Redis is loading the dataset in memory\r\n".to_vec(), ErrorKind::Busy),
         (b"*3000000\r\n".to_vec(), ErrorKind::Timeout),
-        ([page("k"), b"-OOM\r\n".to_vec()].concat(), ErrorKind::Timeout),
+        ([page("k"), b"-OOM\r\n".to_vec()].concat(), ErrorKind::Busy),
     ] {
         let port = scripted(vec![HELLO.to_vec(), answer.clone()]).await;
         let mut source = open_at(port, "keys = \"*\"\ntype = \"string\"\nidle_timeout = \"300ms\"");

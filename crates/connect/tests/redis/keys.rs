@@ -50,7 +50,8 @@ async fn a_hash_is_a_record() {
     let first =
         json!({ "key": format!("{p}1"), "name": "Ann", "age": "41", "key_2": "x", "ttl_ms_2": "7", "key_2_2": "y" });
     let second = json!({ "key": format!("{p}2"), "name": "B ob", "city": "Ulm", "age": "007" });
-    assert_eq!(found, [first, second]);
+    found.sort_by_key(Value::to_string);
+    assert_eq!(found, [second, first]);
 
     let text = format!("keys = \"{p}*\"\ntype = \"hash\"\ncolumns = {{ age = \"utinyint\", name = \"bigint\" }}");
     let recorder = rows(&text).await;
@@ -110,14 +111,15 @@ async fn every_type_has_its_rows() {
         json!({ "key": key("zset"), "type": "zset", "value": "one", "score": 1.5 }),
     ];
     // JSON has no infinity, and shows it as nothing.
-    expected.push(json!({ "key": key("zset"), "type": "zset", "value": "least" }));
+    expected.push(json!({ "key": key("zset"), "type": "zset", "value": "least", "score": null }));
     expected.sort_by_key(Value::to_string);
     assert_eq!(found, expected);
     assert_eq!(recorder.reasons(), [("type_not_read", "stream")]);
     for (kind, count) in [("string", 1), ("list", 3), ("set", 2), ("zset", 3), ("hash", 1)] {
         let recorder = rows(&format!("keys = \"{p}*\"\ntype = \"{kind}\"")).await;
         assert_eq!((recorder.rows(), recorder.quarantined.len()), (count, 0), "{kind}");
-        assert!(recorder.batches[0].column_by_name("type").is_none());
+        // A field of this name keeps it where the key's type needs no column.
+        assert_eq!(recorder.batches[0].column_by_name("type").is_some(), kind == "hash");
     }
     assert_eq!(rows(&format!("keys = \"{p}nothing*\"")).await.rows(), 0);
 }

@@ -64,6 +64,7 @@ impl Connection {
     pub(super) async fn open(endpoint: &mut Endpoint) -> Result<Self> {
         let allowed = endpoint.connect_timeout;
         let deadline = tokio::time::Instant::now() + allowed;
+        let is_encrypted = endpoint.tls.is_some();
         let socket = ObservedSocket::new(endpoint.dialer.connect(deadline, allowed).await?);
         let opened = async {
             let mut name = None;
@@ -91,7 +92,7 @@ impl Connection {
         };
         let mut connection = match tokio::time::timeout_at(deadline, opened).await {
             Ok(result) => result?,
-            Err(_) => return Err(no_answer(allowed)),
+            Err(_) => return Err(no_answer(allowed, is_encrypted)),
         };
         let value_bytes_max = endpoint.value_bytes_max;
         let reply_bytes_max = value_bytes_max.saturating_mul(REPLY_VALUES).saturating_add(REPLY_BYTES_EXTRA);
@@ -306,10 +307,15 @@ fn negotiated(session: &rustls::ClientConnection) -> String {
     }
 }
 
-fn no_answer(allowed: Duration) -> Error {
+fn no_answer(allowed: Duration, is_encrypted: bool) -> Error {
     let message = format!("no answer within {} s", allowed.as_secs_f64());
-    Error::new(ErrorKind::Timeout, "log in", message)
-        .with_hint("the port accepts connections and says nothing: is it a Redis server? Does it want TLS?")
+    let hint = if is_encrypted {
+        // A server without TLS takes a handshake for the beginning of a command, and waits for its end.
+        "if the port speaks plain text, say so with its reason: tls = { allow_plaintext = \"…\" }; is it a Redis server?"
+    } else {
+        "the port accepts connections and says nothing: is it a Redis server? If it wants TLS, remove `allow_plaintext`"
+    };
+    Error::new(ErrorKind::Timeout, "log in", message).with_hint(hint)
 }
 
 /// Takes nothing: what is said outside a read is no payload of it.

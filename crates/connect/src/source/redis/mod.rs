@@ -15,6 +15,8 @@ mod rows;
 mod settings;
 mod source;
 mod stream;
+#[cfg(test)]
+mod untrusted;
 mod window;
 
 use portolan_model::catalog::WriteMode;
