@@ -145,8 +145,49 @@ async fn a_gap_is_shown_before_the_group_goes_on() {
     let (found, position, recorder) = ids(&mut source, shown.as_ref()).await;
     assert_eq!((found, recorder.quarantined.len()), (numbered(18..=20), 0));
     source.acknowledge(position.as_ref().unwrap()).await.unwrap();
-    let (found, _, recorder) = ids(&mut source, position.as_ref()).await;
+    let (found, mut position, recorder) = ids(&mut source, position.as_ref()).await;
     assert_eq!((found.len(), recorder.quarantined.len()), (0, 0));
+    // The server's own count of what the group has read is wrong from then on; what is shown is not.
+    add(&server, &name, 21..=25);
+    send(&server, &[&format!("XTRIM {name} MAXLEN 5")]);
+    let (found, after, recorder) = ids(&mut source, position.as_ref()).await;
+    assert_eq!((found, recorder.quarantined.len()), (numbered(21..=25), 0));
+    source.acknowledge(after.as_ref().unwrap()).await.unwrap();
+    // All of it gone: shown once, though there is nothing the group could go on to.
+    add(&server, &name, 26..=29);
+    send(&server, &[&format!("XTRIM {name} MAXLEN 0")]);
+    position = after;
+    let mut shown = Vec::new();
+    for step in 0..4 {
+        let (recorder, end) = read(&mut source, position.as_ref()).await.unwrap();
+        shown.extend(recorder.quarantined.iter().map(|item| item.content.clone()));
+        assert_eq!(end.more, step == 0);
+        position = end.position;
+        if step == 1 {
+            add(&server, &name, 30..=30);
+        }
+    }
+    assert_eq!(shown, ["4 entries"]);
+}
+
+/// A read takes no more than the lake remembers: all of it may come again after a crash between commit and
+/// acknowledgement.
+#[tokio::test]
+async fn a_read_takes_no_more_than_the_lake_remembers() {
+    let name = fresh("g");
+    let server = server();
+    send(&server, &[&format!("XGROUP CREATE {name} g 0 MKSTREAM")]);
+    add(&server, &name, 1..=25);
+    let mut source = open(&format!("stream = \"{name}\"\ngroup = \"g\"\nkey_memory = 10"));
+    let (mut position, mut sizes) = (None, Vec::new());
+    for more in [true, true, false] {
+        let (recorder, end) = read(&mut source, position.as_ref()).await.unwrap();
+        assert_eq!(end.more, more);
+        source.acknowledge(end.position.as_ref().unwrap()).await.unwrap();
+        sizes.push(recorder.rows());
+        position = end.position;
+    }
+    assert_eq!(sizes, [10, 10, 5]);
 }
 
 #[tokio::test]

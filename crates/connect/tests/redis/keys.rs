@@ -332,3 +332,11 @@ fn options_are_checked_without_a_server() {
     }
     assert!(problems("keys = \"a:*\"\ntype = \"zset\"\nformat = \"json\"\ninfer = true").is_empty());
 }
+
+#[test]
+fn the_example_is_accepted() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+    let example = std::fs::read_to_string(root.join("examples/redis.toml")).unwrap();
+    let configuration = portolan_model::config::read(&example, &portolan_connect::Registry).unwrap();
+    assert_eq!(configuration.sources.len(), 5);
+}

@@ -16,8 +16,8 @@ use portolan_testkit::conformance::source::to_json;
 use portolan_testkit::servers::Redis;
 use serde_json::Value;
 
-/// The server that tests share which do it no harm. Each test's thread holds it, and the last one takes it and its folder
-/// down: nothing stays behind, whether tests share a process or not.
+/// The server that tests share which do it no harm. Each test's thread holds it, and the last one takes it and its
+/// folder down: nothing stays behind, whether tests share a process or not.
 pub(crate) fn server() -> Arc<Redis> {
     static SERVER: Mutex<Weak<Redis>> = Mutex::new(Weak::new());
     thread_local! {

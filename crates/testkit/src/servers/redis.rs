@@ -24,8 +24,8 @@ pub struct RedisOptions {
 
 /// A running Redis with 16 empty databases.
 ///
-/// Users: `default` without a password, and those that [`Redis::command`] makes (`ACL SETUSER …`), which a restart keeps.
-/// The TLS port accepts client certificates of [`Redis::tls`] and does not ask for one.
+/// Users: `default` without a password, and those that [`Redis::command`] makes (`ACL SETUSER …`), which a restart
+/// keeps. The TLS port accepts client certificates of [`Redis::tls`] and does not ask for one.
 #[derive(Debug)]
 pub struct Redis {
     process: Process,
@@ -230,8 +230,8 @@ fn split(words: &str) -> Vec<String> {
     result
 }
 
-/// The arguments that every server is started with. A killed server keeps what it has answered: the log is written at each
-/// command, though not synced, because the machine does not fail under it.
+/// The arguments that every server is started with. A killed server keeps what it has answered: the log is written at
+/// each command, though not synced, because the machine does not fail under it.
 fn launch(folder: &Path, tls: &TlsFiles, options: &RedisOptions, port: u16, tls_port: u16) -> Result<Process> {
     let server = program("redis-server", "redis-server")?;
     let mut process = Process::spawn(&server, &folder.join("output.log"), Signal::KILL, |command| {

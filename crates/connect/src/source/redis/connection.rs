@@ -10,7 +10,8 @@ use portolan_model::{Error, ErrorKind, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::error::{CLUSTER, Subject, refused};
-use super::resp::{Parser, Reply, Value, write_command};
+use super::reply::{Reply, Value};
+use super::resp::{Parser, write_command};
 use crate::transport::tls::Tls;
 use crate::transport::{Dialer, ObservedSocket, Stream, sniff};
 

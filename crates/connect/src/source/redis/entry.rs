@@ -4,7 +4,8 @@ use std::fmt;
 
 use portolan_model::source::QuarantineItem;
 
-use super::resp::{Fault, Reply, Value};
+use super::reply::{Reply, Value};
+use super::resp::Fault;
 use super::rows::Table;
 
 /// The id of an entry: milliseconds and a number.
@@ -125,6 +126,11 @@ pub struct StreamInfo {
 }
 
 impl StreamInfo {
+    /// Entries that were ever added and are gone.
+    pub(super) fn removed(&self) -> Option<u64> {
+        self.added.map(|added| added.saturating_sub(self.length))
+    }
+
     /// Reads the answer of `XINFO STREAM`.
     ///
     /// # Errors

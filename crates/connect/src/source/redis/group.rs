@@ -1,8 +1,8 @@
 //! The entries of a stream as a consumer of a group.
 //!
 //! The server keeps where the group stands and which entries of the consumer are pending. Each read gives the pending
-//! ones first, which are those of a read that was not committed or not acknowledged; then new ones. Promise: an entry is
-//! acknowledged only after the commit of its row; one that comes again is recognised by its id.
+//! ones first, which are those of a read that was not committed or not acknowledged; then new ones. Promise: an entry
+//! is acknowledged only after the commit of its row; one that comes again is recognised by its id.
 
 use std::sync::Arc;
 
@@ -14,12 +14,11 @@ use super::entry::{Entries, EntryId, GroupInfo, StreamInfo, push_entries, survey
 use super::error::refused;
 use super::plan::{GroupPlan, StreamPlan, give};
 use super::position::GroupPosition;
-use super::resp::{Fault, Reply, Value};
+use super::reply::{Reply, Value};
+use super::resp::Fault;
 use super::rows::Table;
 use super::stream::{PageSize, Reading, stream_info, trimmed};
 
-/// Entries that one read takes at most: their ids are kept until they are acknowledged, 16 bytes each.
-const ENTRIES_MAX: usize = 1 << 20;
 /// Ids in one acknowledgement.
 const ACKNOWLEDGED_AT_ONCE: usize = 1_000;
 
@@ -69,23 +68,28 @@ pub(super) async fn read(
     connection.consume();
     let Some(state) = found else { return Err(no_group(plan, group, "the stream has no group")) };
 
-    let mut shown = before.shown;
     let mut more = reader.pending(connection, output).await?;
+    let mut accounted = before.accounted.max(state.read);
     if !more {
-        match removed(&info, &state) {
+        if let Some((count, first)) = removed(&info, &state, accounted) {
             // Shown and stored before the group goes on, because the server then forgets it.
-            Some((count, first)) if first > before.shown => {
-                output.quarantine(trimmed(&plan.stream, count, state.delivered, first)).await?;
-                shown = first;
-                more = true;
-            }
-            _ => more = reader.fresh(connection, info.last, output).await?,
+            output.quarantine(trimmed(&plan.stream, count, state.delivered, first)).await?;
+            accounted = info.removed();
+            more = true;
+        } else {
+            let taken_before = reader.ids.len();
+            more = reader.fresh(connection, info.last, output).await?;
+            let is_new = state.delivered == EntryId::default();
+            let known = accounted.or(info.removed().filter(|_| is_new));
+            let fresh = (reader.ids.len() - taken_before) as u64;
+            accounted = if more { known.map(|known| known + fresh) } else { info.added };
         }
     }
     give(reader.table.take()?, output).await?;
     let ids = reader.ids;
-    let after = GroupPosition { entries: before.entries + ids.len() as u64, shown };
-    let position = if after == before && from.is_none() { None } else { Some(after.to_position(plan)) };
+    let is_begun = from.is_some() || !ids.is_empty() || more;
+    let after = GroupPosition { entries: before.entries + ids.len() as u64, accounted };
+    let position = is_begun.then(|| after.to_position(plan));
     *taken = Taken { ids, position: position.clone() };
     Ok(Reading { end: ReadEnd { position, more, ..ReadEnd::default() }, is_cut: false })
 }
@@ -130,7 +134,7 @@ impl Reader<'_> {
     async fn pending(&mut self, connection: &mut Connection, output: &mut dyn Output) -> Result<bool> {
         let mut after = EntryId::default();
         loop {
-            let seen = self.page(connection, after.to_string().as_bytes(), output).await?;
+            let (_, seen) = self.page(connection, after.to_string().as_bytes(), output).await?;
             let Some(last) = seen.last else { return Ok(false) };
             if last <= after {
                 return Err(refused(&Fault::Malformed("pending entries that do not rise")));
@@ -145,23 +149,31 @@ impl Reader<'_> {
     /// What nobody was given yet, up to `last`. Whether it is not all.
     async fn fresh(&mut self, connection: &mut Connection, last: EntryId, output: &mut dyn Output) -> Result<bool> {
         loop {
-            let asked = self.page.next();
-            let seen = self.page(connection, b">", output).await?;
-            if seen.count < asked || seen.last.is_none_or(|seen| seen >= last) {
-                return Ok(false);
-            }
             if self.is_enough(output) {
                 return Ok(true);
+            }
+            let (asked, seen) = self.page(connection, b">", output).await?;
+            if seen.count < asked || seen.last.is_none_or(|seen| seen >= last) {
+                return Ok(false);
             }
         }
     }
 
+    /// Whether to end here. Something has been taken: the read has moved on.
     fn is_enough(&self, output: &dyn Output) -> bool {
-        output.is_enough() || self.ids.len() >= ENTRIES_MAX
+        !self.ids.is_empty() && (output.is_enough() || self.ids.len() >= self.group.entries_max)
     }
 
-    async fn page(&mut self, connection: &mut Connection, after: &[u8], output: &mut dyn Output) -> Result<Entries> {
-        let count = self.page.next().to_string();
+    /// One page: how many entries were asked for, and what came.
+    async fn page(
+        &mut self,
+        connection: &mut Connection,
+        after: &[u8],
+        output: &mut dyn Output,
+    ) -> Result<(u32, Entries)> {
+        let left = self.group.entries_max.saturating_sub(self.ids.len()).max(1);
+        let asked = self.page.next().min(u32::try_from(left).unwrap_or(u32::MAX));
+        let count = asked.to_string();
         let (group, consumer) = (self.group.group.as_bytes(), self.group.consumer.as_bytes());
         let stream = self.plan.stream.as_bytes();
         connection.command(&[
@@ -198,7 +210,7 @@ impl Reader<'_> {
         if self.table.is_full() {
             give(self.table.take()?, output).await?;
         }
-        Ok(seen)
+        Ok((asked, seen))
     }
 }
 
@@ -216,15 +228,14 @@ fn entries(mut reply: Reply<'_>) -> Result<Option<Reply<'_>>, Fault> {
     Ok(Some(reply))
 }
 
-/// How many entries were removed before the group was given them, and the first that is left.
-fn removed(info: &StreamInfo, state: &GroupInfo) -> Option<(u64, EntryId)> {
-    let first = info.first.unwrap_or(info.last);
-    if first <= state.delivered {
-        return None;
-    }
-    // All that the stream holds is new to the group.
-    let count = info.added?.checked_sub(info.length)?.checked_sub(state.read?)?;
-    (count > 0).then_some((count, first))
+/// How many entries were removed before the group was given them, and the end of the gap. `accounted` are those,
+/// counted from the first ever added, that were given to consumers or have been shown.
+fn removed(info: &StreamInfo, state: &GroupInfo, accounted: Option<u64>) -> Option<(u64, EntryId)> {
+    let end = info.first.or(info.last.next())?;
+    // Otherwise what is gone is in front of what the group has had.
+    let all_are_new = end > state.delivered && info.last > state.delivered;
+    let count = info.removed()?.checked_sub(accounted?)?;
+    (all_are_new && count > 0).then_some((count, end))
 }
 
 fn no_group(plan: &StreamPlan, group: &GroupPlan, what: &str) -> Error {

@@ -1,9 +1,9 @@
 //! Keys by pattern: `SCAN`, and for each page of it the reads of its keys, pipelined.
 //!
-//! The commands of the next keys leave while the replies of those before are decoded. How many are under way follows from
-//! the size of what came lately, so that neither side holds more than about [`AHEAD_BYTES`]. A collection that does not fit
-//! one page is put aside and read page by page, alone. Promise: a key or element is given once, as far as [`Window`]
-//! reaches; a key that vanishes or changes its type meanwhile is left out.
+//! The commands of the next keys leave while the replies of those before are decoded. How many are under way follows
+//! from the size of what came lately, so that neither side holds more than about [`AHEAD_BYTES`]. A collection that
+//! does not fit one page is put aside and read page by page, alone. Promise: a key or element is given once, as far as
+//! [`Window`] reaches; a key that vanishes or changes its type meanwhile is left out.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use portolan_model::{Error, ErrorKind, Result};
 use super::connection::Connection;
 use super::error::refused;
 use super::plan::{FieldsAs, KeyKind, KeyPlan, give};
-use super::resp::{Fault, Reply, Value};
+use super::reply::{Reply, Value};
+use super::resp::Fault;
 use super::rows::{Fixed, Table};
 use super::window::Window;
 use crate::format::quarantine_text;

@@ -1,8 +1,9 @@
 //! Redis and Valkey: keys by pattern, read whole, and streams, from a position on or as a consumer of a group.
 //!
-//! Promise: each key, element and entry is given once, with every byte of it, or stands in the quarantine; the server is
-//! only read, but for what a group is: its deliveries and acknowledgements.
+//! Promise: each key, element and entry is given once, with every byte of it, or stands in the quarantine; the server
+//! is only read, but for what a group is: its deliveries and acknowledgements.
 
+mod cells;
 mod connection;
 mod entry;
 mod error;
@@ -10,6 +11,7 @@ mod group;
 mod keys;
 mod plan;
 mod position;
+mod reply;
 mod resp;
 mod rows;
 mod settings;
@@ -36,7 +38,8 @@ use crate::transport::tls::Tls;
 
 pub use entry::{Entries, EntryId, GroupInfo, StreamInfo, push_entries, survey};
 pub use plan::{FieldsAs, KeyKind, ValueFormat};
-pub use resp::{Fault, Node, Parser, Reply, Value, write_command};
+pub use reply::{Reply, Value};
+pub use resp::{Fault, Node, Parser, write_command};
 pub use rows::{Layout, Table};
 pub use settings::Options;
 

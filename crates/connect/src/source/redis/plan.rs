@@ -106,6 +106,9 @@ pub(super) struct GroupPlan {
     pub(super) group: String,
     pub(super) consumer: String,
     pub(super) create: bool,
+    /// Entries that one read takes at most. No more than the lake remembers keys, so that it recognises each of them
+    /// should they all come again.
+    pub(super) entries_max: usize,
 }
 
 /// What a source reads.

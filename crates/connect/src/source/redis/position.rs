@@ -22,8 +22,8 @@ pub(super) struct StreamPosition {
 pub(super) struct GroupPosition {
     /// Entries given to the lake so far: tells one position from another.
     pub(super) entries: u64,
-    /// Up to here it has been shown that entries were removed before they were read.
-    pub(super) shown: EntryId,
+    /// Entries ever added to the stream that need no further thought: given to consumers, or shown as removed.
+    pub(super) accounted: Option<u64>,
 }
 
 impl StreamPosition {
@@ -43,7 +43,7 @@ impl GroupPosition {
     pub(super) fn read(plan: &StreamPlan, position: &Position) -> Result<Self> {
         check(plan, position)?;
         let entries = position.value["entries"].as_u64().ok_or_else(|| unreadable(position))?;
-        Ok(Self { entries, shown: id(position, "shown")? })
+        Ok(Self { entries, accounted: position.value["accounted"].as_u64() })
     }
 
     pub(super) fn to_position(self, plan: &StreamPlan) -> Position {
@@ -52,7 +52,7 @@ impl GroupPosition {
             "database": plan.database,
             "group": plan.group.as_ref().map(|group| &group.group),
             "entries": self.entries,
-            "shown": self.shown.to_string(),
+            "accounted": self.accounted,
         });
         Position::new(VERSION, value)
     }

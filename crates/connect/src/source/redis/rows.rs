@@ -8,14 +8,14 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryBuilder, Float64Array, Int64Array, StringArray, StringBuilder};
-use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::array::{ArrayRef, Float64Array, Int64Array};
 use arrow::datatypes::{Field, FieldRef, Schema};
 use arrow::record_batch::RecordBatch;
 use portolan_model::source::QuarantineItem;
 use portolan_model::{Error, ErrorKind, Result};
 use serde_json::Value;
 
+use super::cells::{Cells, Column, quarantine_blobs, texts, typed};
 use crate::format::inference::Traits;
 use crate::format::json::{self, node::Node, parse::parse};
 use crate::format::{BATCH_BYTES, BATCH_ROWS, COLUMNS_MAX, ColumnType, Item, Settings, quarantine_text};
@@ -64,67 +64,6 @@ pub struct Table {
     /// Where the next field is looked for first: fields come in the same order mostly.
     expected: usize,
     items: Vec<Item>,
-}
-
-struct Column {
-    /// The field's name as it came.
-    raw_name: Box<[u8]>,
-    name: String,
-    cells: Cells,
-    traits: Traits,
-}
-
-enum Cells {
-    Bytes { data: Vec<u8>, ends: Vec<i32>, valid: Vec<bool> },
-    Integers(Vec<Option<i64>>),
-    Doubles(Vec<Option<f64>>),
-}
-
-impl Cells {
-    fn bytes() -> Self {
-        Self::Bytes { data: Vec::new(), ends: vec![0], valid: Vec::new() }
-    }
-
-    /// Fills the rows that have none with null.
-    fn pad(&mut self, rows: usize) {
-        match self {
-            Self::Bytes { data, ends, valid } if valid.len() < rows => {
-                ends.resize(rows + 1, data.len() as i32);
-                valid.resize(rows, false);
-            }
-            Self::Bytes { .. } => {}
-            Self::Integers(values) => values.resize(rows, None),
-            Self::Doubles(values) => values.resize(rows, None),
-        }
-    }
-
-    /// Adds a value for the row after the first `row`; one that is there for it already is taken out and returned.
-    fn push_bytes(&mut self, row: usize, value: &[u8]) -> Option<Vec<u8>> {
-        let Self::Bytes { data, ends, valid } = self else { return None };
-        let mut before = None;
-        if valid.len() > row {
-            let start = ends[row] as usize;
-            before = Some(data.split_off(start));
-            ends.truncate(row + 1);
-            valid.truncate(row);
-        } else if valid.len() < row {
-            ends.resize(row + 1, data.len() as i32);
-            valid.resize(row, false);
-        }
-        data.extend_from_slice(value);
-        ends.push(data.len() as i32);
-        valid.push(true);
-        before
-    }
-
-    fn value(&self, row: usize) -> Option<&[u8]> {
-        match self {
-            Self::Bytes { data, ends, valid } if valid.get(row) == Some(&true) => {
-                data.get(ends[row] as usize..ends[row + 1] as usize)
-            }
-            _ => None,
-        }
-    }
 }
 
 impl Table {
@@ -189,8 +128,8 @@ impl Table {
         self.bytes(Fixed::Identity, identity);
     }
 
-    /// Adds a field of a hash or entry to the row. Of several of one name the last stays, as in the server's own hashes; the
-    /// others go to the quarantine.
+    /// Adds a field of a hash or entry to the row. Of several of one name the last stays, as in the server's own
+    /// hashes; the others go to the quarantine.
     pub fn field(&mut self, name: &[u8], value: &[u8]) {
         let index = match self.columns.get(self.expected) {
             Some(column) if *column.raw_name == *name => self.expected,
@@ -443,90 +382,5 @@ impl Table {
             }
         }
         members
-    }
-}
-
-/// A column of text, and beside it one of what is not UTF-8, where there is some.
-fn texts(cells: &Cells, rows: usize) -> (ArrayRef, Option<ArrayRef>) {
-    let Cells::Bytes { data, ends, valid } = cells else { return (Arc::new(StringArray::new_null(rows)), None) };
-    if std::str::from_utf8(data).is_ok() {
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(ends.clone()));
-        let nulls = valid.contains(&false).then(|| NullBuffer::from(valid.as_slice()));
-        // Fails where a character of the whole is cut between two values, each of which is not UTF-8 then.
-        if let Ok(array) = StringArray::try_new(offsets, Buffer::from_slice_ref(data), nulls) {
-            return (Arc::new(array), None);
-        }
-    }
-    let mut texts = StringBuilder::with_capacity(rows, data.len());
-    let mut blobs = BinaryBuilder::new();
-    for row in 0..rows {
-        match cells.value(row).map(|value| std::str::from_utf8(value).map_err(|_| value)) {
-            None => {
-                texts.append_null();
-                blobs.append_null();
-            }
-            Some(Ok(text)) => {
-                texts.append_value(text);
-                blobs.append_null();
-            }
-            Some(Err(bytes)) => {
-                texts.append_null();
-                blobs.append_value(bytes);
-            }
-        }
-    }
-    (Arc::new(texts.finish()), Some(Arc::new(blobs.finish())))
-}
-
-/// A column of a configured or inferred type.
-fn typed(
-    column: &Column,
-    type_: ColumnType,
-    rows: usize,
-    identity_of: &dyn Fn(usize) -> Value,
-    items: &mut Vec<Item>,
-) -> ArrayRef {
-    let mut builder = type_.builder(rows);
-    for row in 0..rows {
-        let Some(value) = column.cells.value(row) else {
-            builder.push_null();
-            continue;
-        };
-        let pushed = match std::str::from_utf8(value) {
-            Ok("") if type_ != ColumnType::Text => {
-                builder.push_null();
-                Ok(())
-            }
-            Ok(text) => builder.push_text(text),
-            Err(_) => {
-                builder.push_null();
-                Err("it is not UTF-8".to_owned())
-            }
-        };
-        if let Err(detail) = pushed {
-            items.push(Item::Quarantine(QuarantineItem {
-                reason: "value_not_exact",
-                column: Some(column.name.clone()),
-                row: identity_of(row),
-                content: quarantine_text(value),
-                detail,
-            }));
-        }
-    }
-    builder.finish()
-}
-
-/// A field has the name that a blob's column would have: the bytes go to the quarantine.
-fn quarantine_blobs(array: &ArrayRef, column: &str, identity_of: &dyn Fn(usize) -> Value, items: &mut Vec<Item>) {
-    use arrow::array::{Array, AsArray};
-    let Some(blobs) = array.as_binary_opt::<i32>() else { return };
-    for row in (0..blobs.len()).filter(|row| blobs.is_valid(*row)) {
-        items.push(Item::Quarantine(QuarantineItem {
-            reason: "value_not_utf8",
-            column: Some(column.trim_end_matches("__blob").to_owned()),
-            row: identity_of(row),
-            content: quarantine_text(blobs.value(row)),
-            detail: format!("it is not UTF-8, and a field named `{column}` has its place"),
-        }));
     }
 }

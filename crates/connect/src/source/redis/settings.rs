@@ -14,6 +14,8 @@ use crate::format::ColumnType;
 
 const COUNT_MAX: u32 = 100_000;
 const COUNT_DEFAULT: u32 = 1_000;
+/// Entries taken and not acknowledged: their ids are kept, 16 bytes each.
+const TAKEN_MAX: u64 = 1 << 20;
 /// What a Redis server itself allows, by default.
 const VALUE_MAX: ByteSize = ByteSize(512 << 20);
 const VALUE_MAX_DEFAULT: ByteSize = ByteSize(64 << 20);
@@ -118,6 +120,7 @@ impl Options {
                     group,
                     consumer: self.consumer.clone().unwrap_or_else(|| spec.name.to_string()),
                     create: self.create_group,
+                    entries_max: spec.key_memory.clamp(1, TAKEN_MAX) as usize,
                 });
                 let (stream, database) = (stream.clone(), self.database);
                 Some(Plan::Stream(Arc::new(StreamPlan { stream, database, group, count, layout })))

@@ -1,8 +1,9 @@
 //! The entries of a stream after a position, page by page.
 //!
-//! A read takes what the stream holds when it begins: `XINFO STREAM` tells the last id, and pages come from the position up
-//! to it by `XRANGE`, which gives what `XREAD` gives and knows an end. Promise: each entry comes once; entries that were
-//! removed before they were read are counted, by what the server has ever added, and shown in the quarantine.
+//! A read takes what the stream holds when it begins: `XINFO STREAM` tells the last id, and pages come from the
+//! position up to it by `XRANGE`, which gives what `XREAD` gives and knows an end. Promise: each entry comes once;
+//! entries that were removed before they were read are counted, by what the server has ever added, and shown in the
+//! quarantine.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use super::entry::{EntryId, StreamInfo, push_entries, survey};
 use super::error::refused;
 use super::plan::{StreamPlan, give};
 use super::position::StreamPosition;
-use super::resp::Value;
+use super::reply::Value;
 use super::rows::Table;
 
 /// A page should not be larger than this, in bytes.
@@ -168,7 +169,7 @@ fn begin(
     before: Option<StreamPosition>,
     info: &StreamInfo,
 ) -> (StreamPosition, Vec<QuarantineItem>) {
-    let removed = info.added.map(|added| added.saturating_sub(info.length));
+    let removed = info.removed();
     let Some(before) = before else {
         // What was removed before this source existed is not its loss.
         return (StreamPosition { id: EntryId::default(), added: removed }, Vec::new());

@@ -15,8 +15,8 @@ const BURST_ITEMS: i64 = 100_000;
 /// Items that a slow consumer is offered, and the bytes of each: far more than sockets buffer.
 const FLOOD_ITEMS: i64 = 32_768;
 const FLOOD_PADDING: usize = 1_600;
-/// Bytes that may be under way while the consumer stands still: a receive window grows to 32 MiB on Linux, a send buffer to
-/// 4 MiB.
+/// Bytes that may be under way while the consumer stands still: a receive window grows to 32 MiB on Linux, a send
+/// buffer to 4 MiB.
 const FLOOD_BYTES_MAX: u64 = 38 << 20;
 
 pub(super) async fn rows_come_once_with_their_types(harness: &mut Harness<'_>) -> Result<()> {
@@ -102,7 +102,8 @@ pub(super) async fn a_growing_collection_is_read_once(harness: &mut Harness<'_>)
     harness.expect_items(&rows, 1..141)
 }
 
-/// Where the server keeps what was read, it comes again until it is acknowledged, to another process too, and never after.
+/// Where the server keeps what was read, it comes again until it is acknowledged, to another process too, and never
+/// after.
 pub(super) async fn what_is_acknowledged_does_not_come_again(harness: &mut Harness<'_>) -> Result<()> {
     harness.fixture.write(1..11, 0)?;
     let mut source = harness.open()?;

@@ -35,8 +35,8 @@ pub trait SourceFixture: Send + Sync {
     /// The connector under test.
     fn connector(&self) -> &dyn Connector;
 
-    /// What the sources of this fixture can do, where that is less than their connector: a protocol may have several kinds
-    /// of sources, each with a fixture of its own.
+    /// What the sources of this fixture can do, where that is less than their connector: a protocol may have several
+    /// kinds of sources, each with a fixture of its own.
     fn capabilities(&self) -> Capabilities {
         self.connector().capabilities()
     }
