@@ -19,7 +19,8 @@ async fn scripted(answers: Vec<Vec<u8>>) -> u16 {
         let (mut socket, _) = listener.accept().await.unwrap();
         let mut buffer = [0; 4096];
         for answer in answers {
-            socket.read(&mut buffer).await.unwrap();
+            let received = socket.read(&mut buffer).await.unwrap();
+            assert!(received > 0, "the client left early");
             // The client may have given up by then.
             let _ = socket.write_all(&answer).await;
         }

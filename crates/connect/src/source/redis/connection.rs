@@ -291,9 +291,8 @@ impl Server {
                     continue;
                 }
             };
-            match reply.peek() {
-                Some(Value::Text(text)) => *place = String::from_utf8_lossy(text).chars().take(64).collect(),
-                _ => {}
+            if let Some(Value::Text(text)) = reply.peek() {
+                *place = String::from_utf8_lossy(text).chars().take(64).collect();
             }
             reply.pass();
         }
