@@ -43,7 +43,7 @@ fn decode(bytes: &[u8], infer: bool) -> Result<usize, Fault> {
         }
     }
     let expected = table.rows();
-    let items = table.take().unwrap();
+    let items = table.take().map_err(|_| Fault::Malformed("rows that form no batch"))?;
     let rows = items.iter().map(|item| if let Item::Batch(batch) = item { batch.num_rows() } else { 0 }).sum::<usize>();
     assert_eq!(rows, expected);
     Ok(rows)
