@@ -1,33 +1,10 @@
 //! Servers that die, hang, lie or speak something else.
 
-use std::time::Duration;
-
 use portolan_model::{ErrorKind, Retry};
 use portolan_testkit::proxy::{FaultProxy, Mode};
 use portolan_testkit::servers::{Redis, RedisOptions};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Recorder, failure, open_at, read, send};
-
-const HELLO: &[u8] = b"%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n";
-
-/// A server that answers each piece it receives with the next of `answers`.
-async fn scripted(answers: Vec<Vec<u8>>) -> u16 {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        let (mut socket, _) = listener.accept().await.unwrap();
-        let mut buffer = [0; 4096];
-        for answer in answers {
-            let received = socket.read(&mut buffer).await.unwrap();
-            assert!(received > 0, "the client left early");
-            // The client may have given up by then.
-            let _ = socket.write_all(&answer).await;
-        }
-        tokio::time::sleep(Duration::from_secs(30)).await;
-    });
-    port
-}
+use crate::support::{HELLO, Recorder, failure, open_at, read, scripted, send};
 
 #[tokio::test]
 async fn claims_and_nesting_are_refused() {

@@ -7,7 +7,7 @@ use portolan_model::ErrorKind;
 use portolan_testkit::servers::{Redis, RedisSession};
 use serde_json::{Value, json};
 
-use crate::support::{Recorder, failure, fresh, open, open_at, problems, read, send, server};
+use crate::support::{HELLO, Recorder, failure, fresh, open, open_at, problems, read, scripted, send, server};
 
 /// Keys of this test alone.
 fn prefix() -> String {
@@ -229,9 +229,39 @@ async fn large_collections_come_in_pages_and_each_element_once() {
     assert_eq!((recorder.rows(), recorder.quarantined[0].reason), (0, "hash_too_wide"));
 }
 
-/// The server's table grows and shrinks while it is scanned: what stays is given once, and the server did repeat keys.
+/// Pages as a server gives them whose table shrinks between two: the second begins with what the first one had.
+#[tokio::test]
+async fn what_a_scan_gives_twice_comes_once() {
+    let keys = [
+        HELLO,
+        b"*2\r\n$1\r\n5\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n",
+        // The next page was asked for together with the keys of the first.
+        b"*2\r\n$1\r\n0\r\n*2\r\n$1\r\nb\r\n$1\r\nc\r\n:-1\r\n$1\r\nA\r\n:-1\r\n$1\r\nB\r\n",
+        b":-1\r\n$1\r\nC\r\n",
+    ];
+    let port = scripted(keys.map(<[u8]>::to_vec).to_vec()).await;
+    let mut source = open_at(port, "keys = \"*\"\ntype = \"string\"\nidle_timeout = \"2s\"");
+    assert_eq!(read(&mut source, None).await.unwrap().0.texts("value"), ["A", "B", "C"]);
+
+    let page = |cursor: &str, first: &str, second: &str| {
+        format!("*2\r\n$1\r\n{cursor}\r\n*2\r\n$1\r\n{first}\r\n$1\r\n{second}\r\n").into_bytes()
+    };
+    let members = vec![
+        HELLO.to_vec(),
+        b"*2\r\n$1\r\n0\r\n*1\r\n$1\r\nk\r\n".to_vec(),
+        // More than a page: it is read again from its beginning, alone.
+        [b":-1\r\n".to_vec(), page("7", "x", "y")].concat(),
+        b":-1\r\n".to_vec(),
+        page("7", "x", "y"),
+        page("9", "y", "z"),
+        page("0", "x", "w"),
+    ];
+    let mut source = open_at(scripted(members).await, "keys = \"*\"\ntype = \"set\"\nidle_timeout = \"2s\"");
+    assert_eq!(read(&mut source, None).await.unwrap().0.texts("value"), ["x", "y", "z", "w"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_a_scan_gives_twice_comes_once() {
+async fn keys_that_stay_are_given_while_the_table_shrinks() {
     const KEPT: usize = 20_000;
     const PASSING: usize = 400_000;
     let own = Redis::start().unwrap();

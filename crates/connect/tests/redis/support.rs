@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -15,6 +16,7 @@ use portolan_model::{Error, Position, Result};
 use portolan_testkit::conformance::source::to_json;
 use portolan_testkit::servers::Redis;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The server that tests share which do it no harm. Each test's thread holds it, and the last one takes it and its
 /// folder down: nothing stays behind, whether tests share a process or not.
@@ -177,4 +179,25 @@ pub(crate) async fn failure(source: &mut Box<dyn Source>) -> Error {
         Ok((recorder, _)) => panic!("{} rows instead of an error", recorder.rows()),
         Err(error) => error,
     }
+}
+
+/// How a server greets in RESP3.
+pub(crate) const HELLO: &[u8] = b"%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n";
+
+/// A server that answers each piece it receives with the next of `answers`.
+pub(crate) async fn scripted(answers: Vec<Vec<u8>>) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 4096];
+        for answer in answers {
+            let received = socket.read(&mut buffer).await.unwrap();
+            assert!(received > 0, "the client left early");
+            // The client may have given up by then.
+            let _ = socket.write_all(&answer).await;
+        }
+        tokio::time::sleep(Duration::from_secs(30)).await;
+    });
+    port
 }
