@@ -10,8 +10,16 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::run::{capture, cargo, command, run, workspace};
 
 /// The targets, as in `fuzz/Cargo.toml`.
-const TARGETS: [&str; 7] =
-    ["configuration", "http_paging", "http_body", "json_to_arrow", "mysql_rows", "ftp_listing", "tcp_framing"];
+const TARGETS: [&str; 8] = [
+    "configuration",
+    "http_paging",
+    "http_body",
+    "json_to_arrow",
+    "mysql_rows",
+    "redis_reply",
+    "ftp_listing",
+    "tcp_framing",
+];
 /// What lets libFuzzer see which code an input reaches.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
                      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

@@ -11,12 +11,13 @@ use anyhow::{Context, Result, bail};
 use crate::run::{capture, command, is_installed, run, workspace};
 
 /// Program → the Debian package that holds it.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("mariadbd", "mariadb-server-core"),
     ("mariadb-install-db", "mariadb-server-core"),
     ("mariadb", "mariadb-client-core"),
     ("mariadb-dump", "mariadb-client"),
     ("nginx", "nginx-light"),
+    ("redis-server", "redis-server"),
     ("strace", "strace"),
     ("curl", "curl"),
 ];
@@ -100,7 +101,7 @@ fn unpack_programs() -> Result<()> {
 fn install_packages(packages: &[&str]) -> Result<()> {
     let by_hand = format!(
         "install by hand what these Debian packages hold, then try again: {}\n\
-         (macOS: brew install mariadb nginx curl; Fedora: dnf install mariadb-server nginx strace curl)",
+         (macOS: brew install mariadb nginx redis curl; Fedora: dnf install mariadb-server nginx redis strace curl)",
         packages.join(" ")
     );
     if !is_installed("apt-get") {

@@ -8,10 +8,11 @@ use portolan_model::source::Connector;
 use crate::source::ftp::Ftp;
 use crate::source::http::Http;
 use crate::source::mysql::MySql;
+use crate::source::redis::Redis;
 use crate::source::tcp::Tcp;
 
 /// The rows.
-static ROWS: [&dyn Connector; 4] = [&Http, &MySql, &Ftp, &Tcp];
+static ROWS: [&dyn Connector; 5] = [&Http, &MySql, &Redis, &Ftp, &Tcp];
 
 /// The connectors of this build.
 #[derive(Clone, Copy, Debug, Default)]

@@ -3,7 +3,7 @@
 //! Nothing here pretends: servers are the ones that users run, started in a folder of their own on free loopback
 //! ports; a server that is not installed is a failure that says how to install it, never a test that is skipped.
 //!
-//! - [`servers`]: MariaDB and nginx
+//! - [`servers`]: MariaDB, nginx and Redis
 //! - [`api`]: an HTTP API whose content grows, with every habit of paging, caching and failing that APIs have
 //! - [`proxy`]: a TCP proxy that fails on demand
 //! - [`ledger`]: what was written outside, and its comparison with what the lake holds

@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use std::process::Command;
 
 use portolan_testkit::process::run;
-use portolan_testkit::servers::{MariaDb, Nginx, NginxOptions};
+use portolan_testkit::servers::{MariaDb, Nginx, NginxOptions, Redis, Reply};
 
 #[test]
 fn mariadb_answers_and_keeps_its_rows_over_a_kill() {
@@ -61,4 +61,28 @@ fn nginx_serves_files_over_each_port() {
     server.kill().unwrap();
     server.start_again().unwrap();
     assert_eq!(fetch(&[], format!("http://127.0.0.1:{}/list.json", server.http_port())).unwrap(), "[1,2]");
+}
+
+#[test]
+fn redis_answers_and_keeps_its_content_over_a_kill() {
+    let mut server = Redis::start().unwrap();
+    let mut session = server.session().unwrap();
+    assert_eq!(session.run(&[b"SET", b"a key", "é".as_bytes()]).unwrap(), Reply::Text("OK".into()));
+    server.command("XADD stream 1-1 field \"two words\"").unwrap();
+    server.command("ACL SETUSER reader on >secret ~* +get").unwrap();
+    server.kill().unwrap();
+    assert!(session.run(&[b"PING"]).is_err());
+    server.start_again().unwrap();
+    assert_eq!(server.command("GET \"a key\"").unwrap(), Reply::Text("é".into()));
+    assert!(server.command("GET").is_err());
+    server.command("ACL SETUSER reader on >secret ~* +get").unwrap();
+    server.restart().unwrap();
+    let fields = Reply::List(vec![Reply::Text("field".into()), Reply::Text("two words".into())]);
+    let entry = Reply::List(vec![Reply::Text("1-1".into()), fields]);
+    assert_eq!(server.command("XRANGE stream - +").unwrap(), Reply::List(vec![entry]));
+    assert!(server.command("ACL GETUSER reader").unwrap() != Reply::Null);
+    assert_eq!(server.command("GET nothing").unwrap(), Reply::Null);
+    let ports = [server.port(), server.tls_port()];
+    drop(server);
+    assert!(ports.iter().all(|port| TcpStream::connect(("127.0.0.1", *port)).is_err()));
 }

@@ -17,9 +17,7 @@ use portolan_model::error::{Error, ErrorKind, Result};
 use serde_json::Value;
 
 use super::column_type::ColumnBuilder;
-use super::json::node::Node;
-use super::json::number::{DOUBLE_INTEGER_MAX, Number, classify};
-use super::json::parse::parse;
+use super::inference::Traits;
 use super::{
     BATCH_BYTES, BATCH_ROWS, COLUMNS_MAX, ColumnType, Cursor, Item, Settings, Sink, Summary, data_error,
     quarantined_row, quarantined_value,
@@ -88,58 +86,6 @@ fn names(header: &ByteRecord) -> Result<Vec<String>> {
         names.push(name);
     }
     Ok(names)
-}
-
-/// What the values of a column have in common so far.
-#[derive(Clone, Copy, Default)]
-struct Traits {
-    boolean: bool,
-    text: bool,
-    fraction: bool,
-    whole: bool,
-    negative: bool,
-    unsigned: bool,
-    wide: bool,
-}
-
-impl Traits {
-    fn see(&mut self, text: &str) {
-        if text.is_empty() || self.text {
-            return;
-        }
-        match text {
-            "true" | "false" => self.boolean = true,
-            "-0" => self.text = true,
-            _ if !text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => self.text = true,
-            _ => match parse(text) {
-                Ok(Node::Number(number)) if number.len() == text.len() => match classify(text) {
-                    Number::Integer(value) => {
-                        self.whole = true;
-                        self.negative |= value < 0;
-                        self.wide |= value.unsigned_abs() > DOUBLE_INTEGER_MAX;
-                    }
-                    Number::Unsigned(_) => (self.whole, self.unsigned, self.wide) = (true, true, true),
-                    Number::Fraction(_) => self.fraction = true,
-                    Number::Inexact => self.text = true,
-                },
-                _ => self.text = true,
-            },
-        }
-    }
-
-    fn type_(self) -> ColumnType {
-        match self {
-            Self { text: true, .. } => ColumnType::Text,
-            Self { boolean: true, whole: false, fraction: false, .. } => ColumnType::Boolean,
-            Self { boolean: true, .. } => ColumnType::Text,
-            Self { fraction: true, wide: false, .. } => ColumnType::Double,
-            Self { fraction: true, .. } => ColumnType::Text,
-            Self { unsigned: true, negative: true, .. } => ColumnType::Text,
-            Self { unsigned: true, .. } => ColumnType::Unsigned { bits: 64 },
-            Self { whole: true, .. } => ColumnType::Integer { bits: 64 },
-            _ => ColumnType::Text,
-        }
-    }
 }
 
 fn types(body: &[u8], settings: &Settings, names: &[String]) -> Result<Vec<ColumnType>> {

@@ -6,6 +6,7 @@
 pub mod column_type;
 pub mod csv;
 pub mod encoding;
+pub(crate) mod inference;
 pub mod json;
 pub mod path;
 

@@ -3,4 +3,5 @@
 pub mod ftp;
 pub mod http;
 pub mod mysql;
+pub mod redis;
 pub mod tcp;

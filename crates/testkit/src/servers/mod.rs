@@ -5,6 +5,7 @@ mod ftp;
 mod mariadb;
 mod nginx;
 mod pure_ftpd;
+mod redis;
 mod vsftpd;
 
 use std::io::{Read, Write};
@@ -17,6 +18,7 @@ pub use ftp::FtpServer;
 pub use mariadb::{COLLECTOR_PASSWORD, MariaDb, MariaDbOptions, Session};
 pub use nginx::{Nginx, NginxOptions};
 pub use pure_ftpd::PureFtpd;
+pub use redis::{Redis, RedisOptions, RedisSession, Reply};
 pub use vsftpd::VsFtpd;
 
 /// How long a server may take to be ready. Generous: the machine may be building beside.

@@ -36,6 +36,7 @@ pub(crate) enum Defect {
     YieldsLastAgain,
     RemembersByItself,
     SkipsOne,
+    AcknowledgesWhileReading,
     NeverHasEnough,
     StopsEarly,
     MarksReleaseLate,
@@ -60,13 +61,22 @@ pub(crate) struct FakeFixture {
 
 impl FakeFixture {
     pub(crate) fn start(defect: Defect) -> Self {
-        Self { api: Api::start().unwrap(), connector: FakeConnector { defect } }
+        Self { api: Api::start().unwrap(), connector: FakeConnector { defect, place: None } }
+    }
+
+    /// Its server keeps where a source stands, and moves it by acknowledgements alone.
+    pub(crate) fn start_grouped(defect: Defect) -> Self {
+        Self { api: Api::start().unwrap(), connector: FakeConnector { defect, place: Some(Arc::default()) } }
     }
 }
 
 impl SourceFixture for FakeFixture {
     fn connector(&self) -> &dyn Connector {
         &self.connector
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.connector.source_capabilities()
     }
 
     fn server_port(&self) -> u16 {
@@ -86,6 +96,9 @@ impl SourceFixture for FakeFixture {
 
     fn clear(&mut self) -> TestResult<()> {
         self.api.replace("items", []);
+        if let Some(place) = &self.connector.place {
+            place.store(0, Ordering::SeqCst);
+        }
         Ok(())
     }
 
@@ -107,9 +120,16 @@ impl SourceFixture for FakeFixture {
     }
 }
 
-#[derive(Clone, Copy)]
 struct FakeConnector {
     defect: Defect,
+    /// Where sources stand, if the server keeps it.
+    place: Option<Arc<AtomicI64>>,
+}
+
+impl FakeConnector {
+    fn source_capabilities(&self) -> Capabilities {
+        Capabilities { resume: self.place.is_none(), ..CAPABILITIES }
+    }
 }
 
 const CAPABILITIES: Capabilities = Capabilities {
@@ -154,6 +174,8 @@ impl Connector for FakeConnector {
         let small = spec.options.keys().any(|(key, _)| key == "small");
         Ok(Box::new(FakeSource {
             defect: self.defect,
+            place: self.place.clone(),
+            capabilities: self.source_capabilities(),
             address: spec.address(),
             connect_timeout: spec.connect_timeout,
             idle_timeout: spec.idle_timeout,
@@ -168,6 +190,8 @@ impl Connector for FakeConnector {
 
 struct FakeSource {
     defect: Defect,
+    place: Option<Arc<AtomicI64>>,
+    capabilities: Capabilities,
     address: String,
     connect_timeout: Duration,
     idle_timeout: Duration,
@@ -297,7 +321,7 @@ impl FakeSource {
 #[async_trait]
 impl Source for FakeSource {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { tls: self.defect == Defect::ClaimsMore, ..CAPABILITIES }
+        Capabilities { tls: self.defect == Defect::ClaimsMore, ..self.capabilities }
     }
 
     async fn prepare(&mut self) -> Result<()> {
@@ -324,6 +348,9 @@ impl Source for FakeSource {
         if self.defect == Defect::RemembersByItself {
             since = self.last.load(Ordering::SeqCst);
         }
+        if let Some(place) = &self.place {
+            since = place.load(Ordering::SeqCst);
+        }
         let asked = if self.defect == Defect::YieldsLastAgain { (since - 1).max(0) } else { since };
         // Taken out while in use: a read that is dropped takes the connection with it.
         let connection = self.connection.take().ok_or_else(|| self.error(ErrorKind::Internal, "no connection"))?;
@@ -340,10 +367,18 @@ impl Source for FakeSource {
         let skip = i64::from(self.defect == Defect::SkipsOne && last > 0);
         let last = since.max(last + skip);
         self.last.store(last, Ordering::SeqCst);
+        if let Some(place) = &self.place
+            && self.defect == Defect::AcknowledgesWhileReading
+        {
+            place.fetch_max(last, Ordering::SeqCst);
+        }
         Ok(ReadEnd { position: Some(Position::new(1, json!(last))), more, ..ReadEnd::default() })
     }
 
-    async fn acknowledge(&mut self, _: &Position) -> Result<()> {
+    async fn acknowledge(&mut self, position: &Position) -> Result<()> {
+        if let Some(place) = &self.place {
+            place.fetch_max(position.value.as_i64().unwrap_or_default(), Ordering::SeqCst);
+        }
         self.acknowledged += 1;
         if self.defect == Defect::AcknowledgesOnce && self.acknowledged > 1 {
             return Err(self.error(ErrorKind::Server, "acknowledged before"));

@@ -21,6 +21,7 @@ const TWINS: &[(&str, Defect)] = &[
     ("resume_yields_exactly_the_new_rows", Defect::YieldsLastAgain),
     ("resume_depends_on_the_position_alone", Defect::RemembersByItself),
     ("a_growing_collection_is_read_once", Defect::SkipsOne),
+    ("what_is_acknowledged_does_not_come_again", Defect::AcknowledgesWhileReading),
     ("a_read_ends_where_it_is_asked_to", Defect::NeverHasEnough),
     ("a_burst_comes_whole", Defect::StopsEarly),
     ("phases_come_in_order", Defect::MarksReleaseLate),
@@ -46,6 +47,12 @@ async fn a_sound_source_passes() {
     run(&mut FakeFixture::start(Defect::None)).await;
 }
 
+/// A source whose place the server keeps, as a consumer group's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sound_source_without_a_place_of_its_own_passes() {
+    run(&mut FakeFixture::start_grouped(Defect::None)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_check_finds_its_twin() {
     let checks: Vec<&str> = CHECKS.iter().map(|check| check.name).collect();
@@ -53,7 +60,10 @@ async fn each_check_finds_its_twin() {
     assert_eq!(checks, twins, "each check has a twin");
     let mut blind = Vec::new();
     for (check, (name, defect)) in CHECKS.iter().zip(TWINS) {
-        let mut fixture = FakeFixture::start(*defect);
+        let mut fixture = match defect {
+            Defect::AcknowledgesWhileReading => FakeFixture::start_grouped(*defect),
+            _ => FakeFixture::start(*defect),
+        };
         let patience = Duration::from_secs(if *defect == Defect::NoTimeout { 3 } else { 30 });
         match run_one(check, &mut fixture, patience).await {
             Ok(()) => blind.push(format!("`{name}` does not find {defect:?}")),

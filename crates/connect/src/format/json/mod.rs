@@ -213,7 +213,7 @@ fn descend<'a>(
 }
 
 /// Rows on their way into batches.
-struct Rows<'r, 's, 'a> {
+pub(crate) struct Rows<'r, 's, 'a> {
     settings: &'r Settings,
     sink: &'r mut Sink<'s>,
     pending: Vec<Node<'a>>,
@@ -223,11 +223,12 @@ struct Rows<'r, 's, 'a> {
 }
 
 impl<'r, 's, 'a> Rows<'r, 's, 'a> {
-    fn new(settings: &'r Settings, sink: &'r mut Sink<'s>) -> Self {
+    pub(crate) fn new(settings: &'r Settings, sink: &'r mut Sink<'s>) -> Self {
         Self { settings, sink, pending: Vec::new(), pending_bytes: 0, schema: None, summary: Summary::default() }
     }
 
-    fn push(&mut self, node: Node<'a>, bytes: usize) -> Result<()> {
+    /// Adds a row of about so many bytes.
+    pub(crate) fn push(&mut self, node: Node<'a>, bytes: usize) -> Result<()> {
         let row = match node {
             Node::Object(_) => node,
             other => Node::Object(vec![(Cow::Borrowed(VALUE_COLUMN), other)]),
@@ -258,7 +259,8 @@ impl<'r, 's, 'a> Rows<'r, 's, 'a> {
         if rows.is_empty() { Ok(()) } else { self.emit(&rows) }
     }
 
-    fn finish(mut self) -> Result<Summary> {
+    /// Gives the last rows out.
+    pub(crate) fn finish(mut self) -> Result<Summary> {
         self.flush()?;
         Ok(self.summary)
     }

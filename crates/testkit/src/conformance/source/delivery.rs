@@ -15,8 +15,8 @@ const BURST_ITEMS: i64 = 100_000;
 /// Items that a slow consumer is offered, and the bytes of each: far more than sockets buffer.
 const FLOOD_ITEMS: i64 = 32_768;
 const FLOOD_PADDING: usize = 1_600;
-/// Bytes that may be under way while the consumer stands still: a receive window grows to 32 MiB on Linux, a send buffer to
-/// 4 MiB.
+/// Bytes that may be under way while the consumer stands still: a receive window grows to 32 MiB on Linux, a send
+/// buffer to 4 MiB.
 const FLOOD_BYTES_MAX: u64 = 38 << 20;
 
 pub(super) async fn rows_come_once_with_their_types(harness: &mut Harness<'_>) -> Result<()> {
@@ -108,6 +108,30 @@ pub(super) async fn a_growing_collection_is_read_once(harness: &mut Harness<'_>)
         position = reading.position.or(position);
     }
     harness.expect_items(&rows, 1..141)
+}
+
+/// Where the server keeps what was read, it comes again until it is acknowledged, to another process too, and never
+/// after.
+pub(super) async fn what_is_acknowledged_does_not_come_again(harness: &mut Harness<'_>) -> Result<()> {
+    harness.fixture.write(1..11, 0)?;
+    let mut source = harness.open()?;
+    harness.read_all(source.as_mut(), None, 10).await?;
+    // The process ends before its rows are committed.
+    let mut source = harness.open()?;
+    let first = harness.read_all(source.as_mut(), None, 10).await?;
+    harness.expect_items(&first.output.rows, 1..11).context("read again without an acknowledgement")?;
+    let position = first.position.context("the source acknowledges and gave no position")?;
+    source.acknowledge(&position).await.context("the acknowledgement failed")?;
+    let second = harness.read_all(source.as_mut(), Some(&position), 0).await?;
+    harness.expect_items(&second.output.rows, []).context("read after the acknowledgement")?;
+    harness.fixture.write(11..21, 0)?;
+    let third = harness.read_all(source.as_mut(), Some(&position), 10).await?;
+    harness.expect_items(&third.output.rows, 11..21)?;
+    // Of an earlier read: what has been read since is not meant.
+    source.acknowledge(&position).await.context("an old acknowledgement failed")?;
+    let mut another = harness.open()?;
+    let fourth = harness.read_all(another.as_mut(), Some(&position), 10).await?;
+    harness.expect_items(&fourth.output.rows, 11..21).context("read by another process, with an old acknowledgement")
 }
 
 /// Asked to end, a read ends at the next place from which it can continue, and has moved on; nothing is lost or comes

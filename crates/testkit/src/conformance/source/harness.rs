@@ -42,7 +42,7 @@ impl<'a> Harness<'a> {
         Ok(Self { fixture, proxy, patience, intake })
     }
 
-    /// What the connector can do.
+    /// What the fixture's sources can do.
     pub fn capabilities(&self) -> Capabilities {
         self.fixture.capabilities()
     }

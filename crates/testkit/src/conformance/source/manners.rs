@@ -24,8 +24,11 @@ pub(super) async fn open_touches_no_network(harness: &mut Harness<'_>) -> Result
 }
 
 pub(super) async fn capabilities_do_not_exceed_the_connectors(harness: &mut Harness<'_>) -> Result<()> {
-    let connector = harness.capabilities();
+    let connector = harness.fixture.connector().capabilities();
     let source = harness.open()?.capabilities();
+    let chosen = harness.capabilities();
+    let kinds = |c: portolan_model::source::Capabilities| (c.resume, c.acknowledge, c.reread);
+    ensure!(kinds(source) == kinds(chosen), "the checks were chosen for {chosen:?}, the source can {source:?}");
     let claims = [
         ("resume", source.resume, connector.resume),
         ("acknowledge", source.acknowledge, connector.acknowledge),

@@ -37,7 +37,8 @@ pub trait SourceFixture: Send + Sync {
     /// The connector under test.
     fn connector(&self) -> &dyn Connector;
 
-    /// What the sources of this fixture can do: what the connector can, unless it is narrowed.
+    /// What the sources of this fixture can do, where that is less than their connector: a protocol may have several
+    /// kinds of sources, each with a fixture of its own.
     fn capabilities(&self) -> Capabilities {
         self.connector().capabilities()
     }
@@ -147,6 +148,7 @@ pub const CHECKS: &[Check] = checks! {
     delivery::resume_yields_exactly_the_new_rows if |c| c.resume;
     delivery::resume_depends_on_the_position_alone if |c| c.resume && c.reread;
     delivery::a_growing_collection_is_read_once if |c| c.resume;
+    delivery::what_is_acknowledged_does_not_come_again if |c| c.acknowledge && !c.resume;
     delivery::a_read_ends_where_it_is_asked_to if |c| c.resume;
     delivery::a_burst_comes_whole if |_| true;
     delivery::phases_come_in_order if |_| true;
