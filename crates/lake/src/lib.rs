@@ -20,6 +20,7 @@ mod lock;
 mod maintenance;
 mod reader;
 mod round;
+mod scan;
 mod shape;
 pub mod spec;
 mod stage;
@@ -34,6 +35,8 @@ mod writer;
 pub use failpoint::FAILPOINTS;
 pub use lake::{Lake, LakeSettings};
 pub use maintenance::MaintenanceReport;
-pub use verify::StoredRows;
+pub use verify::{
+    DamagedFile, Mismatch, StoredRows, Unproved, VerifiedTable, VerifyProgress, VerifyReport, VerifyScope,
+};
 
 pub use reader::{At, ColumnStatistics, DataFile, DeleteFile, FileRows, LakeReader, Snapshot, TableView};

@@ -4,9 +4,11 @@ mod check;
 mod demo;
 mod fetch;
 mod manual;
+mod progress;
 mod query;
 mod run;
 mod status;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -44,9 +46,10 @@ Examples:
   portolan run                                    collect for good into ./lake
   portolan query \"select count(*) from orders\"    SQL over everything collected
   portolan status                                 where each source stands
+  portolan verify                                 are the stored rows those that came?
 
 Exit codes: 0 done, 1 failure, 2 usage or configuration, 3 some sources failed, 4 all sources failed,
-5 lake, 6 SQL, 7 not in this build.";
+5 lake, 6 SQL, 7 not in this build, 8 something in the lake is damaged.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -62,6 +65,8 @@ enum Command {
     Query(query::Arguments),
     /// Shows where each source stands: state, cause, position, last round, rows, errors.
     Status(status::Arguments),
+    /// Recomputes the digest of every stored round and compares it with its receipt.
+    Verify(verify::Arguments),
     /// Starts a sample server with several ports, collects from it for a few seconds and shows what came.
     Demo(demo::Arguments),
     /// Prints the completion script of a shell.
@@ -115,6 +120,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, Stop> {
         Command::Run(arguments) => run::run(config, arguments).await,
         Command::Query(arguments) => query::run(config, arguments).await,
         Command::Status(arguments) => status::run(config, arguments),
+        Command::Verify(arguments) => verify::run(config, arguments),
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Completions(arguments) => manual::completions(arguments),
         Command::Man(arguments) => manual::man(arguments),
