@@ -21,6 +21,8 @@ pub(super) struct Expected {
     pub(super) snapshot: i64,
     pub(super) rows: u64,
     pub(super) digest: Digest,
+    /// When its round began and ended, in microseconds since 1970; `None` if the round is in no list.
+    pub(super) span_us: Option<(i64, i64)>,
 }
 
 /// A digest as a receipt has it.
@@ -100,7 +102,24 @@ pub(super) fn receipts(snapshot: &Snapshot, source: &str, scope: &VerifyScope) -
             if receipts.by_round.insert(round, place).is_some() {
                 receipts.doubled.push(round);
             }
-            receipts.list.push(Expected { round, snapshot: rows.begins.value(row), rows: count, digest });
+            let snapshot = rows.begins.value(row);
+            receipts.list.push(Expected { round, snapshot, rows: count, digest, span_us: None });
+        }
+        Ok(true)
+    })?;
+    let table = system_table(snapshot, system::ROUNDS)?;
+    let columns = self::columns(&table, &["round", "started_at", "duration_us"])?;
+    snapshot.scan(&table, &columns, &mut |rows| {
+        let rounds = rows.batch.column(0).as_primitive::<Int64Type>();
+        let starts = rows.batch.column(1).as_primitive::<TimestampMicrosecondType>();
+        let durations = rows.batch.column(2).as_primitive::<Int64Type>();
+        for row in (0..rows.batch.num_rows()).filter(|row| rounds.is_valid(*row)) {
+            let Some(place) = receipts.by_round.get(&rounds.value(row)) else { continue };
+            if starts.is_valid(row) && durations.is_valid(row) {
+                let start_us = starts.value(row);
+                let end_us = start_us.saturating_add(durations.value(row));
+                receipts.list[*place as usize].span_us = Some((start_us, end_us));
+            }
         }
         Ok(true)
     })?;

@@ -71,13 +71,14 @@ pub(super) fn table(
         }
         Known::Never => (0, Vec::new(), Vec::new()),
     };
-    let mark = columns.iter().position(|column| column.name == "_round");
+    let has_time = columns.iter().any(|column| column.name == "_time");
+    let mark = columns.iter().position(|column| column.name == "_round" && has_time);
     let Some(mark) = mark.or(columns.is_empty().then_some(0)) else {
         if receipts.list.is_empty() {
             // Another program's table: nobody has promised anything of its rows.
             return Ok(Vec::new());
         }
-        unproved(report, name, &receipts.list, "another program has taken its column `_round` away");
+        unproved(report, name, &receipts.list, "another program has taken its column `_round` or `_time` away");
         report.tables.push(verified);
         return Ok(Vec::new());
     };
@@ -123,12 +124,14 @@ impl Prover<'_> {
         progress: &mut dyn FnMut(VerifyProgress<'_>),
     ) -> Result<Vec<i64>> {
         let mut layouts = Vec::with_capacity(self.places.len());
+        let time = self.columns.iter().find(|column| column.name == "_time");
+        let marks = self.columns.get(self.mark).zip(time).map(|(mark, time)| [mark.clone(), time.clone()]);
         let mut missing = Vec::new();
         let mut unreceipted: BTreeMap<i64, (u64, BTreeSet<usize>)> = BTreeMap::new();
         for (index, place) in self.places.iter().enumerate() {
             progress(VerifyProgress { table: self.name, bytes: 0, bytes_total: self.bytes_total });
-            let mut layout = match self.columns.get(self.mark) {
-                Some(mark) => segments::layout(self.snapshot, self.table, place, mark, &self.sorter),
+            let mut layout = match &marks {
+                Some(marks) => segments::layout(self.snapshot, self.table, place, marks, &self.sorter),
                 None => Layout::default(),
             };
             if let Some(error) = &layout.error {
@@ -167,7 +170,7 @@ impl Prover<'_> {
         let reason = "another program has stored its rows in another order, and they are too many to be put in order";
         unproved(report, self.name, &unordered, reason);
         let unordered: BTreeSet<i64> = unordered.iter().map(|expected| expected.round).collect();
-        self.compare(&layouts, &unordered, report)?;
+        self.compare(&layouts, &plans, &unordered, report)?;
         for (round, (rows, places)) in unreceipted {
             report.mismatch(Mismatch {
                 round,
@@ -276,7 +279,13 @@ impl Prover<'_> {
     }
 
     /// Holds what was found against the receipts.
-    fn compare(&mut self, layouts: &[Layout], unordered: &BTreeSet<i64>, report: &mut VerifyReport) -> Result<()> {
+    fn compare(
+        &mut self,
+        layouts: &[Layout],
+        plans: &HashMap<i64, Plan>,
+        unordered: &BTreeSet<i64>,
+        report: &mut VerifyReport,
+    ) -> Result<()> {
         let nothing = Found { rows: 0, sha256: RowDigest::new().finish() };
         let receipts: &Receipts = self.sorter.receipts;
         let mut gone: Vec<Expected> = Vec::new();
@@ -294,7 +303,10 @@ impl Prover<'_> {
                 }
                 (Digest::Unreadable, _) | (_, None) => false,
             };
-            if right {
+            let beside = found
+                .filter(|found| right && found.rows > 0)
+                .and_then(|found| plans.get(&expected.round)?.problem(found.rows));
+            if right && beside.is_none() {
                 if expected.digest != Digest::None {
                     self.verified.rounds += 1;
                     self.verified.rows += expected.rows;
@@ -306,7 +318,10 @@ impl Prover<'_> {
                 continue;
             }
             let places = if report.mismatches.len() < NAMED_MAX { self.places_of(expected.round, layouts) } else { Vec::new() };
-            let mismatch = self.mismatch(expected, found, places, broken.is_some());
+            let mut mismatch = self.mismatch(expected, found, places, broken.is_some());
+            if let Some(problem) = beside {
+                problem.clone_into(&mut mismatch.detail);
+            }
             report.mismatch(mismatch);
         }
         self.tell_gone(&gone, report)?;

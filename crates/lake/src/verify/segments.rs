@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use portolan_model::Error;
 
 use super::expected::Receipts;
 use super::{DamagedFile, VerifyScope};
 use crate::encode::FILE_PREFIX;
-use crate::reader::{DataFile, Snapshot};
+use crate::reader::{DataFile, Snapshot, parse_time};
 use crate::scan::{Place, Rows};
 use crate::types::Column;
 
@@ -20,6 +20,9 @@ pub(super) struct Segment {
     pub(super) first: i64,
     pub(super) last: i64,
     pub(super) rows: u64,
+    /// Whether each row's `_time` is the same instant and lies within the round.
+    pub(super) timely: bool,
+    time_us: i64,
 }
 
 /// The outcome of the first pass over one place.
@@ -28,6 +31,8 @@ pub(super) struct Layout {
     pub(super) segments: Vec<Segment>,
     /// Rows that a later snapshot than their round's added, or that name no round: another program's.
     pub(super) foreign: u64,
+    /// Rows that say they are older than their round.
+    early: u64,
     /// Rows of rounds without a receipt, by round.
     pub(super) unreceipted: BTreeMap<i64, u64>,
     /// What is wrong with the file.
@@ -48,6 +53,7 @@ pub(super) enum Belongs {
     To(i64),
     NoReceipt(i64),
     Foreign,
+    Early,
     OutOfScope,
 }
 
@@ -78,23 +84,38 @@ impl Sorter<'_> {
             None => Belongs::NoReceipt(round),
             // Whoever changes a row, or copies one, adds it in a snapshot of his own.
             Some(expected) if expected.snapshot < begin => Belongs::Foreign,
+            Some(expected) if expected.snapshot > begin => Belongs::Early,
             Some(_) => Belongs::To(round),
         }
     }
 }
 
 /// Looks at one place.
-pub(super) fn layout(snapshot: &Snapshot, table: i64, place: &Place, mark: &Column, sorter: &Sorter<'_>) -> Layout {
+pub(super) fn layout(
+    snapshot: &Snapshot,
+    table: i64,
+    place: &Place,
+    marks: &[Column; 2],
+    sorter: &Sorter<'_>,
+) -> Layout {
     let mut layout = Layout::default();
     let mut seen = Seen::default();
-    let outcome = snapshot.scan_stored(table, place, std::slice::from_ref(mark), &mut |rows| {
+    let outcome = snapshot.scan_stored(table, place, marks, &mut |rows| {
         seen.note(&rows);
+        let times = rows.batch.column(1).as_primitive_opt::<TimestampMicrosecondType>();
         for (range, belongs) in sorter.runs(&rows, 0) {
             let count = range.len() as u64;
             match belongs {
-                Belongs::To(round) => layout.add(round, &rows.row_ids.values()[range]),
+                Belongs::To(round) => {
+                    let span = sorter.receipts.of(round).and_then(|expected| expected.span_us);
+                    for row in range {
+                        let time = times.filter(|times| times.is_valid(row)).map(|times| times.value(row));
+                        layout.add(round, rows.row_ids.value(row), time, span);
+                    }
+                }
                 Belongs::NoReceipt(round) => *layout.unreceipted.entry(round).or_default() += count,
                 Belongs::Foreign => layout.foreign += count,
+                Belongs::Early => layout.early += count,
                 Belongs::OutOfScope => {}
             }
         }
@@ -102,21 +123,28 @@ pub(super) fn layout(snapshot: &Snapshot, table: i64, place: &Place, mark: &Colu
     });
     match (outcome, place) {
         (Err(error), _) => layout.error = Some(error),
-        (Ok(_), Place::File(file)) => layout.damage = seen.difference(file, mark),
+        (Ok(_), Place::File(file)) => layout.damage = seen.difference(file, marks),
         (Ok(_), Place::Inlined(_)) => {}
+    }
+    if layout.early > 0 {
+        let text = format!("{} rows say that they are older than their round", layout.early);
+        layout.damage = Some(layout.damage.map_or(text.clone(), |damage| format!("{damage}; {text}")));
     }
     layout
 }
 
 impl Layout {
-    fn add(&mut self, round: i64, ids: &[i64]) {
-        for id in ids {
-            match self.segments.last_mut() {
-                Some(last) if last.round == round && last.last < *id => {
-                    last.last = *id;
-                    last.rows += 1;
-                }
-                _ => self.segments.push(Segment { round, first: *id, last: *id, rows: 1 }),
+    fn add(&mut self, round: i64, id: i64, time_us: Option<i64>, span_us: Option<(i64, i64)>) {
+        let within = time_us.zip(span_us).is_some_and(|(time, (start, end))| start <= time && time <= end);
+        match self.segments.last_mut() {
+            Some(last) if last.round == round && last.last < id => {
+                last.last = id;
+                last.rows += 1;
+                last.timely &= within && time_us == Some(last.time_us);
+            }
+            _ => {
+                let time_us = time_us.unwrap_or_default();
+                self.segments.push(Segment { round, first: id, last: id, rows: 1, timely: within, time_us });
             }
         }
     }
@@ -128,6 +156,7 @@ struct Seen {
     rows: u64,
     first_id: Option<i64>,
     rounds: Option<(i64, i64)>,
+    times: Option<(i64, i64)>,
     begins: Option<(i64, i64)>,
 }
 
@@ -144,11 +173,14 @@ impl Seen {
         self.first_id = self.first_id.into_iter().chain(first).min();
         let rounds = rows.batch.column(0).as_primitive::<Int64Type>();
         self.rounds = span(self.rounds, &mut rounds.iter().flatten());
+        if let Some(times) = rows.batch.column(1).as_primitive_opt::<TimestampMicrosecondType>() {
+            self.times = span(self.times, &mut times.iter().flatten());
+        }
         self.begins = span(self.begins, &mut rows.begins.values().iter().copied());
     }
 
     /// How a file differs from what the catalog says of it: it is another one, or the catalog was changed.
-    fn difference(&self, file: &DataFile, mark: &Column) -> Option<String> {
+    fn difference(&self, file: &DataFile, marks: &[Column; 2]) -> Option<String> {
         let mut wrong = Vec::new();
         if let Ok(metadata) = std::fs::metadata(&file.path)
             && metadata.len() != file.size_bytes
@@ -162,6 +194,14 @@ impl Seen {
         let ours = file.path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(FILE_PREFIX));
         if !ours {
             return (!wrong.is_empty()).then(|| wrong.join("; "));
+        }
+        let [mark, time] = marks;
+        let known = file.statistics.get(&time.id);
+        let bound = |text: &Option<String>| parse_time(text.as_ref()?).ok().map(|time| time.as_microsecond());
+        if let Some(known) = known.and_then(|known| Some((bound(&known.min)?, bound(&known.max)?)))
+            && self.times != Some(known)
+        {
+            wrong.push("its rows are of other times than the catalog says".to_owned());
         }
         let known = file.statistics.get(&mark.id);
         let bound = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<i64>().ok());
@@ -194,11 +234,26 @@ pub(super) fn damaged(table: &str, place: &Place, detail: String) -> DamagedFile
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     pub(super) rows: u64,
+    pub(super) first: i64,
     pub(super) last: i64,
+    /// Whether each row's `_time` is the same instant and lies within the round.
+    pub(super) timely: bool,
+    time_us: i64,
     /// Whether its rows come in the order of their ids, place after place.
     pub(super) ordered: bool,
     /// The pass that digests it.
     pub(super) pass: u32,
+}
+
+impl Plan {
+    /// What is wrong with what the lake itself has put beside the rows.
+    pub(super) fn problem(&self, rows: u64) -> Option<&'static str> {
+        let consecutive = self.last.checked_sub(self.first).is_some_and(|span| span.unsigned_abs() + 1 == rows);
+        if !consecutive {
+            return Some("the ids of its rows are not consecutive");
+        }
+        (!self.timely).then_some("the `_time` of its rows is not that of the round")
+    }
 }
 
 /// Plans the second pass: `order` is the order in which places are read. At most `open_max` digests are open at once; what
@@ -207,8 +262,18 @@ pub(super) fn plan(layouts: &[Layout], order: &[usize], open_max: usize) -> (Has
     let mut plans: HashMap<i64, Plan> = HashMap::new();
     let segments = || order.iter().flat_map(|place| layouts[*place].segments.iter());
     for segment in segments() {
-        let plan = plans.entry(segment.round).or_insert(Plan { rows: 0, last: i64::MIN, ordered: true, pass: 0 });
+        let plan = plans.entry(segment.round).or_insert(Plan {
+            rows: 0,
+            first: i64::MAX,
+            last: i64::MIN,
+            timely: true,
+            time_us: segment.time_us,
+            ordered: true,
+            pass: 0,
+        });
         plan.ordered &= plan.last < segment.first;
+        plan.timely &= segment.timely && segment.time_us == plan.time_us;
+        plan.first = plan.first.min(segment.first);
         plan.last = plan.last.max(segment.last);
         plan.rows += segment.rows;
     }
