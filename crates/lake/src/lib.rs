@@ -14,10 +14,12 @@ mod digest;
 mod encode;
 mod error;
 mod failpoint;
+mod fsck;
 mod keys;
 mod lake;
 mod lock;
 mod maintenance;
+mod quarantine;
 mod reader;
 mod round;
 mod scan;
@@ -26,6 +28,7 @@ pub mod spec;
 mod stage;
 mod state;
 mod statistics;
+mod stats;
 mod system;
 mod text;
 pub mod types;
@@ -33,8 +36,11 @@ mod verify;
 mod writer;
 
 pub use failpoint::FAILPOINTS;
+pub use fsck::{Finding, FsckReport, Severity, fsck};
 pub use lake::{Lake, LakeSettings};
-pub use maintenance::MaintenanceReport;
+pub use maintenance::{Job, JobProgress, MaintenanceReport};
+pub use quarantine::{QuarantineFilter, Quarantined};
+pub use stats::{LakeStats, Reclaimable, TableStats};
 pub use verify::{
     DamagedFile, Mismatch, StoredRows, Unproved, VerifiedTable, VerifyProgress, VerifyReport, VerifyScope,
 };

@@ -11,6 +11,7 @@ mod prove;
 mod round;
 mod segments;
 
+pub(crate) use expected::{columns, system_table};
 pub use round::StoredRows;
 
 use jiff::Timestamp;

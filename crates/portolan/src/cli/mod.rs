@@ -3,8 +3,10 @@
 mod check;
 mod demo;
 mod fetch;
+mod lake;
 mod manual;
 mod progress;
+mod quarantine;
 mod query;
 mod run;
 mod status;
@@ -15,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use portolan_model::config::Configuration;
+use portolan_model::{Error, ErrorKind};
 
 use crate::diagnostics;
 use crate::exit::{Exit, Stop, tell};
@@ -67,6 +70,10 @@ enum Command {
     Status(status::Arguments),
     /// Recomputes the digest of every stored round and compares it with its receipt.
     Verify(verify::Arguments),
+    /// Shows what the lake takes, maintains it at once, checks its structure.
+    Lake(lake::Arguments),
+    /// Shows what could not be stored as configured, and tries it again.
+    Quarantine(quarantine::Arguments),
     /// Starts a sample server with several ports, collects from it for a few seconds and shows what came.
     Demo(demo::Arguments),
     /// Prints the completion script of a shell.
@@ -121,6 +128,8 @@ async fn dispatch(cli: Cli) -> Result<Exit, Stop> {
         Command::Query(arguments) => query::run(config, arguments).await,
         Command::Status(arguments) => status::run(config, arguments),
         Command::Verify(arguments) => verify::run(config, arguments),
+        Command::Lake(arguments) => lake::run(config, arguments).await,
+        Command::Quarantine(arguments) => quarantine::run(config, arguments).await,
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Completions(arguments) => manual::completions(arguments),
         Command::Man(arguments) => manual::man(arguments),
@@ -157,6 +166,20 @@ fn lake_path(named: Option<&Path>, config: &Path) -> Result<PathBuf, Stop> {
         Some(path) => Ok(path.to_path_buf()),
         None if config == Path::new(DEFAULT_CONFIG) && !config.exists() => Ok(PathBuf::from("./lake")),
         None => Ok(configuration(config)?.0.lake.path),
+    }
+}
+
+/// What `--since` says: a round's number, or an instant.
+fn since(text: &str) -> Result<(Option<i64>, Option<jiff::Timestamp>), Stop> {
+    match (text.parse(), text.parse()) {
+        (Ok(round), _) => Ok((Some(round), None)),
+        (_, Ok(time)) => Ok((None, Some(time))),
+        _ => {
+            let message = format!("--since {text:?} is neither a round's number nor an instant");
+            Err(Error::new(ErrorKind::Configuration, "choose rounds", message)
+                .with_hint("write --since 120, or --since 2026-11-22T10:00:00Z")
+                .into())
+        }
     }
 }
 

@@ -79,16 +79,7 @@ fn scope(arguments: &Arguments) -> Result<VerifyScope, Stop> {
         (scope.first_round, scope.last_round) = (Some(round), Some(round));
     }
     if let Some(text) = &arguments.since {
-        match (text.parse(), text.parse()) {
-            (Ok(round), _) => scope.first_round = Some(round),
-            (_, Ok(time)) => scope.since = Some(time),
-            _ => {
-                let message = format!("--since {text:?} is neither a round's number nor an instant");
-                return Err(Error::new(ErrorKind::Configuration, "choose rounds", message)
-                    .with_hint("write --since 120, or --since 2026-11-22T10:00:00Z")
-                    .into());
-            }
-        }
+        (scope.first_round, scope.since) = super::since(text)?;
     }
     Ok(scope)
 }
