@@ -120,9 +120,8 @@ fn retried(snapshot: &Snapshot) -> Result<HashMap<i64, i64>> {
         if !has_table(connection, "portolan_retried")? {
             return Ok(HashMap::new());
         }
-        let mut statement = connection
-            .prepare("SELECT item, round FROM portolan_retried")
-            .map_err(|error| sqlite(OPERATION, error))?;
+        let mut statement =
+            connection.prepare("SELECT item, round FROM portolan_retried").map_err(|error| sqlite(OPERATION, error))?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
         rows.and_then(Iterator::collect).map_err(|error| sqlite(OPERATION, error))
     })

@@ -65,7 +65,11 @@ fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() { copy(&entry.path(), &target) } else { drop(std::fs::copy(entry.path(), target)) }
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target)
+        } else {
+            drop(std::fs::copy(entry.path(), target))
+        }
     }
 }
 
@@ -94,9 +98,18 @@ async fn each_damage_is_named_with_its_place_and_a_next_step() {
     let changes: Vec<(&str, &'static str)> = vec![
         ("delete from ducklake_snapshot_changes where snapshot_id = 3", "snapshot_without_changes"),
         ("update ducklake_snapshot set snapshot_time = 'noon' where snapshot_id = 3", "snapshot_time"),
-        ("update ducklake_snapshot set next_file_id = 0 where snapshot_id = (select max(snapshot_id) from ducklake_snapshot)", "next_file_id"),
-        ("update ducklake_snapshot set next_catalog_id = 1 where snapshot_id = (select max(snapshot_id) from ducklake_snapshot)", "next_catalog_id"),
-        ("update ducklake_data_file set end_snapshot = 999999 where data_file_id = (select min(data_file_id) from ducklake_data_file)", "interval"),
+        (
+            "update ducklake_snapshot set next_file_id = 0 where snapshot_id = (select max(snapshot_id) from ducklake_snapshot)",
+            "next_file_id",
+        ),
+        (
+            "update ducklake_snapshot set next_catalog_id = 1 where snapshot_id = (select max(snapshot_id) from ducklake_snapshot)",
+            "next_catalog_id",
+        ),
+        (
+            "update ducklake_data_file set end_snapshot = 999999 where data_file_id = (select min(data_file_id) from ducklake_data_file)",
+            "interval",
+        ),
         ("update ducklake_table set table_name = 'orders' where table_name = 'state'", "table_twice"),
         ("update ducklake_table set schema_id = 77 where table_name = 'state'", "schema_missing"),
         ("update ducklake_column set end_snapshot = null where end_snapshot is not null", "column_twice"),
@@ -107,13 +120,19 @@ async fn each_damage_is_named_with_its_place_and_a_next_step() {
         ("update ducklake_data_file set file_size_bytes = file_size_bytes + 1", "file_size"),
         ("update ducklake_data_file set footer_size = footer_size + 1", "file_footer"),
         ("update ducklake_file_column_stats set null_count = 3 where value_count > 0", "statistics_counts"),
-        ("update ducklake_file_column_stats set min_value = max_value, max_value = min_value where min_value <> max_value", "statistics_bounds"),
+        (
+            "update ducklake_file_column_stats set min_value = max_value, max_value = min_value where min_value <> max_value",
+            "statistics_bounds",
+        ),
         ("update ducklake_table_stats set next_row_id = 1", "next_row_id_used"),
         ("update ducklake_metadata set value = '/elsewhere/' where key = 'data_path'", "data_path_moved"),
         ("update portolan_position set position = '{'", "position_unreadable"),
         ("update portolan_item_key set digest = substr(digest, 1, 15)", "key_unreadable"),
         ("update portolan_round set snapshot_id = 999999 where round = 3", "round_without_snapshot"),
-        ("insert into ducklake_inlined_data_tables select table_id, 'ducklake_inlined_data_9_9', 9 from ducklake_table", "inlined_table_missing"),
+        (
+            "insert into ducklake_inlined_data_tables select table_id, 'ducklake_inlined_data_9_9', 9 from ducklake_table",
+            "inlined_table_missing",
+        ),
         ("delete from ducklake_schema_versions", "schema_version_missing"),
         ("update ducklake_metadata set value = '2.0' where key = 'version'", "catalog_unreadable"),
     ];

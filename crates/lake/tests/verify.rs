@@ -200,7 +200,11 @@ fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() { copy(&entry.path(), &target) } else { drop(std::fs::copy(entry.path(), target)) }
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target)
+        } else {
+            drop(std::fs::copy(entry.path(), target))
+        }
     }
 }
 
@@ -279,13 +283,19 @@ async fn every_corruption_is_found_and_its_place_named() {
 
     let (path, report) = broken("deleted file", &|path| std::fs::remove_file(&files(path, "orders")[0]).unwrap());
     let lost = files(&whole, "orders")[0].file_name().unwrap().to_owned();
-    assert_eq!(report.damaged_files[0].path, path.canonicalize().unwrap().join("data/main/orders").join(&lost).display().to_string());
+    assert_eq!(
+        report.damaged_files[0].path,
+        path.canonicalize().unwrap().join("data/main/orders").join(&lost).display().to_string()
+    );
     assert!(report.mismatches.iter().all(|one| one.table == "orders"), "{report:#?}");
     assert!(report.mismatches.iter().all(|one| one.places.iter().any(|place| place.contains(lost.to_str().unwrap()))));
 
     let (_, report) = broken("edited digest", &|path| {
         let digest = "'".to_owned() + &"0".repeat(64) + "'";
-        assert_eq!(change(path, "receipts", &format!("rows_sha256 = {digest} where round = 12 and source = 'orders'")), 1);
+        assert_eq!(
+            change(path, "receipts", &format!("rows_sha256 = {digest} where round = 12 and source = 'orders'")),
+            1
+        );
     });
     assert_eq!(report.mismatches.len(), 1, "{report:#?}");
     assert_eq!(report.mismatches[0].round, 12);
@@ -298,8 +308,10 @@ async fn every_corruption_is_found_and_its_place_named() {
     });
     let (_, report) = broken("receipt taken away", &|path| {
         let (catalog, names) = inlined(path, "receipts");
-        let deleted: usize =
-            names.iter().map(|name| catalog.execute(&format!("delete from {name} where round = 12"), []).unwrap()).sum();
+        let deleted: usize = names
+            .iter()
+            .map(|name| catalog.execute(&format!("delete from {name} where round = 12"), []).unwrap())
+            .sum();
         assert_eq!(deleted, 2);
     });
     assert!(report.mismatches.iter().all(|one| one.round == 12 && one.detail.contains("no receipt")), "{report:#?}");

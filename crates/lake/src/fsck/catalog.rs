@@ -85,7 +85,13 @@ impl Check<'_> {
                      (SELECT 1 FROM ducklake_snapshot s WHERE s.snapshot_id = c.snapshot_id)";
         if let Some(count) = self.integer(stray)?.filter(|count| *count > 0) {
             let message = format!("{count} descriptions of snapshots that are not there (the head is {head})");
-            self.report.add(Severity::Warning, "changes_without_snapshot", "ducklake_snapshot_changes", message, RESTORE);
+            self.report.add(
+                Severity::Warning,
+                "changes_without_snapshot",
+                "ducklake_snapshot_changes",
+                message,
+                RESTORE,
+            );
         }
         Ok(())
     }
@@ -106,7 +112,11 @@ impl Check<'_> {
             );
             for [id, begin, end] in self.integers::<3>(&sql)? {
                 let place = format!("{table} {}", id.unwrap_or_default());
-                self.error("interval", place, format!("it lives from snapshot {begin:?} to {end:?}; the head is {head}"));
+                self.error(
+                    "interval",
+                    place,
+                    format!("it lives from snapshot {begin:?} to {end:?}; the head is {head}"),
+                );
             }
         }
         let overlap = |table: &str, same: &str| {
@@ -143,9 +153,10 @@ impl Check<'_> {
                    SELECT max(table_id) FROM ducklake_table UNION ALL SELECT max(view_id) FROM ducklake_view)";
         let sql_files = "SELECT max(id) FROM (SELECT max(data_file_id) AS id FROM ducklake_data_file UNION ALL \
                          SELECT max(delete_file_id) FROM ducklake_delete_file)";
-        for (name, next, used) in
-            [("next_catalog_id", next_catalog, self.integer(sql)?), ("next_file_id", next_file, self.integer(sql_files)?)]
-        {
+        for (name, next, used) in [
+            ("next_catalog_id", next_catalog, self.integer(sql)?),
+            ("next_file_id", next_file, self.integer(sql_files)?),
+        ] {
             if used.is_some() && next <= used {
                 let message = format!("{name} is {next:?}, and {used:?} is in use");
                 self.error("next_id_used", format!("snapshot {head}"), message);
@@ -197,7 +208,11 @@ impl Check<'_> {
         for source in inlined_tables(&self.connection, table.id)? {
             let place = format!("{} (rows of {})", source.name, table.name);
             if !has_table(&self.connection, &source.name)? {
-                self.error("inlined_table_missing", place, "the catalog names it and it is not there: its rows are lost");
+                self.error(
+                    "inlined_table_missing",
+                    place,
+                    "the catalog names it and it is not there: its rows are lost",
+                );
                 continue;
             }
             let sql = format!(
@@ -218,10 +233,18 @@ impl Check<'_> {
             let [count, last, wrong, twice] = self.integers::<4>(&sql)?.first().copied().unwrap_or_default();
             self.report.inlined_rows += count.unwrap_or(0).unsigned_abs();
             if wrong.unwrap_or(0) > 0 {
-                self.error("inlined_interval", place.clone(), format!("{} rows live at impossible snapshots", wrong.unwrap_or(0)));
+                self.error(
+                    "inlined_interval",
+                    place.clone(),
+                    format!("{} rows live at impossible snapshots", wrong.unwrap_or(0)),
+                );
             }
             if twice.unwrap_or(0) > 0 {
-                self.error("row_twice", place.clone(), format!("{} current rows have an id that another has", twice.unwrap_or(0)));
+                self.error(
+                    "row_twice",
+                    place.clone(),
+                    format!("{} current rows have an id that another has", twice.unwrap_or(0)),
+                );
             }
             if last.is_some() && next_row_id <= last {
                 let message = format!("next_row_id is {next_row_id:?}, and row {last:?} is there");
@@ -232,14 +255,10 @@ impl Check<'_> {
                 // Told above.
                 Err(_) => continue,
             };
-            let read = read_inlined(
-                &self.connection,
-                table.id,
-                &source,
-                &columns,
-                InlinedFilter::StoredAt(head),
-                |_| Ok(true),
-            );
+            let read =
+                read_inlined(&self.connection, table.id, &source, &columns, InlinedFilter::StoredAt(head), |_| {
+                    Ok(true)
+                });
             if let Err(error) = read {
                 self.error("inlined_row_unreadable", place, error.chain());
             }

@@ -71,7 +71,8 @@ impl Check<'_> {
                 let id = info.has_id().then(|| i64::from(info.id()));
                 let internal = matches!(id, Some(ROW_ID_FIELD | SNAPSHOT_ID_FIELD));
                 if !internal && id.is_none_or(|id| !ids.contains(&id)) {
-                    let message = format!("its column `{}` has field id {id:?}, which is no column's of the table", info.name());
+                    let message =
+                        format!("its column `{}` has field id {id:?}, which is no column's of the table", info.name());
                     self.error("field_id_unknown", file.path.display().to_string(), message);
                 }
             }
@@ -90,7 +91,8 @@ impl Check<'_> {
             }
         }
         for (table, used) in next_rows {
-            let next = self.integer(&format!("SELECT max(next_row_id) FROM ducklake_table_stats WHERE table_id = {table}"))?;
+            let next =
+                self.integer(&format!("SELECT max(next_row_id) FROM ducklake_table_stats WHERE table_id = {table}"))?;
             if next < Some(used) {
                 let message = format!("next_row_id is {next:?}, and row {} is in a file", used - 1);
                 self.error("next_row_id_used", format!("ducklake_table_stats of table {table}"), message);
@@ -101,7 +103,13 @@ impl Check<'_> {
             self.file(file)?;
             if file.deletes_from.is_none_or(|data| !known.contains(&data)) {
                 let message = "the file whose rows it lists is not in the catalog";
-                self.report.add(Severity::Warning, "delete_without_file", file.path.display().to_string(), message, RESTORE);
+                self.report.add(
+                    Severity::Warning,
+                    "delete_without_file",
+                    file.path.display().to_string(),
+                    message,
+                    RESTORE,
+                );
             }
         }
         self.statistics()?;
@@ -137,7 +145,9 @@ impl Check<'_> {
     /// The ids of every top-level column that a table ever had.
     fn column_ids(&self) -> Result<BTreeMap<i64, BTreeSet<i64>>> {
         let mut ids: BTreeMap<i64, BTreeSet<i64>> = BTreeMap::new();
-        for row in self.integers::<2>("SELECT DISTINCT table_id, column_id FROM ducklake_column WHERE parent_column IS NULL")? {
+        for row in
+            self.integers::<2>("SELECT DISTINCT table_id, column_id FROM ducklake_column WHERE parent_column IS NULL")?
+        {
             if let [Some(table), Some(column)] = row {
                 ids.entry(table).or_default().insert(column);
             }
@@ -157,7 +167,8 @@ impl Check<'_> {
             Ok(metadata) => metadata.len(),
             Err(error) => {
                 if self.is_named_now(file)? {
-                    let next = "its rows are lost unless a copy has it: put the file back; `portolan verify` names the rounds";
+                    let next =
+                        "its rows are lost unless a copy has it: put the file back; `portolan verify` names the rounds";
                     let message = format!("the catalog names it and it cannot be opened: {error}");
                     self.report.add(Severity::Error, "file_missing", place, message, next);
                 }
@@ -170,7 +181,8 @@ impl Check<'_> {
         let metadata = match footer(&file.path) {
             Ok((footer, metadata)) => {
                 if file.footer.is_some_and(|known| known != footer) {
-                    let message = format!("its footer has {footer} bytes, the catalog says {}", file.footer.unwrap_or(0));
+                    let message =
+                        format!("its footer has {footer} bytes, the catalog says {}", file.footer.unwrap_or(0));
                     self.error("file_footer", place.clone(), message);
                 }
                 metadata
@@ -245,7 +257,11 @@ impl Check<'_> {
             if let (Some(min), Some(max)) = (bound(&row.min), bound(&row.max))
                 && min > max
             {
-                self.error("statistics_bounds", place, format!("the least value {:?} is above the greatest {:?}", row.min, row.max));
+                self.error(
+                    "statistics_bounds",
+                    place,
+                    format!("the least value {:?} is above the greatest {:?}", row.min, row.max),
+                );
             }
         }
         let sql = "SELECT count(*) FROM ducklake_file_column_stats s WHERE NOT EXISTS \

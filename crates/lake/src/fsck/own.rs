@@ -34,7 +34,11 @@ impl Check<'_> {
                    (SELECT 1 FROM ducklake_snapshot s WHERE s.snapshot_id = r.snapshot_id)) LIMIT 100";
         for [round, snapshot] in self.integers::<2>(sql)? {
             let place = format!("portolan_round {}", round.unwrap_or_default());
-            self.error("round_without_snapshot", place, format!("snapshot {} is not there", snapshot.unwrap_or_default()));
+            self.error(
+                "round_without_snapshot",
+                place,
+                format!("snapshot {} is not there", snapshot.unwrap_or_default()),
+            );
         }
         self.integer("SELECT max(round) FROM portolan_round")
     }

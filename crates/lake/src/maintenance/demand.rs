@@ -39,7 +39,11 @@ impl Lake {
     ///
     /// # Errors
     /// `NotFound` for a table that is not there; what the job failed with. What was done until then stays done.
-    pub async fn run_job(&self, job: &Job, progress: &mut (dyn FnMut(JobProgress<'_>) + Send)) -> Result<MaintenanceReport> {
+    pub async fn run_job(
+        &self,
+        job: &Job,
+        progress: &mut (dyn FnMut(JobProgress<'_>) + Send),
+    ) -> Result<MaintenanceReport> {
         let context = &self.context;
         let _one_at_a_time = context.maintenance.lock().await;
         let mut done = MaintenanceReport::default();
@@ -58,7 +62,10 @@ impl Lake {
                 }
                 // Readers that were planning a query when the rows moved are given the time that the collector gives them.
                 while self.has_unsettled().await? {
-                    progress(JobProgress { what: "waiting ten seconds for readers, then the rows leave the catalog", done });
+                    progress(JobProgress {
+                        what: "waiting ten seconds for readers, then the rows leave the catalog",
+                        done,
+                    });
                     match settle::run(context).await? {
                         0 => tokio::time::sleep(SETTLE_PAUSE).await,
                         rows => done.settled_rows += rows,
@@ -103,7 +110,8 @@ impl Lake {
                 if tables.iter().any(|table| (&table.schema, &table.name) == (&wanted.0, &wanted.1)) {
                     return Ok(());
                 }
-                let known: Vec<String> = tables.iter().map(|table| format!("{}.{}", table.schema, table.name)).collect();
+                let known: Vec<String> =
+                    tables.iter().map(|table| format!("{}.{}", table.schema, table.name)).collect();
                 let message = format!("there is no table {}.{}", wanted.0, wanted.1);
                 Err(Error::new(ErrorKind::NotFound, OPERATION, message)
                     .with_hint(format!("the tables are {}", known.join(", "))))

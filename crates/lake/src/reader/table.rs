@@ -305,7 +305,8 @@ fn parts(
 }
 
 fn load_files(connection: &Connection, table: i64, folder: &std::path::Path, snapshot: i64) -> Result<Vec<DataFile>> {
-    let mut files = query_files(connection, table, folder, snapshot, "(f.end_snapshot IS NULL OR f.end_snapshot > ?2)")?;
+    let mut files =
+        query_files(connection, table, folder, snapshot, "(f.end_snapshot IS NULL OR f.end_snapshot > ?2)")?;
     let places: BTreeMap<i64, usize> = files.iter().enumerate().map(|(place, file)| (file.id, place)).collect();
     load_deletes(connection, table, folder, snapshot, &places, &mut files)?;
     Ok(files)

@@ -188,7 +188,8 @@ pub(crate) fn columns(table: &TableView, names: &[&str]) -> Result<Vec<Column>> 
         let found = table.columns.iter().find(|column| column.name == *name);
         let kind = wanted.as_ref().and_then(|(_, rows)| Some(rows.column_by_name(name)?.data_type().clone()));
         found.filter(|column| Some(column.kind.arrow()) == kind).cloned().ok_or_else(|| {
-            let message = format!("{}.{} has no column `{name}` of the type it was made with", table.schema, table.name);
+            let message =
+                format!("{}.{} has no column `{name}` of the type it was made with", table.schema, table.name);
             corrupt(OPERATION, message).with_hint("another program has changed it; restore the lake from a copy")
         })
     };

@@ -160,11 +160,7 @@ impl LakeReader {
     /// # Errors
     /// `NotFound` for a table that neither exists nor has receipts, `Corrupt` where the receipts themselves cannot be
     /// read; what is damaged beyond that is in the report.
-    pub fn verify(
-        &self,
-        scope: &VerifyScope,
-        progress: &mut dyn FnMut(VerifyProgress<'_>),
-    ) -> Result<VerifyReport> {
+    pub fn verify(&self, scope: &VerifyScope, progress: &mut dyn FnMut(VerifyProgress<'_>)) -> Result<VerifyReport> {
         let snapshot = self.snapshot(At::Head)?;
         let mut scope = scope.clone();
         if let Some(since) = scope.since {

@@ -7,7 +7,9 @@ use portolan_model::{ErrorKind, Result};
 
 use super::expected::{self, Digest, Expected, Receipts};
 use super::segments::{self, Belongs, Layout, Plan, Sorter, damaged};
-use super::{Known, Mismatch, NAMED_MAX, OPERATION, Unproved, VerifiedTable, VerifyProgress, VerifyReport, VerifyScope};
+use super::{
+    Known, Mismatch, NAMED_MAX, OPERATION, Unproved, VerifiedTable, VerifyProgress, VerifyReport, VerifyScope,
+};
 use crate::digest::RowDigest;
 use crate::error::sqlite;
 use crate::reader::Snapshot;
@@ -118,11 +120,7 @@ fn may_hold(place: &Place, mark: i64, scope: &VerifyScope) -> bool {
 }
 
 impl Prover<'_> {
-    fn run(
-        &mut self,
-        report: &mut VerifyReport,
-        progress: &mut dyn FnMut(VerifyProgress<'_>),
-    ) -> Result<Vec<i64>> {
+    fn run(&mut self, report: &mut VerifyReport, progress: &mut dyn FnMut(VerifyProgress<'_>)) -> Result<Vec<i64>> {
         let mut layouts = Vec::with_capacity(self.places.len());
         let time = self.columns.iter().find(|column| column.name == "_time");
         let marks = self.columns.get(self.mark).zip(time).map(|(mark, time)| [mark.clone(), time.clone()]);
@@ -317,7 +315,8 @@ impl Prover<'_> {
                 gone.push(*expected);
                 continue;
             }
-            let places = if report.mismatches.len() < NAMED_MAX { self.places_of(expected.round, layouts) } else { Vec::new() };
+            let places =
+                if report.mismatches.len() < NAMED_MAX { self.places_of(expected.round, layouts) } else { Vec::new() };
             let mut mismatch = self.mismatch(expected, found, places, broken.is_some());
             if let Some(problem) = beside {
                 problem.clone_into(&mut mismatch.detail);
@@ -374,9 +373,8 @@ impl Prover<'_> {
             // Where it may have been: what cannot be read, or is another file, and whose bounds leave room for it.
             let scope = VerifyScope { first_round: Some(round), last_round: Some(round), ..VerifyScope::default() };
             let mark = self.columns.get(self.mark).map_or(0, |column| column.id);
-            let suspect = |index: &usize| {
-                layouts[*index].error.is_some() && may_hold(&self.places[*index], mark, &scope)
-            };
+            let suspect =
+                |index: &usize| layouts[*index].error.is_some() && may_hold(&self.places[*index], mark, &scope);
             places = (0..layouts.len()).filter(suspect).collect();
         }
         self.names(places)
@@ -422,7 +420,8 @@ impl Prover<'_> {
         let reason = "a later round has replaced its rows, and the snapshots that showed them have expired";
         unproved(report, self.name, &replaced, reason);
         for expected in lost {
-            let places = if report.mismatches.len() < NAMED_MAX { self.lost_places(expected.round, report) } else { Vec::new() };
+            let places =
+                if report.mismatches.len() < NAMED_MAX { self.lost_places(expected.round, report) } else { Vec::new() };
             let nothing = Found { rows: 0, sha256: RowDigest::new().finish() };
             let mismatch = self.mismatch(&expected, Some(&nothing), places, false);
             report.mismatch(mismatch);
@@ -450,7 +449,8 @@ impl Prover<'_> {
         let scope = VerifyScope { first_round: Some(round), last_round: Some(round), ..VerifyScope::default() };
         let mark = self.columns.get(self.mark).map_or(0, |column| column.id);
         let is_damaged = |place: &Place| report.damaged_files.iter().any(|file| file.path == place.name());
-        let suspects = self.places.iter().enumerate().filter(|(_, place)| is_damaged(place) && may_hold(place, mark, &scope));
+        let suspects =
+            self.places.iter().enumerate().filter(|(_, place)| is_damaged(place) && may_hold(place, mark, &scope));
         self.names(suspects.map(|(index, _)| index).collect())
     }
 }

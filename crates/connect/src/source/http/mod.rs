@@ -65,7 +65,8 @@ impl Connector for Http {
         if reason != "row_not_json" || content.len() >= CONTENT_BYTES_MAX {
             return Ok(RetriedRow::Unable);
         }
-        let wrong = |message: String| Error::new(ErrorKind::Configuration, "retry row", message).with_source(&spec.name);
+        let wrong =
+            |message: String| Error::new(ErrorKind::Configuration, "retry row", message).with_source(&spec.name);
         let options: HttpOptions = spec.options.parse().map_err(|found: Diagnostic| wrong(found.message))?;
         let plan = plan::Plan::new(spec, &options).map_err(|problem| wrong(problem.message))?;
         let (mut batches, mut quarantined) = (Vec::new(), Vec::new());

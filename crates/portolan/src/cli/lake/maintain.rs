@@ -33,12 +33,14 @@ pub(crate) struct TableArguments {
 
 /// Arguments of `portolan lake expire`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "A snapshot shows every table at one instant, so it expires for all of them. The latest never does, and no
+#[command(
+    after_help = "A snapshot shows every table at one instant, so it expires for all of them. The latest never does, and no
 row of it is touched. No collector may run: it does this by itself, and holds the lake's lock.
 
 Examples:
   portolan lake expire                       as `keep_snapshots` under [lake] says
-  portolan lake expire --keep 2d")]
+  portolan lake expire --keep 2d"
+)]
 pub(crate) struct ExpireArguments {
     /// The age up to which snapshots are kept, instead of the configuration's `keep_snapshots`.
     #[arg(long, value_name = "DURATION", value_parser = DurationText::parse)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use comfy_table::{Table, presets};
-use portolan_lake::{LakeReader, Quarantined, QuarantineFilter};
+use portolan_lake::{LakeReader, QuarantineFilter, Quarantined};
 use portolan_model::{Error, ErrorKind};
 
 use crate::exit::{Exit, Stop};
@@ -18,12 +18,14 @@ const CONTENT_WIDTH: usize = 40;
 
 /// Arguments of `portolan quarantine`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "A value or row that cannot be stored as configured is kept whole in portolan.quarantine, with its reason.
+#[command(
+    after_help = "A value or row that cannot be stored as configured is kept whole in portolan.quarantine, with its reason.
 
 Examples:
   portolan quarantine list --source orders
   portolan quarantine show 17
-  portolan quarantine retry --source orders --reason row_not_json")]
+  portolan quarantine retry --source orders --reason row_not_json"
+)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -56,13 +58,7 @@ struct Choice {
 impl Choice {
     fn filter(&self) -> Result<QuarantineFilter, Stop> {
         let (since_round, since) = self.since.as_deref().map(super::since).transpose()?.unwrap_or_default();
-        Ok(QuarantineFilter {
-            source: self.source.clone(),
-            reason: self.reason.clone(),
-            since_round,
-            since,
-            id: None,
-        })
+        Ok(QuarantineFilter { source: self.source.clone(), reason: self.reason.clone(), since_round, since, id: None })
     }
 }
 
@@ -149,7 +145,11 @@ fn list(config: &Path, arguments: &ListArguments) -> Result<Exit, Stop> {
 /// One line of at most [`CONTENT_WIDTH`] characters.
 fn short(text: &str) -> String {
     let text = visible(text).replace('\n', "\\n");
-    if text.chars().count() <= CONTENT_WIDTH { text } else { text.chars().take(CONTENT_WIDTH - 1).chain(['…']).collect() }
+    if text.chars().count() <= CONTENT_WIDTH {
+        text
+    } else {
+        text.chars().take(CONTENT_WIDTH - 1).chain(['…']).collect()
+    }
 }
 
 /// Items as they come: the quarantine may be longer than memory.
@@ -187,8 +187,9 @@ fn show(config: &Path, arguments: &ShowArguments) -> Result<Exit, Stop> {
         Ok(false)
     })?;
     let Some(item) = found else {
-        let error = Error::new(ErrorKind::NotFound, "show item", format!("the quarantine has no item {}", arguments.id))
-            .with_hint("portolan quarantine list shows the numbers");
+        let error =
+            Error::new(ErrorKind::NotFound, "show item", format!("the quarantine has no item {}", arguments.id))
+                .with_hint("portolan quarantine list shows the numbers");
         return Err(error.into());
     };
     if arguments.json {

@@ -29,7 +29,8 @@ const NAMED_MAX: usize = 10;
 
 /// Arguments of `portolan quarantine retry`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Only whole rows can be stored again, and only where the quarantine keeps enough of them: lines of JSON that
+#[command(
+    after_help = "Only whole rows can be stored again, and only where the quarantine keeps enough of them: lines of JSON that
 could not be read. Of a row of CSV it keeps neither the header nor the quotes; a single value's row is stored already,
 with NULL in the column. These are told and left as they are. A source that each round replaces is read again anyway.
 
@@ -37,7 +38,8 @@ No collector may run: stop it, retry, start it.
 
 Examples:
   portolan quarantine retry
-  portolan quarantine retry --source orders --reason row_not_json")]
+  portolan quarantine retry --source orders --reason row_not_json"
+)]
 pub(super) struct Arguments {
     #[command(flatten)]
     choice: Choice,
