@@ -135,7 +135,7 @@ pub fn fsck(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<FsckReport>
         }
     }
     let mut report = check.report;
-    report.findings.sort_by(|left, right| right.severity.cmp(&left.severity));
+    report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok(report)
 }
 
