@@ -1,6 +1,6 @@
 //! The files: those that the catalog names, and those that it does not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -212,57 +212,40 @@ impl Check<'_> {
 
     /// The bounds by which files are left out of queries: a wrong one hides rows.
     fn statistics(&mut self) -> Result<()> {
-        struct Row {
-            file: i64,
-            column: i64,
-            kind: String,
-            min: Option<String>,
-            max: Option<String>,
-            values: Option<i64>,
-            nulls: Option<i64>,
-            rows: i64,
-        }
         (self.progress)("statistics of files");
-        let rows = {
-            let sql = "SELECT s.data_file_id, s.column_id, c.column_type, s.min_value, s.max_value, s.value_count, \
-                       s.null_count, f.record_count FROM ducklake_file_column_stats s \
-                       JOIN ducklake_data_file f ON f.data_file_id = s.data_file_id \
-                       JOIN ducklake_column c ON c.table_id = s.table_id AND c.column_id = s.column_id \
-                       AND c.end_snapshot IS NULL AND c.parent_column IS NULL";
-            let mut statement = self.connection.prepare(sql).map_err(|error| sqlite(OPERATION, error))?;
-            let rows = statement.query_map([], |row| {
-                Ok(Row {
-                    file: row.get(0)?,
-                    column: row.get(1)?,
-                    kind: row.get(2)?,
-                    min: row.get(3)?,
-                    max: row.get(4)?,
-                    values: row.get(5)?,
-                    nulls: row.get(6)?,
-                    rows: row.get(7)?,
-                })
-            });
-            rows.and_then(Iterator::collect::<rusqlite::Result<Vec<Row>>>).map_err(|error| sqlite(OPERATION, error))?
-        };
-        for row in rows {
-            let place = format!("ducklake_file_column_stats of file {}, column {}", row.file, row.column);
-            if let (Some(values), Some(nulls)) = (row.values, row.nulls)
-                && values.checked_add(nulls) != Some(row.rows)
-            {
-                let message = format!("{values} values and {nulls} nulls are not {} rows", row.rows);
-                self.error("statistics_counts", place.clone(), message);
+        let kinds = self.kinds()?;
+        let mut wrong: Vec<(&'static str, String, String)> = Vec::new();
+        let error = |error| sqlite(OPERATION, error);
+        {
+            let sql = "SELECT s.data_file_id, s.column_id, s.table_id, s.min_value, s.max_value, s.value_count, s.null_count, \
+                       f.record_count FROM ducklake_file_column_stats s \
+                       JOIN ducklake_data_file f ON f.data_file_id = s.data_file_id";
+            let mut statement = self.connection.prepare(sql).map_err(error)?;
+            let mut rows = statement.query([]).map_err(error)?;
+            while let Some(row) = rows.next().map_err(error)? {
+                let (file, column): (i64, i64) = (row.get(0).map_err(error)?, row.get(1).map_err(error)?);
+                let place = || format!("ducklake_file_column_stats of file {file}, column {column}");
+                let number = |place| row.get::<_, Option<i64>>(place).map_err(error);
+                if let (Some(values), Some(nulls), Some(rows)) = (number(5)?, number(6)?, number(7)?)
+                    && values.checked_add(nulls) != Some(rows)
+                {
+                    let message = format!("{values} values and {nulls} nulls are not {rows} rows");
+                    wrong.push(("statistics_counts", place(), message));
+                }
+                let Some(kind) = kinds.get(&(row.get(2).map_err(error)?, column)) else { continue };
+                let text = |place| row.get::<_, Option<String>>(place).map_err(error);
+                let (min, max) = (text(3)?, text(4)?);
+                let bound = |text: &Option<String>| text.as_ref().and_then(|text| read_bound(text, kind));
+                if let (Some(least), Some(greatest)) = (bound(&min), bound(&max))
+                    && least > greatest
+                {
+                    let message = format!("the least value {min:?} is above the greatest {max:?}");
+                    wrong.push(("statistics_bounds", place(), message));
+                }
             }
-            let Some(kind) = Kind::from_name(&row.kind) else { continue };
-            let bound = |text: &Option<String>| text.as_ref().and_then(|text| read_bound(text, &kind));
-            if let (Some(min), Some(max)) = (bound(&row.min), bound(&row.max))
-                && min > max
-            {
-                self.error(
-                    "statistics_bounds",
-                    place,
-                    format!("the least value {:?} is above the greatest {:?}", row.min, row.max),
-                );
-            }
+        }
+        for (code, place, message) in wrong {
+            self.error(code, place, message);
         }
         let sql = "SELECT count(*) FROM ducklake_file_column_stats s WHERE NOT EXISTS \
                    (SELECT 1 FROM ducklake_data_file f WHERE f.data_file_id = s.data_file_id)";
@@ -272,6 +255,17 @@ impl Check<'_> {
             self.report.add(Severity::Note, "statistics_without_file", "ducklake_file_column_stats", message, next);
         }
         Ok(())
+    }
+
+    /// The present types of top-level columns, by table and column.
+    fn kinds(&self) -> Result<HashMap<(i64, i64), Kind>> {
+        let sql = "SELECT table_id, column_id, column_type FROM ducklake_column \
+                   WHERE end_snapshot IS NULL AND parent_column IS NULL";
+        let mut statement = self.connection.prepare(sql).map_err(|error| sqlite(OPERATION, error))?;
+        let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get::<_, String>(2)?)));
+        let rows: Vec<((i64, i64), String)> =
+            rows.and_then(Iterator::collect).map_err(|error| sqlite(OPERATION, error))?;
+        Ok(rows.into_iter().filter_map(|(key, kind)| Some((key, Kind::from_name(&kind)?))).collect())
     }
 
     fn unnamed(&mut self) -> Result<()> {

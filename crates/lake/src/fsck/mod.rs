@@ -158,8 +158,9 @@ impl Check<'_> {
             let mut statement =
                 self.connection.prepare("PRAGMA integrity_check(100)").map_err(|error| sqlite(OPERATION, error))?;
             let rows = statement.query_map([], |row| row.get::<_, String>(0));
+            // Where the check itself cannot go on, that is what it has found.
             rows.and_then(Iterator::collect::<rusqlite::Result<Vec<String>>>)
-                .map_err(|error| sqlite(OPERATION, error))?
+                .unwrap_or_else(|error| vec![sqlite(OPERATION, error).chain()])
         };
         for line in lines.into_iter().filter(|line| line != "ok") {
             self.error("database_damaged", self.layout.catalog().display().to_string(), line);
