@@ -196,6 +196,31 @@ async fn a_hundred_rounds_apart_are_as_good_as_one() {
     assert_eq!(proved(&report, "orders"), (120, 40 * 9 + 80 * 2));
 }
 
+#[tokio::test]
+async fn files_that_maintenance_removes_under_way_are_no_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Arc::new(open(folder.path(), LakeSettings { inline_rows: 2, ..eager() }).await);
+    for step in 0..6 {
+        commit(&lake, vec![(spec("orders"), vec![narrow(step * 10, 5)])]).await;
+    }
+    let reader = LakeReader::open(folder.path()).unwrap();
+    let mut merged = 0;
+    let report = reader.verify(&VerifyScope::default(), &mut |_| {
+        // Everything is merged and its parts are removed when the first file is about to be read.
+        if merged == 0 {
+            let lake = lake.clone();
+            let maintain = move || {
+                let runtime = tokio::runtime::Runtime::new().unwrap();
+                runtime.block_on(async { lake.maintain().await.unwrap().merged_files })
+            };
+            merged = 1 + std::thread::spawn(maintain).join().unwrap();
+        }
+    });
+    let report = report.unwrap();
+    assert!(report.is_sound(), "{report:#?}");
+    assert_eq!((proved(&report, "orders"), files(folder.path(), "orders").len()), ((6, 30), 1));
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {

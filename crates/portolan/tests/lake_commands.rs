@@ -222,6 +222,7 @@ fn what_did_not_fit_is_listed_shown_and_tried_again_once() {
     );
     assert_eq!(bench.number("select count(*) from items where id > 7000"), 2);
     assert_eq!(bench.number("select price from items where id = 7001"), 4);
+    assert_eq!(bench.status("items")["rows_total"], 15);
     let again = bench.json(&["quarantine", "retry", "--json"]);
     assert_eq!(again["sources"]["items"]["retried_items"], 0, "{again}");
     assert_eq!(bench.number("select count(*) from items where id > 7000"), 2, "rows were stored twice");

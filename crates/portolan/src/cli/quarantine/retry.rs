@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use portolan_connect::Registry;
 use portolan_lake::{Lake, LakeReader, Quarantined};
-use portolan_model::catalog::{TableSpec, WriteMode};
+use portolan_model::catalog::{Catalog, TableSpec, WriteMode};
 use portolan_model::clock::{Clock, SystemClock};
 use portolan_model::config::{Configuration, ConnectorSet, SourceSpec};
 use portolan_model::round::{Receipt, ReceiptVerdict, RoundRecord, RoundVerdict};
@@ -159,7 +159,9 @@ async fn retry(lake: &Lake, spec: &SourceSpec, items: Vec<Quarantined>) -> Resul
         let mut receipt = Receipt::new(spec.name.clone(), ReceiptVerdict::Ok);
         (receipt.rows, receipt.duplicates, receipt.quarantined) = (staged.rows, staged.duplicates, staged.quarantined);
         let duration = clock.monotonic().saturating_sub(begun);
-        let commit = staging.commit(record(start, duration, receipt)?, &[]).await?;
+        let mut states: Vec<_> = lake.statuses().await?.into_values().filter(|one| one.source == spec.name).collect();
+        states.iter_mut().for_each(|state| state.rows_total += staged.rows);
+        let commit = staging.commit(record(start, duration, receipt)?, &states).await?;
         outcome.stored_rows += staged.rows;
         outcome.duplicates += staged.duplicates;
         outcome.values_quarantined += staged.quarantined;
