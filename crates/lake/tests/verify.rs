@@ -408,3 +408,54 @@ async fn a_flipped_bit_is_found_wherever_it_changes_what_is_read() {
     assert!(harmful > 100 && harmless > 10, "{harmful} harmful, {harmless} harmless");
     assert!(verify(path).is_sound());
 }
+
+/// Rows of every source's table as a reader gets them, or that there is an error.
+fn everything(folder: &Path) -> Option<Vec<String>> {
+    let read = || -> portolan_model::Result<Vec<String>> {
+        let head = LakeReader::open(folder)?.snapshot(At::Head)?;
+        let mut lines = Vec::new();
+        for table in head.tables()?.into_iter().filter(|table| table.schema == "main") {
+            lines.extend(head.inlined(&table, None)?.iter().map(|batch| format!("{} {batch:?}", table.name)));
+            for file in &table.files {
+                for batch in head.read_file(&table, file, None)? {
+                    lines.push(format!("{} {:?}", table.name, batch?));
+                }
+            }
+        }
+        Ok(lines)
+    };
+    read().ok()
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_the_catalog_is_found_wherever_it_changes_what_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    sample(path).await;
+    let catalog = path.join("catalog.sqlite");
+    let sound = std::fs::read(&catalog).unwrap();
+    let before = everything(path).unwrap();
+    let mut random = rand::rngs::StdRng::seed_from_u64(11);
+    let (mut harmful, mut found) = (0, 0);
+    for _ in 0..400 {
+        let mut bytes = sound.clone();
+        let place = random.random_range(0..bytes.len());
+        bytes[place] ^= 1 << random.random_range(0..8);
+        std::fs::write(&catalog, &bytes).unwrap();
+        let report = LakeReader::open(path).and_then(|reader| reader.verify(&VerifyScope::default(), &mut |_| {}));
+        let structure = portolan_lake::fsck(path, &mut |_| {});
+        let is_found =
+            !report.is_ok_and(|report| report.is_sound()) || !structure.is_ok_and(|report| report.is_sound());
+        found += usize::from(is_found);
+        if everything(path).as_ref() != Some(&before) {
+            harmful += 1;
+            assert!(is_found, "byte {place} of the catalog changes what is read and was not found");
+        }
+        for beside in ["catalog.sqlite-wal", "catalog.sqlite-shm"] {
+            let _ = std::fs::remove_file(path.join(beside));
+        }
+    }
+    assert!(harmful > 5 && found >= harmful, "{harmful} harmful, {found} found");
+    std::fs::write(&catalog, &sound).unwrap();
+    assert!(verify(path).is_sound());
+}
