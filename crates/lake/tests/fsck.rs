@@ -115,6 +115,8 @@ async fn each_damage_is_named_with_its_place_and_a_next_step() {
         ("update ducklake_column set end_snapshot = null where end_snapshot is not null", "column_twice"),
         ("update ducklake_column set column_type = 'list' where column_name = 'more'", "columns_unreadable"),
         ("update ducklake_column set column_type = 'variant' where column_name = 'more'", "foreign_type"),
+        ("update ducklake_column set column_type = 'int&4' where column_name = 'more'", "columns_unreadable"),
+        ("update ducklake_column set column_name = 'ID' where column_name = 'id'", "inlined_columns"),
         ("update ducklake_column set column_id = 99 where column_name = 'more'", "field_id_unknown"),
         ("update ducklake_data_file set record_count = record_count + 1", "file_rows"),
         ("update ducklake_data_file set file_size_bytes = file_size_bytes + 1", "file_size"),

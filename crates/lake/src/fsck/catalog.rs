@@ -6,6 +6,30 @@ use super::{Check, OPERATION, RESTORE, Severity};
 use crate::error::sqlite;
 use crate::reader::{InlinedFilter, inlined_tables, load_columns, parse_time, quoted, read_inlined};
 use crate::spec::{DUCKLAKE_VERSION, has_table};
+use crate::types::Kind;
+
+/// Types whose parts are columns of their own.
+const NESTED_TYPES: [&str; 3] = ["list", "struct", "map"];
+/// Types of DuckLake that this build does not read.
+const FOREIGN_TYPES: [&str; 17] = [
+    "int128",
+    "uint128",
+    "timetz",
+    "time_ns",
+    "timestamp_s",
+    "interval",
+    "variant",
+    "unknown",
+    "geometry",
+    "point",
+    "linestring",
+    "polygon",
+    "multipoint",
+    "multilinestring",
+    "multipolygon",
+    "linestring z",
+    "geometrycollection",
+];
 
 /// A table as the catalog has it, over all its time.
 struct Table {
@@ -190,7 +214,7 @@ impl Check<'_> {
             match load_columns(&self.connection, table.id, begin) {
                 Ok(columns) if columns.is_empty() => self.error("no_columns", place, "the table has no columns"),
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::Data => {
+                Err(error) if error.kind() == ErrorKind::Data && !self.has_unknown_type(table.id, begin)? => {
                     let next = error.hint().unwrap_or_default().to_owned();
                     self.report.add(Severity::Note, "foreign_type", place, error.chain(), next);
                 }
@@ -198,6 +222,21 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a column has a type that DuckLake does not have either.
+    fn has_unknown_type(&self, table: i64, snapshot: i64) -> Result<bool> {
+        let sql = "SELECT column_type FROM ducklake_column WHERE table_id = ?1 AND begin_snapshot <= ?2 \
+                   AND (end_snapshot IS NULL OR end_snapshot > ?2)";
+        let mut statement = self.connection.prepare_cached(sql).map_err(|error| sqlite(OPERATION, error))?;
+        let rows = statement.query_map([table, snapshot], |row| row.get::<_, String>(0));
+        let types: Vec<String> = rows.and_then(Iterator::collect).map_err(|error| sqlite(OPERATION, error))?;
+        let is_known = |name: &String| {
+            NESTED_TYPES.contains(&name.as_str())
+                || FOREIGN_TYPES.contains(&name.as_str())
+                || Kind::from_name(name).is_some()
+        };
+        Ok(!types.iter().all(is_known))
     }
 
     /// The rows of a table inside the catalog: their tables are there, their ids and snapshots are possible, their values
