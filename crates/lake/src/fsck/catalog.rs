@@ -294,6 +294,17 @@ impl Check<'_> {
                 // Told above.
                 Err(_) => continue,
             };
+            let made: Vec<String> = {
+                let sql = "SELECT name FROM pragma_table_info(?1) WHERE cid >= 3 ORDER BY cid";
+                let mut statement = self.connection.prepare_cached(sql).map_err(|error| sqlite(OPERATION, error))?;
+                let rows = statement.query_map([&source.name], |row| row.get(0));
+                rows.and_then(Iterator::collect).map_err(|error| sqlite(OPERATION, error))?
+            };
+            if let Some(column) = columns.iter().find(|column| !made.contains(&column.name)) {
+                let message = format!("it has no column `{}`, which the table had when it was made", column.name);
+                self.error("inlined_columns", place.clone(), message);
+                continue;
+            }
             let read =
                 read_inlined(&self.connection, table.id, &source, &columns, InlinedFilter::StoredAt(head), |_| {
                     Ok(true)
