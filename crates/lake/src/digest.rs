@@ -28,13 +28,16 @@ pub(crate) struct RowDigest {
 
 impl RowDigest {
     pub(crate) fn new() -> Self {
-        let mut hash = Sha256::new();
-        hash.update(PREAMBLE);
-        Self { hash, buffer: Vec::with_capacity(CHUNK_BYTES + 1024) }
+        Self { hash: Sha256::new_with_prefix(PREAMBLE), buffer: Vec::new() }
     }
 
     /// Takes in the rows of `batch`, whose columns are `columns`; `_round` and `_time` are left out.
     pub(crate) fn update(&mut self, batch: &RecordBatch, columns: &[Column]) {
+        self.update_rows(batch, columns, 0..batch.num_rows());
+    }
+
+    /// Takes in some rows of `batch`, as [`update`](Self::update) does.
+    pub(crate) fn update_rows(&mut self, batch: &RecordBatch, columns: &[Column], rows: std::ops::Range<usize>) {
         let mut parts: Vec<(&Column, &dyn Array)> = columns
             .iter()
             .zip(batch.columns())
@@ -42,7 +45,7 @@ impl RowDigest {
             .map(|(column, array)| (column, array.as_ref()))
             .collect();
         parts.sort_by_key(|(column, _)| column.id);
-        for row in 0..batch.num_rows() {
+        for row in rows {
             for (column, array) in &parts {
                 if array.is_valid(row) {
                     self.buffer.extend_from_slice(&(column.id as u32).to_le_bytes());

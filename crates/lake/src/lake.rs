@@ -177,6 +177,11 @@ impl Lake {
         self.context.layout.folder.clone()
     }
 
+    /// The number of the round that begins now.
+    pub(crate) fn next_round(&self) -> i64 {
+        self.context.next_round.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Schema `portolan` is there from the start, so that a query on it never fails for want of a round.
     fn create_system_tables(&self) -> Result<()> {
         let target = |name: &str| Target { schema: system::SCHEMA, name: name.to_owned() };
@@ -195,6 +200,7 @@ impl Lake {
             tables,
             positions: Vec::new(),
             statuses: Vec::new(),
+            retried: Vec::new(),
             now: self.context.clock.wall(),
             message: "create system tables".to_owned(),
         };
@@ -215,8 +221,7 @@ impl Catalog for Lake {
     }
 
     async fn begin(&self) -> Result<Box<dyn Staging>> {
-        let round = self.context.next_round.fetch_add(1, Ordering::Relaxed);
-        Ok(Box::new(Round::new(self.context.clone(), RoundId(round))))
+        Ok(Box::new(Round::new(self.context.clone(), RoundId(self.next_round()))))
     }
 
     async fn record_states(&self, states: &[SourceStatus]) -> Result<()> {

@@ -14,17 +14,21 @@ mod digest;
 mod encode;
 mod error;
 mod failpoint;
+mod fsck;
 mod keys;
 mod lake;
 mod lock;
 mod maintenance;
+mod quarantine;
 mod reader;
 mod round;
+mod scan;
 mod shape;
 pub mod spec;
 mod stage;
 mod state;
 mod statistics;
+mod stats;
 mod system;
 mod text;
 pub mod types;
@@ -32,8 +36,13 @@ mod verify;
 mod writer;
 
 pub use failpoint::FAILPOINTS;
+pub use fsck::{Finding, FsckReport, Severity, fsck};
 pub use lake::{Lake, LakeSettings};
-pub use maintenance::MaintenanceReport;
-pub use verify::StoredRows;
+pub use maintenance::{Job, JobProgress, MaintenanceReport};
+pub use quarantine::{QuarantineFilter, Quarantined};
+pub use stats::{LakeStats, Reclaimable, TableStats};
+pub use verify::{
+    DamagedFile, Mismatch, StoredRows, Unproved, VerifiedTable, VerifyProgress, VerifyReport, VerifyScope,
+};
 
 pub use reader::{At, ColumnStatistics, DataFile, DeleteFile, FileRows, LakeReader, Snapshot, TableView};

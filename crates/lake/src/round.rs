@@ -42,11 +42,18 @@ pub(crate) struct Round {
     round: RoundId,
     parts: SharedParts,
     opened: HashSet<SourceName>,
+    /// Items of the quarantine that it stores.
+    retried: Vec<i64>,
 }
 
 impl Round {
     pub(crate) fn new(context: Arc<Context>, round: RoundId) -> Self {
-        Self { context, round, parts: SharedParts::default(), opened: HashSet::new() }
+        Self { context, round, parts: SharedParts::default(), opened: HashSet::new(), retried: Vec::new() }
+    }
+
+    /// The round with items of the quarantine that its commit marks as retried.
+    pub(crate) fn retrying(self, retried: Vec<i64>) -> Self {
+        Self { retried, ..self }
     }
 
     /// Stages rows of the lake's own tables; on a thread of their own if they go to a file.
@@ -138,6 +145,7 @@ impl Staging for Round {
             tables,
             positions,
             statuses: states.to_vec(),
+            retried: self.retried,
             now: self.context.clock.wall(),
             message: format!("round {round} of {}", record.name),
         };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::array::*;
 use arrow::datatypes::DataType;
 use common::*;
-use portolan_lake::{At, LakeSettings};
+use portolan_lake::{At, LakeReader, LakeSettings, VerifyScope};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -164,6 +164,12 @@ proptest! {
                         let stored = head.stored_rows(&table, *round).unwrap();
                         prop_assert_eq!(&stored.rows_sha256, digest, "round {} pass {}", round, pass);
                     }
+                    let reader = LakeReader::open(folder.path()).unwrap();
+                    let report = reader.verify(&VerifyScope::default(), &mut |_| {}).unwrap();
+                    prop_assert!(report.is_sound() && report.unproved.is_empty(), "{:#?}", report);
+                    prop_assert_eq!(report.tables[0].rounds, sent.len() as u64);
+                    let report = portolan_lake::fsck(folder.path(), &mut |_| {}).unwrap();
+                    prop_assert!(report.findings.is_empty(), "{:#?}", report);
                     if pass < 2 {
                         lake.maintain().await.unwrap();
                     }

@@ -56,11 +56,36 @@ pub trait Connector: Send + Sync {
         spec.key.clone()
     }
 
+    /// Tries a whole row of the quarantine (an item without a column) once more, by the present settings of `spec` and
+    /// without the network; `content` is its [`QuarantineItem::content`].
+    ///
+    /// # Errors
+    /// `Configuration` if an option cannot be used.
+    fn retry_row(&self, _spec: &SourceSpec, _reason: &str, _content: &str) -> Result<RetriedRow> {
+        Ok(RetriedRow::Unable)
+    }
+
     /// Opens a source. Touches no network: a port that is down is found by [`Source::prepare`].
     ///
     /// # Errors
     /// `Configuration` if a secret cannot be read or an option cannot be used.
     fn open(&self, spec: &SourceSpec, environment: &Environment) -> Result<Box<dyn Source>>;
+}
+
+/// What came of a row of the quarantine that was tried once more.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RetriedRow {
+    /// What the quarantine keeps of such a row is not enough to read it.
+    Unable,
+    /// It still does not fit; why, for people.
+    Unfit(String),
+    /// It fits.
+    Fits {
+        /// The row, as a read would have given it.
+        batches: Vec<RecordBatch>,
+        /// Values of it that do not fit their columns.
+        quarantined: Vec<QuarantineItem>,
+    },
 }
 
 /// What a connector may use of the world beside the network.

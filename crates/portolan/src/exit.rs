@@ -26,6 +26,8 @@ pub(crate) enum Exit {
     Query = 6,
     /// This build does not have what was asked for.
     Unsupported = 7,
+    /// The lake was read, and something in it is damaged.
+    Damaged = 8,
     /// Ctrl-C, asked a second time.
     Interrupted = 130,
     /// A termination signal, asked a second time.
@@ -35,7 +37,7 @@ pub(crate) enum Exit {
 impl Exit {
     /// Every code, for the documentation's test.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Success,
         Self::Failure,
         Self::Usage,
@@ -44,6 +46,7 @@ impl Exit {
         Self::Lake,
         Self::Query,
         Self::Unsupported,
+        Self::Damaged,
         Self::Interrupted,
         Self::Terminated,
     ];

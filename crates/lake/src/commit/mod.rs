@@ -36,6 +36,8 @@ pub(crate) struct Changes {
     pub(crate) tables: Vec<StagedRows>,
     pub(crate) positions: Vec<(SourceName, Position)>,
     pub(crate) statuses: Vec<SourceStatus>,
+    /// Items of the quarantine that the round stores.
+    pub(crate) retried: Vec<i64>,
     pub(crate) now: Timestamp,
     pub(crate) message: String,
 }
@@ -140,6 +142,9 @@ fn store_round(connection: &Connection, head: &Head, changes: &Changes) -> Resul
     };
     run().map_err(|error| sqlite(OPERATION, error))?;
     store_statuses(connection, &changes.statuses)?;
+    if let Some(round) = changes.round {
+        crate::quarantine::mark_retried(connection, round, &changes.retried)?;
+    }
     for (source, keys, memory) in changes.tables.iter().filter_map(|table| table.keys.as_ref()) {
         crate::keys::store(connection, source, keys, *memory)?;
     }

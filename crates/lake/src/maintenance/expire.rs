@@ -23,10 +23,10 @@ const OPERATION: &str = "expire snapshots";
 /// Snapshots that one call lets expire.
 const SNAPSHOTS_MAX: usize = 20_000;
 
-/// Lets old snapshots expire; how many.
-pub(crate) async fn run(context: &Arc<Context>) -> Result<u64> {
+/// Lets snapshots older than `keep` expire; how many.
+pub(crate) async fn run(context: &Arc<Context>, keep: std::time::Duration) -> Result<u64> {
     let now = context.clock.wall();
-    let Ok(keep) = jiff::SignedDuration::try_from(context.settings.keep_snapshots) else { return Ok(0) };
+    let Ok(keep) = jiff::SignedDuration::try_from(keep) else { return Ok(0) };
     let Ok(cutoff) = now.checked_sub(keep) else { return Ok(0) };
     let layout = context.layout.clone();
     context.writer.run(move |writer| expire(writer, &layout, cutoff, now)).await

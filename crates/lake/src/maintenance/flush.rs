@@ -46,13 +46,22 @@ struct Flushed {
     last_row: i64,
 }
 
+/// What to flush.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// What is due by number or age.
+    Scheduled,
+    /// Whatever there is, of one table or of all.
+    Now(Option<(String, String)>),
+}
+
 /// Flushes what is due; rows moved.
 ///
 /// # Errors
 /// The first of a table whose rows cannot be flushed; those of the others have been.
-pub(crate) async fn run(context: &Arc<Context>) -> Result<u64> {
-    let worker = context.clone();
-    let prepared = tokio::task::spawn_blocking(move || prepare(&worker)).await;
+pub(crate) async fn run(context: &Arc<Context>, due: &Due) -> Result<u64> {
+    let (worker, due) = (context.clone(), due.clone());
+    let prepared = tokio::task::spawn_blocking(move || prepare(&worker, &due)).await;
     let (prepared, first_error) =
         prepared.map_err(|error| crate::error::internal(OPERATION, "the job was interrupted").with_cause(error))??;
     let mut moved = 0;
@@ -64,7 +73,7 @@ pub(crate) async fn run(context: &Arc<Context>) -> Result<u64> {
 }
 
 /// What is due, in files, and the first error of a table whose rows cannot be flushed.
-fn prepare(context: &Arc<Context>) -> Result<(Vec<Flushed>, Option<Error>)> {
+fn prepare(context: &Arc<Context>, due: &Due) -> Result<(Vec<Flushed>, Option<Error>)> {
     let error = |error| sqlite(OPERATION, error);
     let connection = crate::spec::open_reader(&context.layout)?;
     connection.execute_batch("BEGIN").map_err(error)?;
@@ -73,7 +82,12 @@ fn prepare(context: &Arc<Context>) -> Result<(Vec<Flushed>, Option<Error>)> {
     let (mut prepared, mut first_error) = (Vec::new(), None);
     for table in tables_at(&connection, &context.layout, head)? {
         let sources = inlined_tables(&connection, table.id)?;
-        if !is_due(&connection, context, &sources)? {
+        let is_due = match due {
+            Due::Scheduled => is_due(&connection, context, &sources)?,
+            Due::Now(None) => true,
+            Due::Now(Some((schema, name))) => table.schema == *schema && table.name == *name,
+        };
+        if !is_due {
             continue;
         }
         for source in sources {

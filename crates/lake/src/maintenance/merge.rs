@@ -46,16 +46,17 @@ struct Merged {
     last_snapshot: i64,
 }
 
-/// Merges runs of files until none is left that is worth it or the call has done its share; files merged away.
+/// Merges runs of files, of one table or of all, until none is left that is worth it or the call has done its share; files
+/// merged away.
 ///
 /// # Errors
 /// The first of a table whose files cannot be merged; those of the others have been.
-pub(crate) async fn run(context: &Arc<Context>) -> Result<u64> {
+pub(crate) async fn run(context: &Arc<Context>, table: Option<&(String, String)>) -> Result<u64> {
     let mut total = 0;
     let mut first_error = None;
     for _ in 0..PASSES_MAX {
-        let worker = context.clone();
-        let prepared = tokio::task::spawn_blocking(move || prepare(&worker)).await;
+        let (worker, table) = (context.clone(), table.cloned());
+        let prepared = tokio::task::spawn_blocking(move || prepare(&worker, table.as_ref())).await;
         let (prepared, error) = prepared
             .map_err(|error| crate::error::internal(OPERATION, "the job was interrupted").with_cause(error))??;
         first_error = first_error.or(error);
@@ -74,7 +75,7 @@ pub(crate) async fn run(context: &Arc<Context>) -> Result<u64> {
 }
 
 /// One run of files for each table that has one, and the first error of a table whose files cannot be merged.
-fn prepare(context: &Arc<Context>) -> Result<(Vec<Merged>, Option<Error>)> {
+fn prepare(context: &Arc<Context>, only: Option<&(String, String)>) -> Result<(Vec<Merged>, Option<Error>)> {
     let error = |error| sqlite(OPERATION, error);
     let connection = crate::spec::open_reader(&context.layout)?;
     connection.execute_batch("BEGIN").map_err(error)?;
@@ -82,6 +83,9 @@ fn prepare(context: &Arc<Context>) -> Result<(Vec<Merged>, Option<Error>)> {
         connection.query_row("SELECT max(snapshot_id) FROM ducklake_snapshot", [], |row| row.get(0)).map_err(error)?;
     let (mut prepared, mut first_error) = (Vec::new(), None);
     for table in load_tables(&connection, &context.layout, head)? {
+        if only.is_some_and(|(schema, name)| table.schema != *schema || table.name != *name) {
+            continue;
+        }
         let versions = schema_begins(&connection, table.id)?;
         if let Some((begin, id, parts)) = choose(table, &versions, context.settings.merge_below_bytes) {
             match write_file(&connection, context, begin, id, parts) {

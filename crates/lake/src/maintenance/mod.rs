@@ -4,11 +4,15 @@
 //! any moment leaves at most a file that the next sweep removes.
 
 pub(crate) mod checkpoint;
+mod demand;
 mod expire;
 mod flush;
 mod merge;
 mod orphans;
 mod settle;
+
+pub(crate) use self::flush::{ROW_ID_FIELD, SNAPSHOT_ID_FIELD};
+pub use demand::{Job, JobProgress};
 
 use std::fmt;
 
@@ -82,9 +86,9 @@ impl Lake {
         };
         let report = MaintenanceReport {
             settled_rows: done(settle::run(context).await),
-            flushed_rows: done(flush::run(context).await),
-            merged_files: done(merge::run(context).await),
-            expired_snapshots: done(expire::run(context).await),
+            flushed_rows: done(flush::run(context, &flush::Due::Scheduled).await),
+            merged_files: done(merge::run(context, None).await),
+            expired_snapshots: done(expire::run(context, context.settings.keep_snapshots).await),
             removed_files: done(orphans::remove_scheduled(context).await),
             orphan_files: done(orphans::run(context).await),
             checkpointed_bytes: done(checkpoint::run_if_due(context).await),

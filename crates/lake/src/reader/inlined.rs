@@ -10,6 +10,7 @@ use rusqlite::{Connection, Row};
 
 use super::table::{load_columns, look_at_columns};
 use crate::error::{arrow as arrow_error, corrupt, sqlite};
+use crate::spec::has_table;
 use crate::text::nested::Node;
 use crate::text::read;
 use crate::types::{Column, schema_of};
@@ -32,6 +33,9 @@ pub(crate) struct InlinedTable {
 pub(crate) enum InlinedFilter {
     /// Those that a snapshot sees.
     VisibleAt(i64),
+    /// All that are stored and began at or before a snapshot, those that only older snapshots see among them; without those
+    /// that an unsettled flush has put into a file, which are there.
+    StoredAt(i64),
     /// Those that have not ended, in the order of SQLite's own numbering, so many at most.
     Current { limit: i64 },
 }
@@ -122,6 +126,13 @@ pub(crate) fn read_inlined(
                  ORDER BY row_id"
             )
         }
+        InlinedFilter::StoredAt(snapshot) => {
+            let mut condition = format!("WHERE begin_snapshot <= {snapshot}");
+            for (flush, last_row) in flushed(connection, source)? {
+                condition.push_str(&format!(" AND NOT (end_snapshot IS {flush} AND rowid <= {last_row})"));
+            }
+            condition + " ORDER BY row_id"
+        }
         InlinedFilter::Current { limit } => format!("WHERE end_snapshot IS NULL ORDER BY rowid LIMIT {limit}"),
     };
     let sql = format!("SELECT {list} FROM {from} {condition}");
@@ -140,6 +151,17 @@ pub(crate) fn read_inlined(
         take(pending.batch(columns)?)?;
     }
     Ok(())
+}
+
+/// The flushes of `source` that have not been settled: each one's snapshot and last row.
+fn flushed(connection: &Connection, source: &InlinedTable) -> Result<Vec<(i64, i64)>> {
+    if !has_table(connection, "portolan_flush")? {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT snapshot_id, last_row FROM portolan_flush WHERE inlined_table = ?1";
+    let mut statement = connection.prepare_cached(sql).map_err(|error| sqlite(OPERATION, error))?;
+    let rows = statement.query_map([&source.name], |row| Ok((row.get(0)?, row.get(1)?)));
+    rows.and_then(Iterator::collect).map_err(|error| sqlite(OPERATION, error))
 }
 
 /// Rows of a batch that is being read.

@@ -20,7 +20,7 @@ pub(crate) use file::{ROW_ID_NAME, SNAPSHOT_ID_NAME, adapt, open_file};
 pub(crate) use inlined::{InlinedFilter, InlinedTable, columns_of, inlined_tables, quoted, read_inlined};
 pub(crate) use status::{read_positions, read_statuses};
 pub use table::{ColumnStatistics, DataFile, DeleteFile, TableView};
-pub(crate) use table::{Unreadable, load_columns, load_tables, look_at_columns, tables_at};
+pub(crate) use table::{Unreadable, columns_ever, load_columns, load_tables, look_at_columns, stored_files, tables_at};
 
 use crate::error::{corrupt, sqlite};
 use crate::spec::{Layout, open_reader};
@@ -177,6 +177,10 @@ impl Snapshot {
     /// out. Needs no connection: the iterator may move to another thread.
     pub fn read_file(&self, table: &TableView, file: &DataFile, projection: Option<&[usize]>) -> Result<FileRows> {
         open_file(file, &table.projected(projection)?, self.id)
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     pub(crate) fn with<T>(&self, action: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {

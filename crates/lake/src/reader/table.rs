@@ -233,9 +233,32 @@ pub(crate) fn look_at_columns(
     Ok((columns, unknown.map(Unreadable::of).transpose()?))
 }
 
+/// The columns that `table` has or ever had at or before `snapshot`, each as it was last: what its rows were stored with.
+///
+/// # Errors
+/// `Data` for a column type this build does not read.
+pub(crate) fn columns_ever(connection: &Connection, table: i64, snapshot: i64) -> Result<Vec<Column>> {
+    let sql = "SELECT c.column_id, c.column_name, c.column_type, c.parent_column FROM ducklake_column c \
+               WHERE c.table_id = ?1 AND c.begin_snapshot = (SELECT max(o.begin_snapshot) FROM ducklake_column o \
+               WHERE o.table_id = ?1 AND o.column_id = c.column_id AND o.begin_snapshot <= ?2) ORDER BY c.column_order, c.column_id";
+    let mut unknown = None;
+    let columns = query_parts(connection, sql, table, snapshot, &mut unknown)?;
+    unknown.map_or(Ok(columns), Err)
+}
+
 fn load_parts(connection: &Connection, table: i64, snapshot: i64, unknown: &mut Option<Error>) -> Result<Vec<Column>> {
     let sql = "SELECT column_id, column_name, column_type, parent_column FROM ducklake_column WHERE table_id = ?1 \
                AND begin_snapshot <= ?2 AND (end_snapshot IS NULL OR end_snapshot > ?2) ORDER BY column_order, column_id";
+    query_parts(connection, sql, table, snapshot, unknown)
+}
+
+fn query_parts(
+    connection: &Connection,
+    sql: &str,
+    table: i64,
+    snapshot: i64,
+    unknown: &mut Option<Error>,
+) -> Result<Vec<Column>> {
     let mut statement = connection.prepare_cached(sql).map_err(|error| sqlite(OPERATION, error))?;
     let rows = statement.query_map([table, snapshot], |row| {
         Ok(ColumnRow { id: row.get(0)?, name: row.get(1)?, kind: row.get(2)?, parent: row.get(3)? })
@@ -282,12 +305,46 @@ fn parts(
 }
 
 fn load_files(connection: &Connection, table: i64, folder: &std::path::Path, snapshot: i64) -> Result<Vec<DataFile>> {
+    let mut files =
+        query_files(connection, table, folder, snapshot, "(f.end_snapshot IS NULL OR f.end_snapshot > ?2)")?;
+    let places: BTreeMap<i64, usize> = files.iter().enumerate().map(|(place, file)| (file.id, place)).collect();
+    load_deletes(connection, table, folder, snapshot, &places, &mut files)?;
+    Ok(files)
+}
+
+/// Every file that the catalog names for a table and that began at or before `snapshot`, those that only older snapshots
+/// see among them, with all rows: what is deleted from them is left out.
+///
+/// # Errors
+/// `Data` for a file that this build does not read.
+pub(crate) fn stored_files(
+    connection: &Connection,
+    table: i64,
+    folder: &std::path::Path,
+    snapshot: i64,
+) -> Result<Vec<DataFile>> {
+    let unsettled = unsettled_files(connection)?;
+    let mut files = query_files(connection, table, folder, snapshot, "TRUE")?;
+    for file in files.iter_mut().filter(|file| unsettled.contains(&file.id)) {
+        file.unsettled = true;
+    }
+    Ok(files)
+}
+
+fn query_files(
+    connection: &Connection,
+    table: i64,
+    folder: &std::path::Path,
+    snapshot: i64,
+    condition: &str,
+) -> Result<Vec<DataFile>> {
     let error = |error| sqlite(OPERATION, error);
-    let sql = "SELECT data_file_id, path, path_is_relative, record_count, file_size_bytes, footer_size, begin_snapshot, \
-               row_id_start, partial_max, file_format, encryption_key, mapping_id FROM ducklake_data_file \
-               WHERE table_id = ?1 AND begin_snapshot <= ?2 AND (end_snapshot IS NULL OR end_snapshot > ?2) \
-               ORDER BY row_id_start, data_file_id";
-    let mut statement = connection.prepare_cached(sql).map_err(error)?;
+    let sql = format!(
+        "SELECT data_file_id, path, path_is_relative, record_count, file_size_bytes, footer_size, begin_snapshot, \
+         row_id_start, partial_max, file_format, encryption_key, mapping_id FROM ducklake_data_file f \
+         WHERE table_id = ?1 AND begin_snapshot <= ?2 AND {condition} ORDER BY row_id_start, data_file_id"
+    );
+    let mut statement = connection.prepare_cached(&sql).map_err(error)?;
     let mut rows = statement.query([table, snapshot]).map_err(error)?;
     let mut files = Vec::new();
     while let Some(row) = rows.next().map_err(error)? {
@@ -324,8 +381,7 @@ fn load_files(connection: &Connection, table: i64, folder: &std::path::Path, sna
         files.push(file);
     }
     let places: BTreeMap<i64, usize> = files.iter().enumerate().map(|(place, file)| (file.id, place)).collect();
-    load_statistics(connection, table, snapshot, &places, &mut files)?;
-    load_deletes(connection, table, folder, snapshot, &places, &mut files)?;
+    load_statistics(connection, table, snapshot, condition, &places, &mut files)?;
     Ok(files)
 }
 
@@ -333,14 +389,17 @@ fn load_statistics(
     connection: &Connection,
     table: i64,
     snapshot: i64,
+    condition: &str,
     places: &BTreeMap<i64, usize>,
     files: &mut [DataFile],
 ) -> Result<()> {
     let error = |error| sqlite(OPERATION, error);
-    let sql = "SELECT s.data_file_id, s.column_id, s.null_count, s.min_value, s.max_value, s.contains_nan \
-               FROM ducklake_data_file f JOIN ducklake_file_column_stats s ON s.data_file_id = f.data_file_id \
-               WHERE f.table_id = ?1 AND f.begin_snapshot <= ?2 AND (f.end_snapshot IS NULL OR f.end_snapshot > ?2)";
-    let mut statement = connection.prepare_cached(sql).map_err(error)?;
+    let sql = format!(
+        "SELECT s.data_file_id, s.column_id, s.null_count, s.min_value, s.max_value, s.contains_nan \
+         FROM ducklake_data_file f JOIN ducklake_file_column_stats s ON s.data_file_id = f.data_file_id \
+         WHERE f.table_id = ?1 AND f.begin_snapshot <= ?2 AND {condition}"
+    );
+    let mut statement = connection.prepare_cached(&sql).map_err(error)?;
     let mut rows = statement.query([table, snapshot]).map_err(error)?;
     while let Some(row) = rows.next().map_err(error)? {
         let Some(place) = places.get(&row.get::<_, i64>(0).map_err(error)?) else { continue };

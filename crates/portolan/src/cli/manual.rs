@@ -40,14 +40,22 @@ pub(crate) fn man(arguments: ManArguments) -> Result<Exit, Stop> {
     std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
     let mut command = super::command();
     command.build();
-    let mut written = vec![page(folder, &command)?];
-    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
-        written.push(page(folder, subcommand)?);
-    }
+    let mut written = Vec::new();
+    pages(folder, &command, &mut written)?;
     for path in written {
         super::print_line(path.display())?;
     }
     Ok(Exit::Success)
+}
+
+/// The page of a command and those of the commands below it.
+fn pages(folder: &Path, command: &clap::Command, written: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    written.push(page(folder, command)?);
+    let below = command.get_subcommands().filter(|below| !below.is_hide_set() && below.get_name() != "help");
+    for command in below {
+        pages(folder, command, written)?;
+    }
+    Ok(())
 }
 
 fn page(folder: &Path, command: &clap::Command) -> anyhow::Result<PathBuf> {

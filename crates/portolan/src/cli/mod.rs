@@ -3,16 +3,21 @@
 mod check;
 mod demo;
 mod fetch;
+mod lake;
 mod manual;
+mod progress;
+mod quarantine;
 mod query;
 mod run;
 mod status;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use portolan_model::config::Configuration;
+use portolan_model::{Error, ErrorKind};
 
 use crate::diagnostics;
 use crate::exit::{Exit, Stop, tell};
@@ -44,9 +49,10 @@ Examples:
   portolan run                                    collect for good into ./lake
   portolan query \"select count(*) from orders\"    SQL over everything collected
   portolan status                                 where each source stands
+  portolan verify                                 are the stored rows those that came?
 
 Exit codes: 0 done, 1 failure, 2 usage or configuration, 3 some sources failed, 4 all sources failed,
-5 lake, 6 SQL, 7 not in this build.";
+5 lake, 6 SQL, 7 not in this build, 8 something in the lake is damaged.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -62,6 +68,12 @@ enum Command {
     Query(query::Arguments),
     /// Shows where each source stands: state, cause, position, last round, rows, errors.
     Status(status::Arguments),
+    /// Recomputes the digest of every stored round and compares it with its receipt.
+    Verify(verify::Arguments),
+    /// Shows what the lake takes, maintains it at once, checks its structure.
+    Lake(lake::Arguments),
+    /// Shows what could not be stored as configured, and tries it again.
+    Quarantine(quarantine::Arguments),
     /// Starts a sample server with several ports, collects from it for a few seconds and shows what came.
     Demo(demo::Arguments),
     /// Prints the completion script of a shell.
@@ -115,6 +127,9 @@ async fn dispatch(cli: Cli) -> Result<Exit, Stop> {
         Command::Run(arguments) => run::run(config, arguments).await,
         Command::Query(arguments) => query::run(config, arguments).await,
         Command::Status(arguments) => status::run(config, arguments),
+        Command::Verify(arguments) => verify::run(config, arguments),
+        Command::Lake(arguments) => lake::run(config, arguments).await,
+        Command::Quarantine(arguments) => quarantine::run(config, arguments).await,
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Completions(arguments) => manual::completions(arguments),
         Command::Man(arguments) => manual::man(arguments),
@@ -151,6 +166,20 @@ fn lake_path(named: Option<&Path>, config: &Path) -> Result<PathBuf, Stop> {
         Some(path) => Ok(path.to_path_buf()),
         None if config == Path::new(DEFAULT_CONFIG) && !config.exists() => Ok(PathBuf::from("./lake")),
         None => Ok(configuration(config)?.0.lake.path),
+    }
+}
+
+/// What `--since` says: a round's number, or an instant.
+fn since(text: &str) -> Result<(Option<i64>, Option<jiff::Timestamp>), Stop> {
+    match (text.parse(), text.parse()) {
+        (Ok(round), _) => Ok((Some(round), None)),
+        (_, Ok(time)) => Ok((None, Some(time))),
+        _ => {
+            let message = format!("--since {text:?} is neither a round's number nor an instant");
+            Err(Error::new(ErrorKind::Configuration, "choose rounds", message)
+                .with_hint("write --since 120, or --since 2026-11-22T10:00:00Z")
+                .into())
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -72,6 +73,17 @@ pub fn compare_all(world: &World, lake: &Path) -> Result<Audited> {
     let held = duckdb::query(lake, &format!("SELECT id, version FROM {WHOLE} ORDER BY id"))?;
     ensure!(held == world.whole(), "`{WHOLE}` holds {held:?}, the server {:?}", world.whole());
     Ok(audited)
+}
+
+/// The binary's own opinion of a lake: each round's digest, and the structure.
+pub fn prove(binary: &Path, lake: &Path) -> Result<()> {
+    for words in [&["verify"][..], &["lake", "fsck"]] {
+        let output = Command::new(binary).args(words).arg("--lake").arg(lake).output().context("run the binary")?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        ensure!(output.status.success(), "`{}` ended with {}:\n{out}{err}", words.join(" "), output.status);
+    }
+    Ok(())
 }
 
 /// Compares a lake that is behind: what it holds must be everything up to some number, each once.

@@ -104,6 +104,7 @@ pub fn full(options: &Options, times: u64) -> Result<Report> {
     std::thread::sleep(Duration::from_millis(500));
     collector.stop()?;
     let audited = compare_all(&world, world.lake())?;
+    audit::prove(&options.binary, world.lake())?;
     Ok(Report {
         blows: times + 1,
         blow_name: "fillings of the disk",

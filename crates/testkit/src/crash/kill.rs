@@ -48,6 +48,7 @@ pub fn collector(options: &Options, extent: Extent) -> Result<Report> {
         kills += 1;
         if kills % KILLS_PER_LOOK == 0 {
             let audited = compare_prefix(world.lake()).with_context(|| format!("after {kills} kills"))?;
+            audit::prove(&options.binary, world.lake()).with_context(|| format!("after {kills} kills"))?;
             println!("{kills} kills, {} rows, {} rounds: as written", audited.rows, audited.rounds);
         }
     }
@@ -71,6 +72,8 @@ pub fn servers(options: &Options, extent: Extent) -> Result<Report> {
             collector.process().pause()?;
             let looked = compare_prefix(world.lake()).with_context(|| format!("after {kills} blows, {name} last"));
             collector.process().resume()?;
+            // The collector goes on meanwhile.
+            audit::prove(&options.binary, world.lake()).with_context(|| format!("after {kills} blows"))?;
             let audited = looked?;
             println!("{kills} blows, {} rows, {} rounds: as written", audited.rows, audited.rounds);
         }
@@ -80,6 +83,7 @@ pub fn servers(options: &Options, extent: Extent) -> Result<Report> {
     collector.stop()?;
     world.check_acknowledgements()?;
     let audited = compare_all(&world, world.lake())?;
+    audit::prove(&options.binary, world.lake())?;
     Ok(Report {
         blows: kills,
         blow_name: "kills and freezes of servers",
@@ -99,5 +103,6 @@ pub(super) fn finish(world: &mut World, options: &Options, blows: u64, blow_name
     collector.stop()?;
     world.check_acknowledgements()?;
     let audited = compare_all(world, world.lake())?;
+    audit::prove(&options.binary, world.lake())?;
     Ok(Report { blows, blow_name, rows: audited.rows, rounds: audited.rounds, notes: Vec::new() })
 }

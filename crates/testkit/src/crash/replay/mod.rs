@@ -179,6 +179,7 @@ fn continue_from(options: &Options, world: &World, files: &Files, has_rounds: bo
     std::thread::sleep(Duration::from_millis(500));
     collector.stop()?;
     audit::compare_all(world, &lake)?;
+    audit::prove(&options.binary, &lake)?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Proves stored rows against the digest in their receipt: what shows that maintenance loses and changes nothing.
+//! The digest of one round's rows as one snapshot sees them.
 //!
 //! Promise: the digest is computed from what is stored now, wherever maintenance has moved it since, and memory stays
 //! bounded by one batch.

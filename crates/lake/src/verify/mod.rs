@@ -1,0 +1,259 @@
+//! Proves stored rows against the digests in their receipts: what shows that nothing was lost or changed since.
+//!
+//! Promise: each file is read once for its rounds and once for its rows, whatever the number of rounds; memory is
+//! bounded by what is kept of a source's receipts and a few hundred open digests; nothing is changed and no lock is taken.
+//!
+//! A round's rows are those that its own snapshot added. They are proved as they are stored, also where a later round has
+//! replaced them or another program has deleted them since: as long as a snapshot sees them they are there.
+
+mod expected;
+mod prove;
+mod round;
+mod segments;
+
+pub(crate) use expected::{columns, system_table};
+pub use round::StoredRows;
+
+use jiff::Timestamp;
+use portolan_model::{Error, ErrorKind, Result};
+use rusqlite::OptionalExtension;
+
+use crate::error::sqlite;
+use crate::reader::{At, LakeReader, Snapshot};
+use crate::scan::Place;
+use crate::spec::has_table;
+
+const OPERATION: &str = "verify lake";
+/// Mismatches and other findings that are named; more are counted.
+pub(crate) const NAMED_MAX: usize = 1_000;
+/// How often a table is begun anew because maintenance has moved its rows meanwhile.
+const ATTEMPTS: usize = 4;
+
+/// What to verify.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyScope {
+    /// One table alone; all if `None`.
+    pub table: Option<String>,
+    /// The first round.
+    pub first_round: Option<i64>,
+    /// The last round.
+    pub last_round: Option<i64>,
+    /// Rounds that began at this instant or later.
+    pub since: Option<Timestamp>,
+}
+
+/// How far a verification is, in bytes of files.
+#[derive(Clone, Copy, Debug)]
+pub struct VerifyProgress<'a> {
+    /// The table.
+    pub table: &'a str,
+    /// Bytes of its files that have been read.
+    pub bytes: u64,
+    /// All of them.
+    pub bytes_total: u64,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// The tables, in order of their names.
+    pub tables: Vec<VerifiedTable>,
+    /// Rounds whose rows are not what their receipts say, the first [`mismatches_total`](Self::mismatches_total) of them.
+    pub mismatches: Vec<Mismatch>,
+    /// All of them.
+    pub mismatches_total: u64,
+    /// Files that are damaged or are not those the catalog means.
+    pub damaged_files: Vec<DamagedFile>,
+    /// What could be neither proved nor disproved.
+    pub unproved: Vec<Unproved>,
+}
+
+impl VerifyReport {
+    /// Whether nothing is damaged, as far as could be proved.
+    pub fn is_sound(&self) -> bool {
+        self.mismatches_total == 0 && self.damaged_files.is_empty()
+    }
+
+    fn mismatch(&mut self, mismatch: Mismatch) {
+        self.mismatches_total += 1;
+        if self.mismatches.len() < NAMED_MAX {
+            self.mismatches.push(mismatch);
+        }
+    }
+
+    fn damaged(&mut self, file: DamagedFile) {
+        if self.damaged_files.len() < NAMED_MAX && !self.damaged_files.contains(&file) {
+            self.damaged_files.push(file);
+        }
+    }
+}
+
+/// One table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifiedTable {
+    /// Its name, which is its source's.
+    pub table: String,
+    /// Rounds whose rows are proved.
+    pub rounds: u64,
+    /// Their rows.
+    pub rows: u64,
+    /// Files read.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Rows that another program has added or changed: no receipt speaks for them.
+    pub foreign_rows: u64,
+    /// Receipts with the digest of what a server sent: it cannot be computed again, because payloads are not kept.
+    pub payload_digests: u64,
+}
+
+/// A round whose rows in a table are not what its receipt says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// The round.
+    pub round: i64,
+    /// The table.
+    pub table: String,
+    /// Where the rows are or should be: files, or "inside the catalog".
+    pub places: Vec<String>,
+    /// The receipt's digest.
+    pub expected_sha256: Option<String>,
+    /// The digest of what is stored.
+    pub found_sha256: Option<String>,
+    /// The receipt's rows.
+    pub expected_rows: u64,
+    /// The rows that are stored.
+    pub found_rows: u64,
+    /// What is wrong, for people.
+    pub detail: String,
+}
+
+/// A file that cannot be read, or is not what the catalog says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedFile {
+    /// The table.
+    pub table: String,
+    /// The file.
+    pub path: String,
+    /// What is wrong, for people.
+    pub detail: String,
+}
+
+/// Rounds that could be neither proved nor disproved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unproved {
+    /// The table.
+    pub table: String,
+    /// How many rounds.
+    pub rounds: u64,
+    /// The first of them.
+    pub first_round: i64,
+    /// The last of them.
+    pub last_round: i64,
+    /// Why, for people.
+    pub reason: String,
+}
+
+impl LakeReader {
+    /// Verifies what is stored. A collector may run meanwhile; what it stores after its table was begun is left out.
+    ///
+    /// # Errors
+    /// `NotFound` for a table that neither exists nor has receipts, `Corrupt` where the receipts themselves cannot be
+    /// read; what is damaged beyond that is in the report.
+    pub fn verify(&self, scope: &VerifyScope, progress: &mut dyn FnMut(VerifyProgress<'_>)) -> Result<VerifyReport> {
+        let snapshot = self.snapshot(At::Head)?;
+        let mut scope = scope.clone();
+        if let Some(since) = scope.since {
+            let first = expected::first_round_since(&snapshot, since)?;
+            scope.first_round = scope.first_round.max(Some(first));
+        }
+        let mut names = expected::sources(&snapshot)?;
+        for table in snapshot.tables()?.into_iter().filter(|table| table.schema == "main") {
+            names.insert(table.name);
+        }
+        drop(snapshot);
+        if let Some(name) = &scope.table {
+            if !names.contains(name) {
+                let known: Vec<&str> = names.iter().map(String::as_str).collect();
+                let message = format!("there is no table `{name}`");
+                return Err(Error::new(ErrorKind::NotFound, OPERATION, message)
+                    .with_hint(format!("tables with receipts: {}", known.join(", "))));
+            }
+            names.retain(|known| known == name);
+        }
+        let mut report = VerifyReport::default();
+        for name in names {
+            self.verify_table(&name, &scope, &mut report, progress)?;
+        }
+        Ok(report)
+    }
+
+    fn verify_table(
+        &self,
+        name: &str,
+        scope: &VerifyScope,
+        report: &mut VerifyReport,
+        progress: &mut dyn FnMut(VerifyProgress<'_>),
+    ) -> Result<()> {
+        for attempt in 1.. {
+            let snapshot = self.snapshot(At::Head)?;
+            let mut found = VerifyReport::default();
+            let missing = prove::table(&snapshot, name, scope, &mut found, progress)?;
+            drop(snapshot);
+            if attempt < ATTEMPTS && !missing.is_empty() && self.was_moved(&missing)? {
+                continue;
+            }
+            report.tables.append(&mut found.tables);
+            report.unproved.append(&mut found.unproved);
+            report.mismatches_total += found.mismatches_total - found.mismatches.len() as u64;
+            found.mismatches.into_iter().for_each(|mismatch| report.mismatch(mismatch));
+            found.damaged_files.into_iter().for_each(|file| report.damaged(file));
+            break;
+        }
+        Ok(())
+    }
+
+    /// Whether the catalog no longer names one of these files: maintenance has moved its rows since.
+    fn was_moved(&self, files: &[i64]) -> Result<bool> {
+        let connection = self.connection()?;
+        let sql = "SELECT 1 FROM ducklake_data_file WHERE data_file_id = ?1";
+        for file in files {
+            let known = connection.query_row(sql, [file], |_| Ok(())).optional();
+            if known.map_err(|error| sqlite(OPERATION, error))?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The table called `name` in schema `main`, or that it was dropped.
+enum Known {
+    Here { id: i64, places: Vec<Place>, columns: Vec<crate::types::Column> },
+    Dropped,
+    Never,
+}
+
+fn look_up(snapshot: &Snapshot, name: &str) -> Result<Known> {
+    snapshot.with(|connection| {
+        let error = |error| sqlite(OPERATION, error);
+        let tables = crate::reader::tables_at(connection, snapshot.layout(), snapshot.id())?;
+        let Some(table) = tables.into_iter().find(|table| table.schema == "main" && table.name == name) else {
+            let sql = "SELECT 1 FROM ducklake_table WHERE table_name = ?1 LIMIT 1";
+            let dropped = connection.query_row(sql, [name], |_| Ok(())).optional().map_err(error)?.is_some();
+            return Ok(if dropped { Known::Dropped } else { Known::Never });
+        };
+        let columns = crate::reader::columns_ever(connection, table.id, snapshot.id())?;
+        let mut places: Vec<Place> = Vec::new();
+        for file in crate::reader::stored_files(connection, table.id, &table.folder, snapshot.id())? {
+            places.push(Place::File(Box::new(file)));
+        }
+        for source in crate::reader::inlined_tables(connection, table.id)? {
+            // A table that the catalog names and that is not there is the structural check's to find.
+            if has_table(connection, &source.name)? {
+                places.push(Place::Inlined(source));
+            }
+        }
+        Ok(Known::Here { id: table.id, places, columns })
+    })
+}

@@ -1,0 +1,469 @@
+//! Proves one table: where the rows of each round lie, their digests, what the receipts say.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use arrow::record_batch::RecordBatch;
+use portolan_model::{ErrorKind, Result};
+
+use super::expected::{self, Digest, Expected, Receipts};
+use super::segments::{self, Belongs, Layout, Plan, Sorter, damaged};
+use super::{
+    Known, Mismatch, NAMED_MAX, OPERATION, Unproved, VerifiedTable, VerifyProgress, VerifyReport, VerifyScope,
+};
+use crate::digest::RowDigest;
+use crate::error::sqlite;
+use crate::reader::Snapshot;
+use crate::scan::Place;
+use crate::types::Column;
+
+/// Digests that are open at once: rounds whose rows lie apart.
+const OPEN_MAX: usize = 256;
+/// Rows of a round that does not lie in row order; more cannot be put in order.
+const UNORDERED_ROWS_MAX: u64 = 1_000_000;
+/// Places named in a mismatch.
+const PLACES_MAX: usize = 8;
+
+/// What was computed of a round's rows.
+struct Found {
+    rows: u64,
+    sha256: String,
+}
+
+struct Prover<'a> {
+    snapshot: &'a Snapshot,
+    table: i64,
+    name: &'a str,
+    columns: Vec<Column>,
+    mark: usize,
+    places: Vec<Place>,
+    sorter: Sorter<'a>,
+    found: HashMap<i64, Found>,
+    /// Rounds with rows in a place that cannot be read to its end, by the place.
+    broken: HashMap<i64, usize>,
+    verified: VerifiedTable,
+    bytes_total: u64,
+}
+
+/// Verifies one table into `report`. Returns the files that are not there: the caller finds out whether they had to be.
+pub(super) fn table(
+    snapshot: &Snapshot,
+    name: &str,
+    scope: &VerifyScope,
+    report: &mut VerifyReport,
+    progress: &mut dyn FnMut(VerifyProgress<'_>),
+) -> Result<Vec<i64>> {
+    let receipts = expected::receipts(snapshot, name, scope)?;
+    let mut verified =
+        VerifiedTable { table: name.to_owned(), payload_digests: receipts.payload_digests, ..VerifiedTable::default() };
+    let known = match super::look_up(snapshot, name) {
+        Ok(known) => known,
+        Err(error) if error.kind() == ErrorKind::Data => {
+            unproved(report, name, &receipts.list, &format!("another program has changed it: {}", error.chain()));
+            report.tables.push(verified);
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error),
+    };
+    let (id, mut places, columns) = match known {
+        Known::Here { id, places, columns } => (id, places, columns),
+        Known::Dropped => {
+            unproved(report, name, &receipts.list, "another program has dropped the table");
+            report.tables.push(verified);
+            return Ok(Vec::new());
+        }
+        Known::Never => (0, Vec::new(), Vec::new()),
+    };
+    let has_time = columns.iter().any(|column| column.name == "_time");
+    let mark = columns.iter().position(|column| column.name == "_round" && has_time);
+    let Some(mark) = mark.or(columns.is_empty().then_some(0)) else {
+        if receipts.list.is_empty() {
+            // Another program's table: nobody has promised anything of its rows.
+            return Ok(Vec::new());
+        }
+        unproved(report, name, &receipts.list, "another program has taken its column `_round` or `_time` away");
+        report.tables.push(verified);
+        return Ok(Vec::new());
+    };
+    if let Some(column) = columns.get(mark) {
+        places.retain(|place| may_hold(place, column.id, scope));
+    }
+    for place in &places {
+        if let Place::File(file) = place {
+            verified.files += 1;
+            verified.bytes += file.size_bytes;
+        }
+    }
+    let mut prover = Prover {
+        snapshot,
+        table: id,
+        name,
+        columns,
+        mark,
+        bytes_total: verified.bytes,
+        places,
+        sorter: Sorter { receipts: &receipts, scope },
+        found: HashMap::new(),
+        broken: HashMap::new(),
+        verified,
+    };
+    prover.run(report, progress)
+}
+
+/// Whether the bounds of a file leave room for a round that is asked for.
+fn may_hold(place: &Place, mark: i64, scope: &VerifyScope) -> bool {
+    let Place::File(file) = place else { return true };
+    let Some(known) = file.statistics.get(&mark) else { return true };
+    let number = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<i64>().ok());
+    let below = number(&known.max).zip(scope.first_round).is_some_and(|(max, first)| max < first);
+    let above = number(&known.min).zip(scope.last_round).is_some_and(|(min, last)| min > last);
+    !below && !above
+}
+
+impl Prover<'_> {
+    fn run(&mut self, report: &mut VerifyReport, progress: &mut dyn FnMut(VerifyProgress<'_>)) -> Result<Vec<i64>> {
+        let mut layouts = Vec::with_capacity(self.places.len());
+        let time = self.columns.iter().find(|column| column.name == "_time");
+        let marks = self.columns.get(self.mark).zip(time).map(|(mark, time)| [mark.clone(), time.clone()]);
+        let mut missing = Vec::new();
+        let mut unreceipted: BTreeMap<i64, (u64, BTreeSet<usize>)> = BTreeMap::new();
+        for (index, place) in self.places.iter().enumerate() {
+            progress(VerifyProgress { table: self.name, bytes: 0, bytes_total: self.bytes_total });
+            let mut layout = match &marks {
+                Some(marks) => segments::layout(self.snapshot, self.table, place, marks, &self.sorter),
+                None => Layout::default(),
+            };
+            if let Some(error) = &layout.error {
+                report.damaged(damaged(self.name, place, error.chain()));
+                if let Place::File(file) = place
+                    && !file.path.exists()
+                {
+                    missing.push(file.id);
+                }
+                self.broken.extend(layout.segments.iter().map(|segment| (segment.round, index)));
+                layout.segments.clear();
+            }
+            if let Some(damage) = layout.damage.take() {
+                report.damaged(damaged(self.name, place, damage));
+            }
+            self.verified.foreign_rows += layout.foreign;
+            for (round, rows) in std::mem::take(&mut layout.unreceipted) {
+                let entry = unreceipted.entry(round).or_default();
+                entry.0 += rows;
+                entry.1.insert(index);
+            }
+            layouts.push(layout);
+        }
+        let mut order: Vec<usize> = (0..layouts.len()).collect();
+        order.sort_by_key(|place| layouts[*place].segments.iter().map(|segment| segment.first).min());
+        let (plans, passes) = segments::plan(&layouts, &order, OPEN_MAX);
+        for pass in 0..passes {
+            self.digest(pass, &layouts, &order, &plans, report, progress);
+        }
+        let mut unordered = Vec::new();
+        for (round, plan) in plans.iter().filter(|(_, plan)| !plan.ordered) {
+            if !self.broken.contains_key(round) && !self.digest_unordered(*round, plan, &layouts)? {
+                unordered.extend(self.sorter.receipts.of(*round).copied());
+            }
+        }
+        let reason = "another program has stored its rows in another order, and they are too many to be put in order";
+        unproved(report, self.name, &unordered, reason);
+        let unordered: BTreeSet<i64> = unordered.iter().map(|expected| expected.round).collect();
+        self.compare(&layouts, &plans, &unordered, report)?;
+        for (round, (rows, places)) in unreceipted {
+            report.mismatch(Mismatch {
+                round,
+                table: self.name.to_owned(),
+                places: self.names(places),
+                expected_sha256: None,
+                found_sha256: None,
+                expected_rows: 0,
+                found_rows: rows,
+                detail: "there are rows of the round and no receipt".to_owned(),
+            });
+        }
+        report.tables.push(std::mem::take(&mut self.verified));
+        Ok(missing)
+    }
+
+    /// Reads every place once and digests the rounds of one pass.
+    fn digest(
+        &mut self,
+        pass: u32,
+        layouts: &[Layout],
+        order: &[usize],
+        plans: &HashMap<i64, Plan>,
+        report: &mut VerifyReport,
+        progress: &mut dyn FnMut(VerifyProgress<'_>),
+    ) {
+        let wanted = |round: &i64| plans.get(round).filter(|plan| plan.ordered && plan.pass == pass);
+        let mut open: HashMap<i64, (RowDigest, u64)> = HashMap::new();
+        let mut bytes = 0;
+        for index in order {
+            let place = &self.places[*index];
+            if layouts[*index].segments.iter().any(|segment| wanted(&segment.round).is_some()) {
+                let mut found: Vec<(i64, Found)> = Vec::new();
+                let outcome = self.snapshot.scan_stored(self.table, place, &self.columns, &mut |rows| {
+                    for (range, belongs) in self.sorter.runs(&rows, self.mark) {
+                        let Belongs::To(round) = belongs else { continue };
+                        let Some(plan) = wanted(&round) else { continue };
+                        let (digest, count) = open.entry(round).or_insert_with(|| (RowDigest::new(), 0));
+                        *count += range.len() as u64;
+                        digest.update_rows(&rows.batch, &self.columns, range);
+                        if *count == plan.rows
+                            && let Some((digest, rows)) = open.remove(&round)
+                        {
+                            found.push((round, Found { rows, sha256: digest.finish() }));
+                        }
+                    }
+                    Ok(true)
+                });
+                self.found.extend(found);
+                if let Err(error) = outcome {
+                    report.damaged(damaged(self.name, place, error.chain()));
+                    for segment in &layouts[*index].segments {
+                        if !self.found.contains_key(&segment.round) {
+                            self.broken.insert(segment.round, *index);
+                        }
+                    }
+                }
+            }
+            if let Place::File(file) = place {
+                bytes += file.size_bytes;
+                progress(VerifyProgress { table: self.name, bytes, bytes_total: self.bytes_total });
+            }
+        }
+    }
+
+    /// Digests a round whose rows do not come in the order of their ids; false if they are too many.
+    fn digest_unordered(&mut self, round: i64, plan: &Plan, layouts: &[Layout]) -> Result<bool> {
+        if plan.rows > UNORDERED_ROWS_MAX {
+            return Ok(false);
+        }
+        let mut rows_found: Vec<(i64, RecordBatch, usize)> = Vec::new();
+        for (index, place) in self.places.iter().enumerate() {
+            if !layouts[index].segments.iter().any(|segment| segment.round == round) {
+                continue;
+            }
+            let outcome = self.snapshot.scan_stored(self.table, place, &self.columns, &mut |rows| {
+                for (range, belongs) in self.sorter.runs(&rows, self.mark) {
+                    if belongs == Belongs::To(round) {
+                        rows_found.extend(range.map(|row| (rows.row_ids.value(row), rows.batch.clone(), row)));
+                    }
+                }
+                Ok(true)
+            });
+            if outcome.is_err() {
+                self.broken.insert(round, index);
+                return Ok(true);
+            }
+        }
+        rows_found.sort_by_key(|(id, ..)| *id);
+        let same = |left: &(i64, RecordBatch, usize), right: &(i64, RecordBatch, usize)| {
+            let bytes = |(_, batch, row): &(i64, RecordBatch, usize)| {
+                let mut digest = RowDigest::new();
+                digest.update_rows(batch, &self.columns, *row..*row + 1);
+                digest.finish()
+            };
+            left.0 == right.0 && bytes(left) == bytes(right)
+        };
+        // One row in two places: another program has changed a file between the two steps of its flush.
+        rows_found.dedup_by(|right, left| same(left, right));
+        let mut digest = RowDigest::new();
+        for (_, batch, row) in &rows_found {
+            digest.update_rows(batch, &self.columns, *row..*row + 1);
+        }
+        self.found.insert(round, Found { rows: rows_found.len() as u64, sha256: digest.finish() });
+        Ok(true)
+    }
+
+    /// Holds what was found against the receipts.
+    fn compare(
+        &mut self,
+        layouts: &[Layout],
+        plans: &HashMap<i64, Plan>,
+        unordered: &BTreeSet<i64>,
+        report: &mut VerifyReport,
+    ) -> Result<()> {
+        let nothing = Found { rows: 0, sha256: RowDigest::new().finish() };
+        let receipts: &Receipts = self.sorter.receipts;
+        let mut gone: Vec<Expected> = Vec::new();
+        for (place, expected) in receipts.list.iter().enumerate() {
+            if unordered.contains(&expected.round) || receipts.by_round.get(&expected.round) != Some(&(place as u32)) {
+                continue;
+            }
+            let found = self.found.get(&expected.round);
+            let broken = self.broken.get(&expected.round).copied();
+            let found = if broken.is_some() { None } else { Some(found.unwrap_or(&nothing)) };
+            let right = match (expected.digest, found) {
+                (Digest::None, Some(found)) => found.rows == 0,
+                (Digest::Sha256(_), Some(found)) => {
+                    expected.digest.text().as_ref() == Some(&found.sha256) && expected.rows == found.rows
+                }
+                (Digest::Unreadable, _) | (_, None) => false,
+            };
+            let beside = found
+                .filter(|found| right && found.rows > 0)
+                .and_then(|found| plans.get(&expected.round)?.problem(found.rows));
+            if right && beside.is_none() {
+                if expected.digest != Digest::None {
+                    self.verified.rounds += 1;
+                    self.verified.rows += expected.rows;
+                }
+                continue;
+            }
+            if found.is_some_and(|found| found.rows == 0) && !matches!(expected.digest, Digest::Unreadable) {
+                gone.push(*expected);
+                continue;
+            }
+            let places =
+                if report.mismatches.len() < NAMED_MAX { self.places_of(expected.round, layouts) } else { Vec::new() };
+            let mut mismatch = self.mismatch(expected, found, places, broken.is_some());
+            if let Some(problem) = beside {
+                problem.clone_into(&mut mismatch.detail);
+            }
+            report.mismatch(mismatch);
+        }
+        self.tell_gone(&gone, report)?;
+        for round in &receipts.doubled {
+            report.mismatch(Mismatch {
+                round: *round,
+                table: self.name.to_owned(),
+                places: Vec::new(),
+                expected_sha256: None,
+                found_sha256: None,
+                expected_rows: 0,
+                found_rows: 0,
+                detail: "the round has more than one receipt of the source".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn mismatch(&self, expected: &Expected, found: Option<&Found>, places: Vec<String>, broken: bool) -> Mismatch {
+        let found_rows = found.map_or(0, |found| found.rows);
+        let detail = if broken {
+            "where its rows lie cannot be read".to_owned()
+        } else if expected.digest == Digest::Unreadable {
+            "the receipt has no digest that can be compared: it was changed".to_owned()
+        } else if found_rows == 0 {
+            "its rows are not there".to_owned()
+        } else if found_rows != expected.rows {
+            format!("there are {found_rows} rows, the receipt says {}", expected.rows)
+        } else {
+            "a value of its rows, or the receipt, was changed".to_owned()
+        };
+        Mismatch {
+            round: expected.round,
+            table: self.name.to_owned(),
+            places,
+            expected_sha256: expected.digest.text(),
+            found_sha256: found.map(|found| found.sha256.clone()),
+            expected_rows: expected.rows,
+            found_rows,
+            detail,
+        }
+    }
+
+    fn places_of(&self, round: i64, layouts: &[Layout]) -> Vec<String> {
+        let holds = |layout: &Layout| layout.segments.iter().any(|segment| segment.round == round);
+        let mut places: BTreeSet<usize> =
+            layouts.iter().enumerate().filter(|(_, layout)| holds(layout)).map(|(place, _)| place).collect();
+        places.extend(self.broken.get(&round));
+        if places.is_empty() {
+            // Where it may have been: what cannot be read, or is another file, and whose bounds leave room for it.
+            let scope = VerifyScope { first_round: Some(round), last_round: Some(round), ..VerifyScope::default() };
+            let mark = self.columns.get(self.mark).map_or(0, |column| column.id);
+            let suspect =
+                |index: &usize| layouts[*index].error.is_some() && may_hold(&self.places[*index], mark, &scope);
+            places = (0..layouts.len()).filter(suspect).collect();
+        }
+        self.names(places)
+    }
+
+    fn names(&self, places: BTreeSet<usize>) -> Vec<String> {
+        let mut names: Vec<String> = places.into_iter().map(|place| self.places[place].name()).collect();
+        names.dedup();
+        names.truncate(PLACES_MAX);
+        names
+    }
+
+    /// Rounds of which no row is stored: gone with the snapshots that saw them, where each round replaces the table; lost,
+    /// otherwise.
+    fn tell_gone(&self, gone: &[Expected], report: &mut VerifyReport) -> Result<()> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let oldest: i64 = self.snapshot.with(|connection| {
+            connection
+                .query_row("SELECT min(snapshot_id) FROM ducklake_snapshot", [], |row| row.get(0))
+                .map_err(|error| sqlite(OPERATION, error))
+        })?;
+        // The round that the oldest snapshot shows, if each one replaces the table: a row stored before it shows that they
+        // do not.
+        let whole = match self.sorter.scope.is_whole() {
+            true => None,
+            false => Some(expected::receipts(self.snapshot, self.name, &VerifyScope::default())?),
+        };
+        let receipts = whole.as_ref().unwrap_or(self.sorter.receipts);
+        let stored = receipts.list.iter().filter(|one| one.digest != Digest::None && one.snapshot <= oldest);
+        let shown = stored.map(|one| one.snapshot).max();
+        let mut replaced_before = shown;
+        if let Some(shown) = shown
+            && self.holds_rows_before(shown)?
+        {
+            replaced_before = None;
+        }
+        let (replaced, lost): (Vec<Expected>, Vec<Expected>) = gone.iter().copied().partition(|expected| {
+            replaced_before.is_some_and(|before| expected.snapshot < before)
+                && self.lost_places(expected.round, report).is_empty()
+        });
+        let reason = "a later round has replaced its rows, and the snapshots that showed them have expired";
+        unproved(report, self.name, &replaced, reason);
+        for expected in lost {
+            let places =
+                if report.mismatches.len() < NAMED_MAX { self.lost_places(expected.round, report) } else { Vec::new() };
+            let nothing = Found { rows: 0, sha256: RowDigest::new().finish() };
+            let mismatch = self.mismatch(&expected, Some(&nothing), places, false);
+            report.mismatch(mismatch);
+        }
+        Ok(())
+    }
+
+    /// Whether a row is stored that a snapshot before `snapshot` added.
+    fn holds_rows_before(&self, snapshot: i64) -> Result<bool> {
+        let Known::Here { id, places, columns } = super::look_up(self.snapshot, self.name)? else { return Ok(false) };
+        let Some(mark) = columns.get(self.mark) else { return Ok(false) };
+        let mut holds = false;
+        for place in &places {
+            // A place that cannot be read has been reported.
+            let _ = self.snapshot.scan_stored(id, place, std::slice::from_ref(mark), &mut |rows| {
+                holds |= rows.begins.values().iter().any(|begin| *begin < snapshot);
+                Ok(!holds)
+            });
+        }
+        Ok(holds)
+    }
+
+    /// Where the rows of a round that are not there may have been: damaged files whose bounds leave room for them.
+    fn lost_places(&self, round: i64, report: &VerifyReport) -> Vec<String> {
+        let scope = VerifyScope { first_round: Some(round), last_round: Some(round), ..VerifyScope::default() };
+        let mark = self.columns.get(self.mark).map_or(0, |column| column.id);
+        let is_damaged = |place: &Place| report.damaged_files.iter().any(|file| file.path == place.name());
+        let suspects =
+            self.places.iter().enumerate().filter(|(_, place)| is_damaged(place) && may_hold(place, mark, &scope));
+        self.names(suspects.map(|(index, _)| index).collect())
+    }
+}
+
+/// Adds rounds that cannot be proved, if there are any.
+fn unproved(report: &mut VerifyReport, table: &str, rounds: &[Expected], reason: &str) {
+    let numbers = rounds.iter().filter(|expected| expected.digest != Digest::None).map(|expected| expected.round);
+    let (Some(first_round), Some(last_round)) = (numbers.clone().min(), numbers.clone().max()) else { return };
+    report.unproved.push(Unproved {
+        table: table.to_owned(),
+        rounds: numbers.count() as u64,
+        first_round,
+        last_round,
+        reason: reason.to_owned(),
+    });
+}

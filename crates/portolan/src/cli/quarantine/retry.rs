@@ -1,0 +1,247 @@
+//! `portolan quarantine retry`: whole rows once more, by the sources' present settings.
+//!
+//! Promise: what fits is stored in rounds of its own, each in one transaction that also marks its items as retried. A row is
+//! stored once, whenever the process is killed and however often the command is run.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use portolan_connect::Registry;
+use portolan_lake::{Lake, LakeReader, Quarantined};
+use portolan_model::catalog::{Catalog, TableSpec, WriteMode};
+use portolan_model::clock::{Clock, SystemClock};
+use portolan_model::config::{Configuration, ConnectorSet, SourceSpec};
+use portolan_model::round::{Receipt, ReceiptVerdict, RoundRecord, RoundVerdict};
+use portolan_model::source::RetriedRow;
+use portolan_model::{Error, ErrorKind, RoundName};
+
+use super::Choice;
+use crate::exit::{Exit, Stop};
+use crate::output::visible;
+
+/// Items of one round.
+const ROUND_ITEMS: usize = 10_000;
+/// Bytes of content that one call takes into memory; what is more is left for the next.
+const CONTENT_BYTES_MAX: usize = 64 << 20;
+/// Items that still do not fit and are named.
+const NAMED_MAX: usize = 10;
+
+/// Arguments of `portolan quarantine retry`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Only whole rows can be stored again, and only where the quarantine keeps enough of them: lines of JSON that
+could not be read. Of a row of CSV it keeps neither the header nor the quotes; a single value's row is stored already,
+with NULL in the column. These are told and left as they are. A source that each round replaces is read again anyway.
+
+No collector may run: stop it, retry, start it.
+
+Examples:
+  portolan quarantine retry
+  portolan quarantine retry --source orders --reason row_not_json"
+)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    choice: Choice,
+    /// Print what was done as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was done for one source.
+#[derive(Debug, Default)]
+struct Outcome {
+    stored_rows: u64,
+    duplicates: u64,
+    retried_items: u64,
+    values_quarantined: u64,
+    rounds: Vec<i64>,
+    unfit: Vec<(i64, String)>,
+    unfit_total: u64,
+    unable: u64,
+}
+
+/// Retries.
+pub(super) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
+    let filter = arguments.choice.filter()?;
+    let (configuration, _) = crate::cli::configuration(config)?;
+    LakeReader::open(&configuration.lake.path)?;
+    // First the lock: nobody else retries, or collects, from here on.
+    let lake = crate::cli::lake::open(&configuration.lake)?;
+    let reader = LakeReader::open(&configuration.lake.path)?;
+    let mut items: BTreeMap<String, Vec<Quarantined>> = BTreeMap::new();
+    let (mut bytes, mut values, mut left) = (0, 0_u64, 0_u64);
+    reader.quarantine(&filter, &mut |item| {
+        if item.retried_in.is_some() {
+            return Ok(true);
+        }
+        if item.column.is_some() {
+            values += 1;
+        } else if bytes >= CONTENT_BYTES_MAX {
+            left += 1;
+        } else {
+            bytes += item.content.len();
+            items.entry(item.source.clone()).or_default().push(item);
+        }
+        Ok(true)
+    })?;
+    let mut outcomes = BTreeMap::new();
+    for (source, items) in items {
+        let outcome = match configuration.sources.iter().find(|spec| spec.name.as_str() == source) {
+            Some(spec) => retry(&lake, spec, items).await?,
+            None => {
+                let reason = format!("the configuration has no source `{source}`");
+                Outcome {
+                    unfit_total: items.len() as u64,
+                    unfit: items.iter().take(NAMED_MAX).map(|item| (item.id, reason.clone())).collect(),
+                    ..Outcome::default()
+                }
+            }
+        };
+        outcomes.insert(source, outcome);
+    }
+    lake.close().await?;
+    show(&configuration, &outcomes, values, left, arguments.json)?;
+    Ok(Exit::Success)
+}
+
+async fn retry(lake: &Lake, spec: &SourceSpec, items: Vec<Quarantined>) -> Result<Outcome, Stop> {
+    let mut outcome = Outcome::default();
+    let connector = Registry.get(&spec.protocol).ok_or_else(|| {
+        let message = format!("no connector for protocol `{}`", spec.protocol);
+        Error::new(ErrorKind::Configuration, "retry quarantine", message).with_source(&spec.name)
+    })?;
+    let mode = spec.mode.unwrap_or_else(|| connector.default_mode(spec));
+    if mode == WriteMode::Replace {
+        // Its rows alone would be the whole table.
+        outcome.unfit_total = items.len() as u64;
+        let reason = "each round replaces the table: the next one reads the row again";
+        outcome.unfit = items.iter().take(NAMED_MAX).map(|item| (item.id, reason.to_owned())).collect();
+        return Ok(outcome);
+    }
+    let clock = SystemClock::new();
+    for part in items.chunks(ROUND_ITEMS) {
+        let mut fitting = Vec::new();
+        for item in part {
+            match connector.retry_row(spec, &item.reason, &item.content)? {
+                RetriedRow::Unable => outcome.unable += 1,
+                RetriedRow::Unfit(reason) => {
+                    outcome.unfit_total += 1;
+                    if outcome.unfit.len() < NAMED_MAX {
+                        outcome.unfit.push((item.id, reason));
+                    }
+                }
+                RetriedRow::Fits { batches, quarantined } => fitting.push((item.id, batches, quarantined)),
+            }
+        }
+        if fitting.is_empty() {
+            continue;
+        }
+        let (start, begun) = (clock.wall(), clock.monotonic());
+        let mut staging = lake.begin_retry(fitting.iter().map(|(id, ..)| *id).collect());
+        let mut table = staging.table(TableSpec {
+            source: spec.name.clone(),
+            mode,
+            key: connector.item_key(spec),
+            key_memory: spec.key_memory,
+            time: start,
+        })?;
+        outcome.retried_items += fitting.len() as u64;
+        for (_, batches, quarantined) in fitting {
+            for batch in batches {
+                table.write(batch).await?;
+            }
+            for item in quarantined {
+                table.quarantine(item).await?;
+            }
+        }
+        let staged = table.finish().await?;
+        let mut receipt = Receipt::new(spec.name.clone(), ReceiptVerdict::Ok);
+        (receipt.rows, receipt.duplicates, receipt.quarantined) = (staged.rows, staged.duplicates, staged.quarantined);
+        let duration = clock.monotonic().saturating_sub(begun);
+        let mut states: Vec<_> = lake.statuses().await?.into_values().filter(|one| one.source == spec.name).collect();
+        states.iter_mut().for_each(|state| state.rows_total += staged.rows);
+        let commit = staging.commit(record(start, duration, receipt)?, &states).await?;
+        outcome.stored_rows += staged.rows;
+        outcome.duplicates += staged.duplicates;
+        outcome.values_quarantined += staged.quarantined;
+        outcome.rounds.push(commit.round.0);
+    }
+    Ok(outcome)
+}
+
+fn record(start: jiff::Timestamp, duration: Duration, receipt: Receipt) -> Result<RoundRecord, Stop> {
+    Ok(RoundRecord {
+        name: RoundName::new("retry").map_err(|problem| anyhow::anyhow!(problem))?,
+        verdict: RoundVerdict::Complete,
+        started_at: start,
+        duration_us: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX),
+        release_spread_us: None,
+        skew_bound_us: None,
+        receipts: vec![receipt],
+    })
+}
+
+fn show(
+    configuration: &Configuration,
+    outcomes: &BTreeMap<String, Outcome>,
+    values: u64,
+    left: u64,
+    json: bool,
+) -> std::io::Result<()> {
+    if json {
+        let sources: BTreeMap<&String, serde_json::Value> = outcomes
+            .iter()
+            .map(|(source, one)| {
+                let unfit: Vec<serde_json::Value> =
+                    one.unfit.iter().map(|(id, reason)| serde_json::json!({ "id": id, "reason": reason })).collect();
+                let outcome = serde_json::json!({
+                    "rounds": one.rounds, "retried_items": one.retried_items, "stored_rows": one.stored_rows,
+                    "duplicates": one.duplicates, "quarantined": one.values_quarantined,
+                    "unfit": unfit, "unfit_total": one.unfit_total, "unable": one.unable,
+                });
+                (source, outcome)
+            })
+            .collect();
+        return crate::cli::print_line(serde_json::json!({
+            "lake": configuration.lake.path.display().to_string(), "sources": sources, "values": values, "left": left,
+        }));
+    }
+    let line = |text: std::fmt::Arguments<'_>| crate::cli::print_line(text);
+    for (source, one) in outcomes {
+        let source = visible(source);
+        if one.retried_items > 0 {
+            let rounds: Vec<String> = one.rounds.iter().map(i64::to_string).collect();
+            line(format_args!(
+                "`{source}`: {} items retried: {} rows stored, {} stored before (round {})",
+                one.retried_items,
+                one.stored_rows,
+                one.duplicates,
+                rounds.join(", ")
+            ))?;
+        }
+        if one.values_quarantined > 0 {
+            line(format_args!("  {} values of them went to the quarantine anew", one.values_quarantined))?;
+        }
+        for (id, reason) in &one.unfit {
+            line(format_args!("`{source}`: item {id} still does not fit: {}", visible(reason)))?;
+        }
+        let more = one.unfit_total - one.unfit.len() as u64;
+        if more > 0 {
+            line(format_args!("`{source}`: {more} more items do not fit"))?;
+        }
+        if one.unable > 0 {
+            line(format_args!("`{source}`: {} rows cannot be tried: too little is kept of them", one.unable))?;
+        }
+    }
+    if values > 0 {
+        line(format_args!("{values} single values are left: their rows are stored; see portolan quarantine show ID"))?;
+    }
+    if left > 0 {
+        line(format_args!("{left} items are left for the next call: run it again"))?;
+    }
+    if outcomes.is_empty() && values == 0 {
+        line(format_args!("nothing to retry"))?;
+    }
+    Ok(())
+}
