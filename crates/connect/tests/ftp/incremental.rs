@@ -288,3 +288,18 @@ async fn folders_are_walked_by_the_pattern() {
         assert!(probe.facts.contains(&("files".into(), "4".into())), "{probe:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_are_read_where_they_lead_to_a_file() {
+    for server in servers() {
+        server.write("out/a.csv", "id\n1\n").unwrap();
+        server.write("out/folder.csv/b.csv", "id\n2\n").unwrap();
+        for (to, name) in [("a.csv", "link.csv"), ("nowhere.csv", "broken.csv"), ("folder.csv", "away.csv")] {
+            std::os::unix::fs::symlink(to, server.path("out").join(name)).unwrap();
+        }
+        let mut source = open(&server, "path = \"/out/*.csv\"");
+        let (output, _) = read(&mut source, None).await.unwrap();
+        assert_eq!(output.texts("_file"), ["/out/a.csv", "/out/link.csv"]);
+        assert_eq!(output.texts("id"), ["1", "1"]);
+    }
+}
