@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use portolan_model::{ErrorKind, Retry};
 use portolan_testkit::proxy::Mode;
 use portolan_testkit::servers::{FtpServer, PureFtpd, VsFtpd};
@@ -119,17 +121,17 @@ async fn an_old_server_is_named_and_allowed_with_a_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn data_passes_the_proxy_and_a_cut_in_it_is_no_end_of_file() {
     for server in servers() {
-        let text: String = (0..200_000).map(|id| format!("{{\"id\":{id}}}\n")).collect();
+        let text: String = (0..40_000).map(|id| format!("{{\"id\":{id}}}\n")).collect();
         server.write("out/a.ndjson", &text).unwrap();
         let proxy = server.proxy().unwrap();
         let keys = as_user(&server, "path = \"/out/a.ndjson\"");
         let mut source = open_at("127.0.0.1", proxy.port(), &keys, Arc::default());
         let before = proxy.counts().bytes_from_server;
         let (output, _) = read(&mut source, None).await.unwrap();
-        assert_eq!(output.rows().len(), 200_000);
+        assert_eq!(output.rows().len(), 40_000);
         assert!(proxy.counts().bytes_from_server - before > text.len() as u64, "the data goes another way");
         // At the end of a line, so that nothing but the length tells.
-        let cut = text.match_indices('\n').nth(150_000).unwrap().0 as u64 + 1;
+        let cut = text.match_indices('\n').nth(20_000).unwrap().0 as u64 + 1;
         for mode in [Mode::CloseAfter(cut), Mode::ResetAfter(cut), Mode::CloseAfter(text.len() as u64 - 1)] {
             proxy.set(mode);
             let error = failure(&mut source).await;
@@ -140,7 +142,33 @@ async fn data_passes_the_proxy_and_a_cut_in_it_is_no_end_of_file() {
                 "{mode:?}: {error:?}"
             );
         }
-        assert_eq!(read(&mut source, None).await.unwrap().0.rows().len(), 200_000);
+        assert_eq!(read(&mut source, None).await.unwrap().0.rows().len(), 40_000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_that_breaks_off_goes_on_behind_the_rows_it_has_given() {
+    for server in servers() {
+        let text: String = (0..400_000).map(|id| format!("{{\"id\":{id}}}\n")).collect();
+        server.write("out/a.ndjson", &text).unwrap();
+        let proxy = server.proxy().unwrap();
+        for more in ["", "\nread = \"all\""] {
+            let keys = as_user(&server, &format!("path = \"/out/a.ndjson\"{more}"));
+            let mut source = open_at("127.0.0.1", proxy.port(), &keys, Arc::default());
+            // Closed and not reset: what has come before a reset, and has not been read yet, is lost with it.
+            for cut in [2_500_000, 3_000_001] {
+                proxy.set(Mode::CloseAfter(cut));
+                let before = proxy.counts().connections;
+                let (output, end) = read(&mut source, None).await.unwrap();
+                let ids = output.batches.iter().flat_map(|batch| {
+                    batch.column_by_name("id").unwrap().as_primitive::<Int64Type>().values().to_vec()
+                });
+                assert!(ids.eq(0..400_000), "{cut}");
+                assert_eq!((output.payload.len(), output.quarantine.len(), end.more), (text.len(), 0, false));
+                let connections = proxy.counts().connections - before;
+                assert!(connections > 6, "nothing was cut: {connections} connections");
+            }
+        }
     }
 }
 

@@ -108,6 +108,23 @@ async fn files_that_do_not_grow_are_read_to_their_last_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn all_files_are_read_to_their_last_byte_each_time() {
+    for server in servers() {
+        server.write("out/a.csv", "id\n1\n2").unwrap();
+        server.write("out/b.csv", "id\n3\n").unwrap();
+        let mut source = open(&server, "path = \"/out/*.csv\"\nmode = \"replace\"");
+        assert!(!source.capabilities().resume);
+        for _ in 0..2 {
+            let (output, end) = read(&mut source, None).await.unwrap();
+            assert_eq!((output.texts("id"), output.quarantine.len()), (vec!["1".into(), "2".into(), "3".into()], 0));
+            assert_eq!(end, Default::default());
+        }
+        let mut source = open(&server, "path = \"/out/*.csv\"\nread = \"all\"\ngrowing = true");
+        assert_eq!(read(&mut source, None).await.unwrap().0.texts("id"), ["1", "3"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn json_and_raw_files_are_read_whole_and_once() {
     for server in servers() {
         let mut position = None;
@@ -269,5 +286,20 @@ async fn folders_are_walked_by_the_pattern() {
         assert_eq!(error.kind(), ErrorKind::Limit);
         let probe = open(&server, "path = \"/out/**/*.csv\"").probe().await.unwrap();
         assert!(probe.facts.contains(&("files".into(), "4".into())), "{probe:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_are_read_where_they_lead_to_a_file() {
+    for server in servers() {
+        server.write("out/a.csv", "id\n1\n").unwrap();
+        server.write("out/folder.csv/b.csv", "id\n2\n").unwrap();
+        for (to, name) in [("a.csv", "link.csv"), ("nowhere.csv", "broken.csv"), ("folder.csv", "away.csv")] {
+            std::os::unix::fs::symlink(to, server.path("out").join(name)).unwrap();
+        }
+        let mut source = open(&server, "path = \"/out/*.csv\"");
+        let (output, _) = read(&mut source, None).await.unwrap();
+        assert_eq!(output.texts("_file"), ["/out/a.csv", "/out/link.csv"]);
+        assert_eq!(output.texts("id"), ["1", "1"]);
     }
 }

@@ -192,6 +192,12 @@ impl Control {
         let Transfer { stream, subject, .. } = transfer;
         close(stream).await;
         let reply = self.wire.reply().await?;
+        if reply.is_preliminary() {
+            // pure-ftpd ends what was cut so; it never says that it was all.
+            let message = format!("{subject}: the server does not say that it sent everything: {}", reply.text());
+            return Err(Error::new(ErrorKind::Disconnected, operation, message)
+                .with_hint("look at the server's log and at the network between"));
+        }
         if reply.is_done() { Ok(reply) } else { Err(refusal(operation, &subject, &reply)) }
     }
 

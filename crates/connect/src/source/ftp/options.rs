@@ -38,7 +38,7 @@ pub(super) struct Options {
     pub(super) read: Option<Read>,
     /// Whether CSV and NDJSON files grow at their end: what is appended is read by itself, and a last line without a
     /// line end is left until it has one. Otherwise a file is read to its last byte, and whole again when it has
-    /// changed. Default true.
+    /// changed. Default true, with `read = "all"` false.
     pub(super) growing: Option<bool>,
     /// JSONPath (RFC 9535) of the rows in a JSON file, such as `$.data[*]`. Default: the elements of an array, or the
     /// whole value.
@@ -166,10 +166,11 @@ impl Plan {
             csv_delimiter: delimiter.unwrap_or(b','),
             csv_infer: options.infer.unwrap_or(false),
         };
+        let is_incremental = options.read(spec.mode) == Read::New;
         let plan = Self {
             pattern,
-            is_incremental: options.read(spec.mode) == Read::New,
-            is_growing: options.growing.unwrap_or(true),
+            is_incremental,
+            is_growing: options.growing.unwrap_or(is_incremental),
             settings,
             file_column: options.file_column.clone(),
             files_max: options.max_files as usize,

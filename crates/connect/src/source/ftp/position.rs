@@ -76,7 +76,7 @@ impl FtpPosition {
     }
 
     /// Notes which files have gone, and forgets those gone for long; `is_meant` tells which of them would have been
-    /// found. Where more than `files_max` are known, those gone longest are forgotten first.
+    /// found. Where more than `files_max` are known, those gone longest are forgotten first, then those not looked for.
     ///
     /// # Errors
     /// `Limit`, if more than `files_max` are there.
@@ -98,8 +98,9 @@ impl FtpPosition {
         let fresh = found.iter().filter(|path| !self.files.contains_key(**path)).count();
         let mut excess = (self.files.len() + fresh).saturating_sub(files_max);
         if excess > 0 {
+            let absent = self.files.iter().filter(|(path, _)| !found.contains(path.as_str()));
             let mut gone: Vec<(i64, String)> =
-                self.files.iter().filter_map(|(path, state)| Some((state.gone_since?, path.clone()))).collect();
+                absent.map(|(path, state)| (state.gone_since.unwrap_or(i64::MAX), path.clone())).collect();
             gone.sort();
             for (_, path) in gone.into_iter().take(excess) {
                 self.files.remove(&path);
@@ -147,8 +148,9 @@ mod tests {
         assert_eq!(settle(&["/a"], 1_000 + GONE_SECONDS_MAX, 10).unwrap(), 3);
         assert_eq!(settle(&["/a"], 1_001 + GONE_SECONDS_MAX, 10).unwrap(), 2);
         assert_eq!(settle(&["/c"], 200_000, 10).unwrap(), 2);
-        // `/a` has gone and makes room; `/elsewhere` is not looked for.
+        // `/a` has gone and makes room first; `/elsewhere` is not looked for and makes room then.
         assert_eq!(settle(&["/c"], 200_001, 2).unwrap(), 1);
-        assert_eq!(settle(&["/c", "/d"], 200_002, 2).unwrap_err().kind(), ErrorKind::Limit);
+        assert_eq!(settle(&["/c", "/d"], 200_002, 2).unwrap(), 0);
+        assert_eq!(settle(&["/c", "/d", "/e"], 200_003, 2).unwrap_err().kind(), ErrorKind::Limit);
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct FileReader<'r> {
     pub(super) format: FileFormat,
     /// Seconds since 1970.
     pub(super) now: i64,
+    /// How far rows have been given, should the transfer break off.
+    pub(super) progress: Option<FileState>,
 }
 
 /// What a read of lines came to.
@@ -92,11 +94,13 @@ impl FileReader<'_> {
             let is_enough = self.plan.is_incremental && output.is_enough();
             if parts.scanner.end >= if is_enough { LAST_PART_BYTES } else { PART_BYTES } {
                 self.give(&mut parts, &mut prefix, false, output).await?;
+                let state = self.state(&parts, &prefix, total);
+                let state = FileState { is_partial: true, held_since: None, ..state };
                 if self.plan.is_incremental && output.is_enough() {
                     self.control.give_up(transfer).await?;
-                    let state = self.state(&parts, &prefix, total);
-                    return Ok(Lines::Read(FileState { is_partial: true, held_since: None, ..state }));
+                    return Ok(Lines::Read(state));
                 }
+                self.progress = Some(state);
             }
         }
         self.end(transfer, total).await?;

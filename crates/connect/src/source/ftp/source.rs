@@ -8,7 +8,7 @@ use portolan_model::clock::Clock;
 use portolan_model::name::SourceName;
 use portolan_model::position::Position;
 use portolan_model::source::{Capabilities, Output, Phase, Probe, QuarantineItem, ReadEnd, Source};
-use portolan_model::{Error, ErrorKind, Result};
+use portolan_model::{Error, ErrorKind, Result, Retry};
 use serde_json::json;
 
 use super::control::{Control, Endpoint};
@@ -85,12 +85,12 @@ impl FtpSource {
     }
 
     async fn read_files(
-        &self,
+        &mut self,
         control: &mut Control,
         from: Option<&Position>,
         output: &mut dyn Output,
     ) -> Result<ReadEnd> {
-        let plan = &self.plan;
+        let plan = &Arc::clone(&self.plan);
         let mut position = if plan.is_incremental { FtpPosition::read(from)? } else { FtpPosition::default() };
         let found = walk(control, &plan.pattern, plan.files_max, output).await?;
         let now = self.clock.wall().as_second();
@@ -117,9 +117,21 @@ impl FtpSource {
         }
         let count = jobs.len();
         for (index, (file, format, action)) in jobs.into_iter().enumerate() {
-            let before = position.files.get(&file.path).cloned();
-            let mut reader = FileReader { control, plan, file, format, now };
-            let state = read_file(&mut reader, action, before.as_ref(), output).await?;
+            let (mut action, mut before) = (action, position.files.get(&file.path).cloned());
+            let state = loop {
+                let mut reader = FileReader { control, plan, file, format, now, progress: None };
+                let result = read_file(&mut reader, action, before.as_ref(), output).await;
+                match (result, reader.progress.take()) {
+                    (Ok(state), _) => break state,
+                    // Rows that have been given stay given: what follows them is read over a new connection. This ends,
+                    // because each time at least a part has come.
+                    (Err(error), Some(progress)) if is_interruption(&error) => {
+                        *control = Control::open(&mut self.endpoint).await.map_err(|_| error)?;
+                        (action, before) = (Action::Resume, Some(progress));
+                    }
+                    (Err(error), _) => return Err(error),
+                }
+            };
             let more = state.is_partial || (index + 1 < count && plan.is_incremental && output.is_enough());
             position.files.insert(file.path.clone(), state);
             if more {
@@ -205,6 +217,12 @@ async fn read_file(
         Lines::Read(state) => Ok(state),
         Lines::Differs => Err(Error::new(ErrorKind::Internal, "read file", "a read from the start was verified")),
     }
+}
+
+/// Whether an error is the server's or the network's and may pass by itself: 4xx replies, broken and silent connections.
+fn is_interruption(error: &Error) -> bool {
+    use ErrorKind as K;
+    error.retry() == Retry::Transient && matches!(error.kind(), K::Disconnected | K::Timeout | K::Busy | K::Server)
 }
 
 fn changed(before: &FileState, file: &RemoteFile) -> String {
