@@ -92,6 +92,8 @@ fn unpack_programs() -> Result<()> {
         }
         let unpacked = download.join("files");
         run(command("dpkg-deb").arg("--extract").arg(&file).arg(&unpacked))?;
+        // What an earlier attempt left there lacks the program.
+        let _ = fs::remove_dir_all(&place);
         fs::rename(&unpacked, &place)?;
         fs::remove_dir_all(&download)?;
     }
