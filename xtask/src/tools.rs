@@ -24,7 +24,7 @@ const PROGRAMS: [(&str, &str); 8] = [
 
 /// Program → the Debian package that holds it, of packages that exclude each other: they are unpacked, each into a folder
 /// of its own, and installed nowhere.
-const UNPACKED: [(&str, &str); 3] = [("pure-ftpd", "pure-ftpd"), ("pure-pw", "pure-ftpd-common"), ("vsftpd", "vsftpd")];
+const UNPACKED: [(&str, &str); 2] = [("pure-ftpd", "pure-ftpd"), ("vsftpd", "vsftpd")];
 
 /// DuckDB and its extensions as packages: nothing is fetched when a test runs. 2.0 has no such packages.
 const PYTHON_PACKAGES: [&str; 4] = [

@@ -40,7 +40,7 @@ fn launch(folder: &Path, files: &Path, tls: &TlsFiles, ports: &Ports, arguments:
     // The accounts `nobody` and `nogroup` have this number nearly everywhere; the files are readable for all.
     let user = format!("collector:{PASSWORD_HASH}:65534:65534::{}/./::::::::::::\n", files.display());
     std::fs::write(&users, user)?;
-    run(Command::new(program("pure-pw", "pure-ftpd-common")?).arg("mkdb").arg(&database).arg("-f").arg(&users))?;
+    run(Command::new(program("pure-pw", "pure-ftpd")?).arg("mkdb").arg(&database).arg("-f").arg(&users))?;
     let pair = [std::fs::read(&tls.server_certificate)?, std::fs::read(&tls.server_key)?].concat();
     std::fs::write(&certificate, pair)?;
     let server = program("pure-ftpd", "pure-ftpd")?;
