@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use portolan_model::Result;
+use portolan_model::clock::Clock;
 use rusqlite::Connection;
 
 use crate::error::sqlite;
@@ -92,7 +93,7 @@ impl LakeReader {
     ///
     /// # Errors
     /// `Storage` or `Corrupt` if the catalog cannot be read.
-    pub fn stats(&self) -> Result<LakeStats> {
+    pub fn stats(&self, clock: &dyn Clock) -> Result<LakeStats> {
         let snapshot = self.snapshot(At::Head)?;
         let views = snapshot.tables()?;
         let tables = views.iter().map(|view| table(&snapshot, view)).collect::<Result<Vec<_>>>()?;
@@ -114,7 +115,7 @@ impl LakeReader {
             let free = pragma("freelist_count").map_err(error)? * pragma("page_size").map_err(error)?;
             Ok((count, (oldest, parse_time(&time)?), free))
         })?;
-        let reclaimable = Reclaimable { catalog_bytes: catalog_free, ..reclaimable(&snapshot)? };
+        let reclaimable = Reclaimable { catalog_bytes: catalog_free, ..reclaimable(&snapshot, clock)? };
         Ok(LakeStats {
             snapshots,
             oldest_snapshot: oldest,
@@ -188,10 +189,10 @@ pub(crate) struct Unnamed {
     pub(crate) age: Duration,
 }
 
-fn reclaimable(snapshot: &Snapshot) -> Result<Reclaimable> {
+fn reclaimable(snapshot: &Snapshot, clock: &dyn Clock) -> Result<Reclaimable> {
     let layout = snapshot.layout();
     let error = |error| sqlite(OPERATION, error);
-    let unnamed = snapshot.with(|connection| unnamed(connection, layout))?;
+    let unnamed = snapshot.with(|connection| unnamed(connection, layout, clock))?;
     snapshot.with(|connection| {
         let mut bytes = Reclaimable::default();
         for path in scheduled(connection, layout)? {
@@ -220,9 +221,9 @@ pub(crate) fn scheduled(connection: &Connection, layout: &Layout) -> Result<Vec<
 
 /// The Parquet files in the data folder that the catalog does not name. One that a collector is about to commit may be
 /// among them: its age tells.
-pub(crate) fn unnamed(connection: &Connection, layout: &Layout) -> Result<Vec<Unnamed>> {
+pub(crate) fn unnamed(connection: &Connection, layout: &Layout, clock: &dyn Clock) -> Result<Vec<Unnamed>> {
     let mut on_disk = BTreeMap::new();
-    list(&layout.data(), 0, &mut on_disk);
+    list(&layout.data(), 0, clock.wall().into(), &mut on_disk);
     // Asked after the files were listed: what was committed meanwhile is named.
     let sql = "SELECT path FROM ducklake_data_file UNION ALL SELECT path FROM ducklake_delete_file \
                UNION ALL SELECT path FROM ducklake_files_scheduled_for_deletion";
@@ -238,17 +239,17 @@ pub(crate) fn unnamed(connection: &Connection, layout: &Layout) -> Result<Vec<Un
     Ok(on_disk.into_values().filter(|file: &Unnamed| !is_named(&file.path)).collect())
 }
 
-fn list(folder: &Path, depth: usize, found: &mut BTreeMap<PathBuf, Unnamed>) {
+fn list(folder: &Path, depth: usize, now: SystemTime, found: &mut BTreeMap<PathBuf, Unnamed>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let Ok(metadata) = entry.metadata() else { continue };
         let path = entry.path();
         if metadata.is_dir() {
             if depth < DEPTH_MAX {
-                list(&path, depth + 1, found);
+                list(&path, depth + 1, now, found);
             }
         } else if path.extension().is_some_and(|extension| extension == "parquet") {
-            let age = metadata.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+            let age = metadata.modified().ok().and_then(|time| now.duration_since(time).ok());
             let file = Unnamed { path: path.clone(), bytes: metadata.len(), age: age.unwrap_or_default() };
             found.insert(path, file);
         }

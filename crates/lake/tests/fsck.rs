@@ -11,6 +11,7 @@ use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch};
 use common::*;
 use portolan_lake::{FsckReport, Job, LakeReader, LakeSettings, Severity};
 use portolan_model::catalog::{TableSpec, WriteMode};
+use portolan_model::clock::SystemClock;
 
 fn batch(start: i32, rows: i32) -> RecordBatch {
     let id: ArrayRef = Arc::new((start..start + rows).collect::<Int32Array>());
@@ -54,7 +55,7 @@ async fn fill(folder: &Path) {
 }
 
 fn fsck(folder: &Path) -> FsckReport {
-    portolan_lake::fsck(folder, &mut |_| {}).unwrap()
+    portolan_lake::fsck(folder, &SystemClock::new(), &mut |_| {}).unwrap()
 }
 
 fn findings(folder: &Path) -> Vec<&'static str> {
@@ -235,7 +236,7 @@ async fn a_job_on_demand_is_done_to_its_end() {
         assert_eq!((done.flushed_rows, done.settled_rows), (4, 4));
     }
     let stats = |name: &str| {
-        let stats = LakeReader::open(path).unwrap().stats().unwrap();
+        let stats = LakeReader::open(path).unwrap().stats(&SystemClock::new()).unwrap();
         stats.tables.into_iter().find(|table| table.table == name).unwrap()
     };
     assert_eq!((stats("orders").rows, stats("orders").files, stats("orders").inlined_rows), (36, 9, 0));
@@ -248,7 +249,7 @@ async fn a_job_on_demand_is_done_to_its_end() {
     assert_eq!((stats("rounds").inlined_rows, stats("receipts").inlined_rows), (0, 0));
     let done = lake.run_job(&Job::Expire(Duration::ZERO), &mut |_| {}).await.unwrap();
     assert!(done.expired_snapshots > 20, "{done}");
-    let stats = LakeReader::open(path).unwrap().stats().unwrap();
+    let stats = LakeReader::open(path).unwrap().stats(&SystemClock::new()).unwrap();
     assert_eq!((stats.snapshots, stats.oldest_round, stats.newest_round), (1, Some(1), Some(9)));
     assert_eq!(stats.wal_bytes, 0);
     let missing = Job::Merge(Some(("main".into(), "nosuch".into())));

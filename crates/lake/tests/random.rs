@@ -9,6 +9,7 @@ use arrow::array::*;
 use arrow::datatypes::DataType;
 use common::*;
 use portolan_lake::{At, LakeReader, LakeSettings, VerifyScope};
+use portolan_model::clock::SystemClock;
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -168,7 +169,7 @@ proptest! {
                     let report = reader.verify(&VerifyScope::default(), &mut |_| {}).unwrap();
                     prop_assert!(report.is_sound() && report.unproved.is_empty(), "{:#?}", report);
                     prop_assert_eq!(report.tables[0].rounds, sent.len() as u64);
-                    let report = portolan_lake::fsck(folder.path(), &mut |_| {}).unwrap();
+                    let report = portolan_lake::fsck(folder.path(), &SystemClock::new(), &mut |_| {}).unwrap();
                     prop_assert!(report.findings.is_empty(), "{:#?}", report);
                     if pass < 2 {
                         lake.maintain().await.unwrap();

@@ -11,6 +11,7 @@ use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, 
 use common::*;
 use portolan_lake::{At, Lake, LakeReader, LakeSettings, VerifyReport, VerifyScope};
 use portolan_model::catalog::{Catalog, TableSpec, WriteMode};
+use portolan_model::clock::SystemClock;
 use portolan_model::round::{Receipt, ReceiptVerdict};
 use rand::{Rng, SeedableRng};
 
@@ -446,7 +447,7 @@ async fn a_flipped_bit_in_the_catalog_is_found_wherever_it_changes_what_is_read(
         bytes[place] ^= 1 << random.random_range(0..8);
         std::fs::write(&catalog, &bytes).unwrap();
         let report = LakeReader::open(path).and_then(|reader| reader.verify(&VerifyScope::default(), &mut |_| {}));
-        let structure = portolan_lake::fsck(path, &mut |_| {});
+        let structure = portolan_lake::fsck(path, &SystemClock::new(), &mut |_| {});
         let is_found =
             !report.is_ok_and(|report| report.is_sound()) || !structure.is_ok_and(|report| report.is_sound());
         found += usize::from(is_found);

@@ -230,11 +230,14 @@ impl Drop for Device {
 
 fn serve_for_good(listener: &TcpListener, state: &Mutex<State>) {
     let mut connection: Option<(TcpStream, u64)> = None;
+    // A connection that somebody gives up at once must take no message with it.
+    let mut warm_at = std::time::Instant::now();
     loop {
         if let Ok((stream, _)) = listener.accept() {
             let _ = stream.set_nonblocking(false);
             let state = lock(state);
             connection = (!state.is_closed).then_some((stream, state.generation));
+            warm_at = std::time::Instant::now() + 20 * PAUSE;
         }
         let messages = {
             let mut state = lock(state);
@@ -244,7 +247,11 @@ fn serve_for_good(listener: &TcpListener, state: &Mutex<State>) {
             if connection.as_ref().is_some_and(|(_, generation)| *generation != state.generation) {
                 connection = None;
             }
-            if connection.is_some() { std::mem::take(&mut state.messages) } else { Vec::new() }
+            if connection.as_ref().is_some_and(|(stream, _)| has_ended(stream)) {
+                connection = None;
+            }
+            let is_warm = connection.is_some() && std::time::Instant::now() >= warm_at;
+            if is_warm { std::mem::take(&mut state.messages) } else { Vec::new() }
         };
         if let Some((stream, _)) = &mut connection {
             let text: String = messages.iter().map(|message| format!("{message}\n")).collect();
@@ -255,4 +262,14 @@ fn serve_for_good(listener: &TcpListener, state: &Mutex<State>) {
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Whether the other side has closed the connection.
+fn has_ended(stream: &TcpStream) -> bool {
+    if stream.set_nonblocking(true).is_err() {
+        return true;
+    }
+    let peeked = stream.peek(&mut [0]);
+    let ended = !matches!(&peeked, Err(error) if error.kind() == ErrorKind::WouldBlock) && !matches!(peeked, Ok(1..));
+    ended || stream.set_nonblocking(false).is_err()
 }

@@ -271,7 +271,7 @@ impl Check<'_> {
     fn unnamed(&mut self) -> Result<()> {
         // A look of its own: what has been committed since this check began is named.
         let connection = open_reader(&self.layout)?;
-        for file in crate::stats::unnamed(&connection, &self.layout)? {
+        for file in crate::stats::unnamed(&connection, &self.layout, self.clock)? {
             let (seconds, place) = (file.age.as_secs(), file.path.display().to_string());
             let message = format!("the catalog does not name it; {} bytes, {seconds} s old", file.bytes);
             if seconds < ORPHAN_AGE_S {

@@ -9,6 +9,7 @@ mod own;
 
 use std::path::Path;
 
+use portolan_model::clock::Clock;
 use portolan_model::{ErrorKind, Result};
 use rusqlite::Connection;
 
@@ -111,7 +112,7 @@ const RESTORE: &str = "restore the lake from a copy; `portolan verify` says whic
 ///
 /// # Errors
 /// `NotFound` if there is no lake, `Storage` if it cannot be read at all.
-pub fn fsck(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<FsckReport> {
+pub fn fsck(folder: &Path, clock: &dyn Clock, progress: &mut dyn FnMut(&str)) -> Result<FsckReport> {
     let mut report = FsckReport::default();
     let reader = match LakeReader::open(folder) {
         Ok(reader) => reader,
@@ -126,7 +127,7 @@ pub fn fsck(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<FsckReport>
     let layout = Layout::new(reader.folder())?;
     report.collector = lock::holder(&layout.lock())?;
     let connection = open_reader(&layout)?;
-    let mut check = Check { connection, layout, report, progress };
+    let mut check = Check { connection, layout, report, clock, progress };
     check.connection.execute_batch("BEGIN").map_err(|error| sqlite(OPERATION, error))?;
     for part in [Check::integrity, Check::catalog, Check::files, Check::own] {
         if let Err(error) = part(&mut check) {
@@ -144,6 +145,7 @@ struct Check<'a> {
     connection: Connection,
     layout: Layout,
     report: FsckReport,
+    clock: &'a dyn Clock,
     progress: &'a mut dyn FnMut(&str),
 }
 

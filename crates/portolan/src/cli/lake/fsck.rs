@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use portolan_lake::FsckReport;
+use portolan_model::clock::SystemClock;
 
 use crate::cli::progress::Progress;
 use crate::exit::{Exit, Stop};
@@ -34,7 +35,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(config: &Path, arguments: &Arguments) -> Result<Exit, Stop> {
     let path = crate::cli::lake_path(arguments.lake.as_deref(), config)?;
     let bar = Progress::text();
-    let report = portolan_lake::fsck(&path, &mut |what| bar.tell(what));
+    let report = portolan_lake::fsck(&path, &SystemClock::new(), &mut |what| bar.tell(what));
     bar.end();
     let report = report?;
     if arguments.json {

@@ -100,7 +100,7 @@ async fn run(spec: &LakeSpec, job: &Job, json: bool) -> Result<Exit, Stop> {
     let report = outcome?;
     lake.close().await?;
     drop(lake);
-    let waiting = LakeReader::open(&spec.path)?.stats()?.reclaimable.scheduled_bytes;
+    let waiting = LakeReader::open(&spec.path)?.stats(&SystemClock::new())?.reclaimable.scheduled_bytes;
     show(&report, waiting, json)?;
     Ok(Exit::Success)
 }

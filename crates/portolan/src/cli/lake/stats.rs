@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use comfy_table::{Table, presets};
 use indicatif::HumanBytes;
 use portolan_lake::{LakeReader, LakeStats};
+use portolan_model::clock::SystemClock;
 
 use crate::exit::{Exit, Stop};
 use crate::output::visible;
@@ -28,7 +29,7 @@ pub(crate) struct Arguments {
 /// Shows the numbers.
 pub(crate) fn run(config: &Path, arguments: &Arguments) -> Result<Exit, Stop> {
     let path = crate::cli::lake_path(arguments.lake.as_deref(), config)?;
-    let stats = LakeReader::open(&path)?.stats()?;
+    let stats = LakeReader::open(&path)?.stats(&SystemClock::new())?;
     if arguments.json {
         crate::cli::print_line(to_json(&path, &stats))?;
         return Ok(Exit::Success);
