@@ -70,7 +70,8 @@ impl Client {
             }
             self.connection = None;
         }
-        self.connection = Some(self.connect().await?);
+        // Seldom needed, and large: kept apart, so that the future of a read on a kept connection is small.
+        self.connection = Some(Box::pin(self.connect()).await?);
         Ok(false)
     }
 

@@ -14,7 +14,7 @@ use super::options::{CursorOption, FormatOption, HttpOptions, LateWindow, Method
 use super::paging::PagingPlan;
 use super::position::HttpPosition;
 use super::request::with_parameter;
-use crate::format::{ColumnType, Cursor, Format, RowPath, Settings};
+use crate::format::{ColumnType, Cursor, Format, RecentSchema, RowPath, Settings};
 
 const TAB_SEPARATED: &str = "text/tab-separated-values";
 
@@ -84,6 +84,7 @@ impl Plan {
             cursor: path("cursor", &cursor_column)?,
             csv_delimiter: options.delimiter.map_or(b',', |delimiter| delimiter as u8),
             csv_infer: options.infer.unwrap_or(false),
+            recent: RecentSchema::default(),
         };
         let paging = options
             .pagination
