@@ -170,12 +170,17 @@ impl Client {
         output: &mut dyn Output,
     ) -> Result<Answer> {
         let uri = self.uri(target)?;
-        if self.connection.is_some() && !self.template.is_idempotent() {
+        let mut kept = self.connection.is_some();
+        if kept && !self.template.is_idempotent() {
             // A POST is not repeated: let the runtime look at the socket first, in case the server has closed it.
             tokio::task::yield_now().await;
+            kept = self.prepare().await?;
         }
         loop {
-            let kept = self.prepare().await?;
+            // A kept connection that turns out to be closed costs a second try: no look at it beforehand.
+            if !kept {
+                self.prepare().await?;
+            }
             let Some(mut connection) = self.connection.take() else {
                 return Err(Error::new(ErrorKind::Internal, "read", "no connection after prepare"));
             };
@@ -193,6 +198,7 @@ impl Client {
             if !(stale && self.template.is_idempotent()) {
                 return Err(self.explain(failure, &connection));
             }
+            kept = false;
         }
     }
 
