@@ -90,7 +90,7 @@ pub async fn read_all(
         // An elapsed deadline drops the reads that have not ended: they stay without an outcome.
         let _ = tokio::time::timeout(deadline, async { while reads.next().await.is_some() {} }).await;
     }
-    slots.iter().zip(begun).map(|(slot, begun)| begun.end(slot, deadline)).collect()
+    begun.into_iter().zip(slots).map(|(begun, slot)| begun.end(slot, deadline)).collect()
 }
 
 /// A read under way.

@@ -207,11 +207,7 @@ fn nulls(values: &[Option<&Node<'_>>]) -> Option<NullBuffer> {
 }
 
 /// `None` if there are too many for a record.
-fn members<'d>(
-    values: &[Option<&'d Node<'_>>],
-    known: Known<'d>,
-    shared: &mut Shared,
-) -> Option<Vec<Draft<'d>>> {
+fn members<'d>(values: &[Option<&'d Node<'_>>], known: Known<'d>, shared: &mut Shared) -> Option<Vec<Draft<'d>>> {
     let objects = values.iter().map(|value| match value {
         Some(Node::Object(members)) => Some(members.as_slice()),
         _ => None,

@@ -161,7 +161,10 @@ impl Draft<'_> {
 }
 
 /// Makes the arrays of all columns.
-pub(super) fn finish_all(drafts: Vec<Draft<'_>>, shared: &Buffer) -> Result<(Vec<FieldRef>, Vec<ArrayRef>), ArrowError> {
+pub(super) fn finish_all(
+    drafts: Vec<Draft<'_>>,
+    shared: &Buffer,
+) -> Result<(Vec<FieldRef>, Vec<ArrayRef>), ArrowError> {
     let (mut fields, mut arrays) = (Vec::with_capacity(drafts.len()), Vec::with_capacity(drafts.len()));
     for draft in drafts {
         let (field, array) = draft.finish(shared)?;

@@ -39,10 +39,7 @@ impl<'f> Known<'f> {
     /// The field, if it is just this.
     pub(super) fn equal(self, name: &str, data_type: &DataType) -> Option<&'f FieldRef> {
         self.field.filter(|field| {
-            field.name() == name
-                && field.data_type() == data_type
-                && field.is_nullable()
-                && field.metadata().is_empty()
+            field.name() == name && field.data_type() == data_type && field.is_nullable() && field.metadata().is_empty()
         })
     }
 

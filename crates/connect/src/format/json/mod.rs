@@ -334,8 +334,7 @@ impl<'r, 's, 'a> Rows<'r, 's, 'a> {
             _ => Arc::new(Schema::new(fields)),
         };
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), arrays, &options)
-            .map_err(internal)?;
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), arrays, &options).map_err(internal)?;
         self.summary.rows += rows.len() as u64;
         self.schema = Some(schema);
         self.has_schema = true;

@@ -1,6 +1,7 @@
 //! A source's connection to its server: opened when needed, kept between reads, replaced once when it turns out to be
 //! closed; redirects within the same origin followed.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::header::LOCATION;
@@ -110,20 +111,20 @@ impl Client {
     }
 
     /// Sends the request for `target` (path and query) and reads the whole answer; follows redirects. Returns the
-    /// path and query that answered, too.
-    pub(super) async fn fetch(
+    /// path and query that answered, too, which is mostly `target`.
+    pub(super) async fn fetch<'t>(
         &mut self,
-        target: &str,
+        target: &'t str,
         etag: Option<&HeaderValue>,
         output: &mut dyn Output,
-    ) -> Result<(Answer, String)> {
-        let mut target = target.to_owned();
+    ) -> Result<(Answer, Cow<'t, str>)> {
+        let mut target = Cow::Borrowed(target);
         for _ in 0..=REDIRECTS_MAX {
             let answer = self.fetch_once(&target, etag, output).await?;
             if !status::is_redirect(answer.status) {
                 return Ok((answer, target));
             }
-            target = self.redirect(&answer, &target)?;
+            target = Cow::Owned(self.redirect(&answer, &target)?);
         }
         Err(Error::new(
             ErrorKind::Server,

@@ -118,8 +118,8 @@ impl Plan {
     }
 
     /// Path and query of the first page, asking for what is newer than `cursor`.
-    pub(super) fn first_target(&self, cursor: Option<&Cursor>) -> Result<String> {
-        let Some(option) = &self.cursor else { return Ok(self.target.clone()) };
+    pub(super) fn first_target(&self, cursor: Option<&Cursor>) -> Result<Cow<'_, str>> {
+        let Some(option) = &self.cursor else { return Ok(Cow::Borrowed(&self.target)) };
         let since = match (cursor, &option.late_window) {
             (None, _) => option.initial.clone(),
             (Some(cursor), None) => Some(cursor.to_text().into_owned()),
@@ -131,8 +131,8 @@ impl Plan {
             ),
         };
         Ok(match since {
-            Some(since) => with_parameter(&self.target, &option.parameter, &since),
-            None => self.target.clone(),
+            Some(since) => Cow::Owned(with_parameter(&self.target, &option.parameter, &since)),
+            None => Cow::Borrowed(&self.target),
         })
     }
 
