@@ -64,12 +64,14 @@ pub struct Receiver {
 
 impl Receiver {
     async fn batch(&mut self, batch: RecordBatch) -> Result<()> {
-        if let Some(memory) = &mut self.memory {
-            memory.keep(batch.clone())?;
-        }
-        match &mut self.table {
-            Some(table) => table.write(batch).await,
-            None => Ok(()),
+        match (&mut self.memory, &mut self.table) {
+            (Some(memory), None) => memory.keep(batch),
+            (Some(memory), Some(table)) => {
+                memory.keep(batch.clone())?;
+                table.write(batch).await
+            }
+            (None, Some(table)) => table.write(batch).await,
+            (None, None) => Ok(()),
         }
     }
 

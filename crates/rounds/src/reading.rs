@@ -76,66 +76,69 @@ pub async fn read_all(
 ) -> Vec<Reading> {
     let Patience { deadline, enough_after, rows_wait } = patience;
     let enough_at = clock.monotonic().saturating_add(enough_after);
-    let mut readings: Vec<Reading> = receivers
+    let mut begun: Vec<Begun> = receivers
         .into_iter()
-        .map(|receiver| Reading {
-            receiver,
-            prepared: None,
-            measured: Measured::default(),
-            outcome: Err(Error::new(
-                ErrorKind::Timeout,
-                "read",
-                format!("no end within the deadline of {} ms", deadline.as_millis()),
-            )
-            .with_hint("raise `deadline`, or read less at once (a cursor, max_rows)")),
-        })
+        .map(|receiver| Begun { receiver, prepared: None, measured: Measured::default(), outcome: None })
         .collect();
     {
         let mut reads: FuturesUnordered<_> = slots
             .iter_mut()
-            .zip(readings.iter_mut())
-            .map(|(slot, reading)| async move {
+            .zip(begun.iter_mut())
+            .map(|(slot, begun)| async move {
                 let outcome =
-                    AssertUnwindSafe(read_one(slot, reading, clock, (enough_at, rows_wait))).catch_unwind().await;
-                reading.outcome = outcome.unwrap_or_else(|panic| Err(panicked(&*panic)));
+                    AssertUnwindSafe(read_one(slot, begun, clock, (enough_at, rows_wait))).catch_unwind().await;
+                begun.outcome = Some(outcome.unwrap_or_else(|panic| Err(panicked(&*panic))));
             })
             .collect();
-        // An elapsed deadline drops the reads that have not ended; their outcome stays the time-out set above.
+        // An elapsed deadline drops the reads that have not ended: they stay without an outcome.
         let _ = tokio::time::timeout(deadline, async { while reads.next().await.is_some() {} }).await;
     }
-    for (slot, reading) in slots.iter().zip(&mut readings) {
-        if reading.outcome.is_err() {
+    begun.into_iter().zip(slots).map(|(begun, slot)| begun.end(slot, deadline)).collect()
+}
+
+/// A read under way.
+struct Begun {
+    receiver: Receiver,
+    prepared: Option<Moment>,
+    measured: Measured,
+    outcome: Option<Result<Outcome>>,
+}
+
+impl Begun {
+    fn end(self, slot: &Slot, deadline: Duration) -> Reading {
+        let Self { mut receiver, prepared, measured, outcome } = self;
+        let outcome = outcome.unwrap_or_else(|| {
+            let message = format!("no end within the deadline of {} ms", deadline.as_millis());
+            Err(Error::new(ErrorKind::Timeout, "read", message)
+                .with_hint("raise `deadline`, or read less at once (a cursor, max_rows)"))
+        });
+        let outcome = outcome.map_err(|error| {
             // Rows of a read that did not end are not part of the round.
-            reading.receiver.table = None;
-        }
-        if let Err(error) = &mut reading.outcome
-            && error.source_name().is_none()
-        {
-            let taken = std::mem::replace(error, Error::new(ErrorKind::Internal, "read", String::new()));
-            *error = taken.with_source(&slot.name);
-        }
+            receiver.table = None;
+            if error.source_name().is_some() { error } else { error.with_source(&slot.name) }
+        });
+        Reading { receiver, prepared, measured, outcome }
     }
-    readings
 }
 
 async fn read_one(
     slot: &mut Slot,
-    reading: &mut Reading,
+    begun: &mut Begun,
     clock: &dyn Clock,
     (enough_at, rows_wait): (Duration, Duration),
 ) -> Result<Outcome> {
     slot.source.prepare().await?;
-    reading.prepared = Some(clock.moment());
+    begun.prepared = Some(clock.moment());
     let mut recorder =
-        Recorder::new(clock, &mut reading.receiver, &mut reading.measured, enough_at).with_rows_wait(rows_wait);
+        Recorder::new(clock, &mut begun.receiver, &mut begun.measured, enough_at).with_rows_wait(rows_wait);
     let end = slot.source.read(slot.position.as_ref(), &mut recorder).await;
     recorder.end();
     let end = end?;
     if end.unchanged {
         // A table that is dropped is no part of the round: what it held stays.
-        reading.receiver.table = None;
+        begun.receiver.table = None;
     }
-    let staged = reading.receiver.finish().await?;
+    let staged = begun.receiver.finish().await?;
     Ok(Outcome { end, staged })
 }
 

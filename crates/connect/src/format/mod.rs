@@ -11,7 +11,9 @@ pub mod json;
 pub mod path;
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use portolan_model::error::{Error, ErrorKind, Result};
 use portolan_model::source::QuarantineItem;
@@ -55,6 +57,25 @@ pub struct Settings {
     pub csv_delimiter: u8,
     /// Whether the types of CSV columns are inferred; otherwise they are text.
     pub csv_infer: bool,
+    /// What the last body was like.
+    pub recent: RecentSchema,
+}
+
+/// The schema of the last JSON body that was decoded with these settings.
+///
+/// A body mostly has the fields of the one before it, and of a small body they cost more to build than its values: they
+/// are taken again where they are equal. Nothing but time depends on it.
+#[derive(Clone, Debug, Default)]
+pub struct RecentSchema(Arc<Mutex<Option<SchemaRef>>>);
+
+impl RecentSchema {
+    fn get(&self) -> Option<SchemaRef> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, schema: SchemaRef) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(schema);
+    }
 }
 
 impl Default for Settings {
@@ -66,6 +87,7 @@ impl Default for Settings {
             cursor: None,
             csv_delimiter: b',',
             csv_infer: false,
+            recent: RecentSchema::default(),
         }
     }
 }

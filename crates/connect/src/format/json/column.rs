@@ -7,12 +7,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, ArrowPrimitiveType, BooleanArray, ListArray, PrimitiveArray, StringArray, StringBuilder, StructArray,
-};
-use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float64Type, Int64Type, UInt64Type};
+use arrow::array::{ArrowPrimitiveType, StringBuilder};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, UInt64Type};
 
+use super::draft::{Column, Draft, Shared, Values};
+use super::known::Known;
 use super::node::{Member, Node};
 use super::number::{DOUBLE_INTEGER_MAX, Number, classify};
 use crate::format::column_type::{EXTENSION_TYPE_NAME_KEY, json_field};
@@ -26,29 +26,26 @@ const CELLS_MAX: usize = 8 << 20;
 /// Up to this many columns a name is searched for one by one.
 const SEARCHED_COLUMNS: usize = 16;
 
-/// A column and its field.
-pub(super) type Column = (FieldRef, ArrayRef);
-
 /// The values of one name, a row each.
 pub(super) struct Gathered<'n, 'a> {
     /// The name.
     pub(super) name: &'n str,
     /// The value of each row.
-    pub(super) values: Values<'n, 'a>,
+    pub(super) values: PerRow<Option<&'n Node<'a>>>,
 }
 
-/// The values of one column; that of a single row, the common small answer, without an allocation.
-pub(super) enum Values<'n, 'a> {
-    One([Option<&'n Node<'a>>; 1]),
-    Many(Vec<Option<&'n Node<'a>>>),
+/// Something of each row; of a single row, the common small answer, without an allocation.
+pub(super) enum PerRow<T> {
+    One([T; 1]),
+    Many(Vec<T>),
 }
 
-impl<'n, 'a> Values<'n, 'a> {
-    fn empty(count: usize) -> Self {
-        if count == 1 { Self::One([None]) } else { Self::Many(vec![None; count]) }
+impl<T> PerRow<T> {
+    fn new(count: usize, mut of_row: impl FnMut(usize) -> T) -> Self {
+        if count == 1 { Self::One([of_row(0)]) } else { Self::Many((0..count).map(of_row).collect()) }
     }
 
-    fn as_mut(&mut self) -> &mut [Option<&'n Node<'a>>] {
+    fn as_mut(&mut self) -> &mut [T] {
         match self {
             Self::One(value) => value,
             Self::Many(values) => values,
@@ -56,8 +53,8 @@ impl<'n, 'a> Values<'n, 'a> {
     }
 }
 
-impl<'n, 'a> std::ops::Deref for Values<'n, 'a> {
-    type Target = [Option<&'n Node<'a>>];
+impl<T> std::ops::Deref for PerRow<T> {
+    type Target = [T];
 
     fn deref(&self) -> &Self::Target {
         match self {
@@ -73,9 +70,13 @@ const TEXT: u8 = 4;
 const OBJECT: u8 = 8;
 const LIST: u8 = 16;
 
-/// Builds the column of `values`; `None` while nothing but null, `{}` and `[]` has been seen. `previous` is the type
-/// that an earlier batch of the same body gave the column: what was widened stays wide.
-pub(super) fn build(name: &str, values: &[Option<&Node<'_>>], previous: Option<&Field>) -> Option<Column> {
+/// Builds the column of `values`; `None` while nothing but null, `{}` and `[]` has been seen.
+pub(super) fn draft<'d>(
+    name: &'d str,
+    values: &[Option<&'d Node<'_>>],
+    known: Known<'d>,
+    shared: &mut Shared,
+) -> Option<Draft<'d>> {
     let mut kinds = 0;
     for value in values.iter().flatten() {
         kinds |= match value {
@@ -90,24 +91,24 @@ pub(super) fn build(name: &str, values: &[Option<&Node<'_>>], previous: Option<&
     if kinds == 0 {
         return None;
     }
-    if previous.is_some_and(|field| field.metadata().contains_key(EXTENSION_TYPE_NAME_KEY)) {
-        return Some(json(name, values));
+    let json = || Some(Draft { name, known, nulls: None, values: Values::Column(json(name, values)) });
+    if known.earlier().is_some_and(|field| field.metadata().contains_key(EXTENSION_TYPE_NAME_KEY)) {
+        return json();
     }
-    match kinds {
-        BOOL => {
-            let array: BooleanArray = values.iter().map(|value| boolean(*value)).collect();
-            Some(column(name, Arc::new(array)))
-        }
-        NUMBER => Some(numbers(name, values, previous)),
-        TEXT => texts(name, values),
-        OBJECT => structure(name, values, previous),
-        LIST => list(name, values, previous),
-        _ => Some(json(name, values)),
-    }
-}
-
-fn column(name: &str, array: ArrayRef) -> Column {
-    (Arc::new(Field::new(name, array.data_type().clone(), true)), array)
+    let values_of = match kinds {
+        BOOL => Some(Values::Booleans(values.iter().map(|value| boolean(*value)).collect())),
+        NUMBER => numbers(values, known, shared),
+        TEXT => Some(texts(values, shared)),
+        OBJECT => match members(values, known, shared) {
+            Some(members) if members.is_empty() => return None,
+            members => members.map(Values::Members),
+        },
+        LIST => Some(items(values, known, shared)?),
+        _ => None,
+    };
+    let Some(values_of) = values_of else { return json() };
+    let nulls = if kinds == BOOL { None } else { nulls(values) };
+    Some(Draft { name, known, nulls, values: values_of })
 }
 
 fn boolean(value: Option<&Node<'_>>) -> Option<bool> {
@@ -117,10 +118,10 @@ fn boolean(value: Option<&Node<'_>>) -> Option<bool> {
     }
 }
 
-fn text<'n>(value: Option<&'n Node<'_>>) -> Option<&'n str> {
+fn text<'n>(value: Option<&'n Node<'_>>) -> &'n str {
     match value {
-        Some(Node::Text(text)) => Some(text),
-        _ => None,
+        Some(Node::Text(text)) => text,
+        _ => "",
     }
 }
 
@@ -141,14 +142,12 @@ pub(super) fn json(name: &str, values: &[Option<&Node<'_>>]) -> Column {
     (Arc::new(json_field(name)), Arc::new(builder.finish()))
 }
 
-fn numbers(name: &str, values: &[Option<&Node<'_>>], previous: Option<&Field>) -> Column {
-    let classes: Vec<Option<Number>> = values
-        .iter()
-        .map(|value| match value {
-            Some(Node::Number(text)) => Some(classify(text)),
-            _ => None,
-        })
-        .collect();
+/// `None` if no type holds them all.
+fn numbers(values: &[Option<&Node<'_>>], known: Known<'_>, shared: &mut Shared) -> Option<Values<'static>> {
+    let classes = PerRow::new(values.len(), |row| match values[row] {
+        Some(Node::Number(text)) => Some(classify(text)),
+        _ => None,
+    });
     let (mut fraction, mut negative, mut unsigned, mut wide, mut inexact) = (false, false, false, false, false);
     for class in classes.iter().flatten() {
         match class {
@@ -161,52 +160,45 @@ fn numbers(name: &str, values: &[Option<&Node<'_>>], previous: Option<&Field>) -
             Number::Inexact => inexact = true,
         }
     }
-    let was = previous.map(Field::data_type);
+    let was = known.earlier().map(Field::data_type);
     let wants_double = fraction || (was == Some(&DataType::Float64) && !wide);
     let wants_unsigned = unsigned || (was == Some(&DataType::UInt64) && !negative);
     if inexact || (fraction && wide) || (unsigned && negative) {
-        return json(name, values);
+        return None;
     }
-    let array = if wants_double {
-        primitive::<Float64Type>(values, &classes, |number| match number {
+    Some(if wants_double {
+        typed::<Float64Type>(&classes, shared, |number| match number {
             Number::Fraction(value) => value,
             Number::Integer(value) => value as f64,
             _ => 0.0,
         })
     } else if wants_unsigned {
-        primitive::<UInt64Type>(values, &classes, |number| match number {
+        typed::<UInt64Type>(&classes, shared, |number| match number {
             Number::Unsigned(value) => value,
             Number::Integer(value) => value.unsigned_abs(),
             _ => 0,
         })
     } else {
-        primitive::<Int64Type>(values, &classes, |number| match number {
+        typed::<Int64Type>(&classes, shared, |number| match number {
             Number::Integer(value) => value,
             _ => 0,
         })
-    };
-    column(name, array)
+    })
 }
 
-/// Filled without a builder: a small body is all overhead.
-fn primitive<T: ArrowPrimitiveType>(
-    values: &[Option<&Node<'_>>],
+fn typed<T: ArrowPrimitiveType>(
     classes: &[Option<Number>],
+    shared: &mut Shared,
     value_of: impl Fn(Number) -> T::Native,
-) -> ArrayRef {
-    let numbers: Vec<T::Native> = classes.iter().map(|class| class.map(&value_of).unwrap_or_default()).collect();
-    Arc::new(PrimitiveArray::<T>::new(numbers.into(), nulls(values)))
+) -> Values<'static> {
+    let numbers = classes.iter().map(|class| class.map(&value_of).unwrap_or_default());
+    Values::Numbers(shared.values(numbers), super::draft::numbers::<T>)
 }
 
-fn texts(name: &str, values: &[Option<&Node<'_>>]) -> Option<Column> {
-    let text_of = |value: &Option<&Node<'_>>| text(*value).unwrap_or_default().len();
-    let offsets = OffsetBuffer::<i32>::from_lengths(values.iter().map(text_of));
-    let mut bytes = Vec::with_capacity(values.iter().map(text_of).sum());
-    for value in values {
-        bytes.extend_from_slice(text(*value).unwrap_or_default().as_bytes());
-    }
-    let array = StringArray::try_new(offsets, Buffer::from_vec(bytes), nulls(values)).ok()?;
-    Some(column(name, Arc::new(array)))
+fn texts(values: &[Option<&Node<'_>>], shared: &mut Shared) -> Values<'static> {
+    let (offsets, bytes) = shared.offsets(values.len(), |row| text(values[row]).len());
+    let text = shared.texts(values.iter().map(|value| text(*value)), bytes);
+    Values::Texts { offsets, text }
 }
 
 fn nulls(values: &[Option<&Node<'_>>]) -> Option<NullBuffer> {
@@ -214,50 +206,36 @@ fn nulls(values: &[Option<&Node<'_>>]) -> Option<NullBuffer> {
     if values.iter().all(present) { None } else { Some(values.iter().map(present).collect::<Vec<bool>>().into()) }
 }
 
-fn structure(name: &str, values: &[Option<&Node<'_>>], previous: Option<&Field>) -> Option<Column> {
+/// `None` if there are too many for a record.
+fn members<'d>(values: &[Option<&'d Node<'_>>], known: Known<'d>, shared: &mut Shared) -> Option<Vec<Draft<'d>>> {
     let objects = values.iter().map(|value| match value {
         Some(Node::Object(members)) => Some(members.as_slice()),
         _ => None,
     });
-    let Some(gathered) = gather(objects, MEMBERS_MAX, |_, _, _| ()) else { return Some(json(name, values)) };
-    let known = match previous.map(Field::data_type) {
-        Some(DataType::Struct(fields)) => Some(fields),
-        _ => None,
-    };
-    let columns: Vec<Column> =
-        gathered.iter().filter_map(|member| build(member.name, &member.values, field_of(known, member.name))).collect();
-    if columns.is_empty() {
-        return None;
+    let gathered = gather(objects, MEMBERS_MAX, |_, _, _| ())?;
+    let mut drafts = Vec::with_capacity(gathered.len());
+    for member in &gathered {
+        let known = Known::among(known.members(), drafts.len(), member.name, known.is_of_body);
+        drafts.extend(draft(member.name, &member.values, known, shared));
     }
-    let (fields, arrays): (Vec<FieldRef>, Vec<ArrayRef>) = columns.into_iter().unzip();
-    let array = StructArray::try_new(Fields::from(fields), arrays, nulls(values)).ok()?;
-    Some(column(name, Arc::new(array)))
+    Some(drafts)
 }
 
-fn list(name: &str, values: &[Option<&Node<'_>>], previous: Option<&Field>) -> Option<Column> {
-    let mut items: Vec<Option<&Node<'_>>> = Vec::new();
-    let lengths = values.iter().map(|value| match value {
-        Some(Node::List(elements)) => elements.len(),
-        _ => 0,
-    });
-    let offsets = OffsetBuffer::<i32>::from_lengths(lengths);
-    for value in values {
-        if let Some(Node::List(elements)) = value {
-            items.extend(elements.iter().map(Some));
+/// `None` if nothing is known of the items.
+fn items<'d>(values: &[Option<&'d Node<'_>>], known: Known<'d>, shared: &mut Shared) -> Option<Values<'d>> {
+    let elements_of = |value: &Option<&'d Node<'_>>| -> &'d [Node<'_>] {
+        match value {
+            Some(Node::List(elements)) => elements,
+            _ => &[],
         }
-    }
-    let known = match previous.map(Field::data_type) {
-        Some(DataType::List(item)) => Some(item.as_ref()),
-        _ => None,
     };
-    let (field, array) = build("item", &items, known)?;
-    let array = ListArray::try_new(field, offsets, array, nulls(values)).ok()?;
-    Some(column(name, Arc::new(array)))
-}
-
-/// The field of that name.
-pub(super) fn field_of<'f>(fields: Option<&'f Fields>, name: &str) -> Option<&'f Field> {
-    fields?.iter().find(|field| field.name() == name).map(AsRef::as_ref)
+    let (offsets, count) = shared.offsets(values.len(), |row| elements_of(&values[row]).len());
+    let mut items: Vec<Option<&Node<'_>>> = Vec::with_capacity(count);
+    for value in values {
+        items.extend(elements_of(value).iter().map(Some));
+    }
+    let item = draft("item", &items, known.item(), shared)?;
+    Some(Values::Items { offsets, item: Box::new(item) })
 }
 
 /// Turns objects into columns of values. `None` if they have more than `names_max` names together, or so many rows and
@@ -289,7 +267,7 @@ pub(super) fn gather<'n, 'a: 'n>(
                 Some(index) => index,
                 None if columns.len() >= names_max => return None,
                 None => {
-                    columns.push(Gathered { name, values: Values::empty(count) });
+                    columns.push(Gathered { name, values: PerRow::new(count, |_| None) });
                     match columns.len() {
                         length if length == SEARCHED_COLUMNS + 1 => {
                             index_by_name

@@ -6,6 +6,8 @@
 //! lost or rounded; what a configured type does not hold exactly is null and in the quarantine.
 
 mod column;
+mod draft;
+mod known;
 pub mod node;
 pub mod number;
 pub mod parse;
@@ -14,12 +16,15 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::RecordBatchOptions;
-use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use portolan_model::error::{Error, ErrorKind, Result};
 use serde_json::Value;
 
-use self::column::{Gathered, field_of, gather};
+use self::column::{Gathered, gather};
+use self::draft::{Column, Draft, Shared, Values};
+use self::known::{Known, same_fields};
 use self::node::Node;
 use self::parse::{ParseError, Parser};
 use super::path::SimplePath;
@@ -218,13 +223,24 @@ pub(crate) struct Rows<'r, 's, 'a> {
     sink: &'r mut Sink<'s>,
     pending: Vec<Node<'a>>,
     pending_bytes: usize,
+    /// The schema of the last batch of this body, else of the last body.
     schema: Option<SchemaRef>,
+    /// Whether it is of this body.
+    has_schema: bool,
     summary: Summary,
 }
 
 impl<'r, 's, 'a> Rows<'r, 's, 'a> {
     pub(crate) fn new(settings: &'r Settings, sink: &'r mut Sink<'s>) -> Self {
-        Self { settings, sink, pending: Vec::new(), pending_bytes: 0, schema: None, summary: Summary::default() }
+        Self {
+            settings,
+            sink,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            schema: settings.recent.get(),
+            has_schema: false,
+            summary: Summary::default(),
+        }
     }
 
     /// Adds a row of about so many bytes.
@@ -262,6 +278,9 @@ impl<'r, 's, 'a> Rows<'r, 's, 'a> {
     /// Gives the last rows out.
     pub(crate) fn finish(mut self) -> Result<Summary> {
         self.flush()?;
+        if let Some(schema) = self.schema {
+            self.settings.recent.set(schema);
+        }
         Ok(self.summary)
     }
 
@@ -296,27 +315,31 @@ impl<'r, 's, 'a> Rows<'r, 's, 'a> {
             item.reason = "duplicate_member";
             (self.sink)(Item::Quarantine(item))?;
         }
-        let mut fields: Vec<FieldRef> = Vec::with_capacity(columns.len());
-        let mut arrays = Vec::with_capacity(columns.len());
+        let known = self.schema.clone();
+        let known_fields = known.as_ref().map(|schema| schema.fields());
+        let mut shared = Shared::new();
+        let mut drafts = Vec::with_capacity(columns.len());
         for gathered in &columns {
-            let built = match self.settings.columns.get(gathered.name) {
-                Some(type_) => Some(self.convert(rows, gathered, *type_, first_row)?),
-                None => {
-                    let known = self.schema.as_ref().map(|schema| schema.fields());
-                    column::build(gathered.name, &gathered.values, field_of(known, gathered.name))
+            let known = Known::among(known_fields, drafts.len(), gathered.name, self.has_schema);
+            match self.settings.columns.get(gathered.name) {
+                Some(type_) => {
+                    let values = Values::Column(self.convert(rows, gathered, *type_, first_row)?);
+                    drafts.push(Draft { name: gathered.name, known, nulls: None, values });
                 }
-            };
-            if let Some((field, array)) = built {
-                fields.push(field);
-                arrays.push(array);
+                None => drafts.extend(column::draft(gathered.name, &gathered.values, known, &mut shared)),
             }
         }
-        let schema = Arc::new(Schema::new(fields));
+        let internal = |error: ArrowError| Error::new(ErrorKind::Internal, "build batch", error.to_string());
+        let (fields, arrays) = draft::finish_all(drafts, &shared.finish()).map_err(internal)?;
+        let schema = match &known {
+            Some(schema) if same_fields(known_fields, &fields).is_some() => Arc::clone(schema),
+            _ => Arc::new(Schema::new(fields)),
+        };
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), arrays, &options)
-            .map_err(|error| Error::new(ErrorKind::Internal, "build batch", error.to_string()))?;
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), arrays, &options).map_err(internal)?;
         self.summary.rows += rows.len() as u64;
         self.schema = Some(schema);
+        self.has_schema = true;
         (self.sink)(Item::Batch(batch))
     }
 
@@ -326,7 +349,7 @@ impl<'r, 's, 'a> Rows<'r, 's, 'a> {
         gathered: &Gathered<'_, 'a>,
         type_: ColumnType,
         first_row: u64,
-    ) -> Result<column::Column> {
+    ) -> Result<Column> {
         if type_ == ColumnType::Json {
             return Ok(column::json(gathered.name, &gathered.values));
         }

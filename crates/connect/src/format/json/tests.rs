@@ -216,6 +216,22 @@ fn tokens_are_found() {
     assert!(find(b"{\"a\":", &RowPath::parse("$.b").unwrap()).is_err());
 }
 
+#[test]
+fn an_earlier_body_widens_nothing() {
+    let settings = Settings::default();
+    assert_eq!(run(r#"[{"a":0.5,"b":{"c":"x"},"d":[1],"e":[1,"x"]}]"#, &settings).types()[0], "a Float64");
+    let types = ["a Int64", "b Struct(\"c\": Int64)", "d List(Utf8)", "e List(Int64)"];
+    assert_eq!(run(r#"[{"a":1,"b":{"c":2},"d":["x"],"e":[2]}]"#, &settings).types(), types);
+}
+
+#[test]
+fn an_equal_schema_is_the_same_schema() {
+    let settings = Settings::default();
+    let body = r#"[{"a":0.5,"b":{"c":"x"},"d":[1]}]"#;
+    let (first, second) = (run(body, &settings), run(body, &settings));
+    assert!(Arc::ptr_eq(&first.batches[0].schema(), &second.batches[0].schema()));
+}
+
 fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -282,6 +298,35 @@ proptest! {
             for (row, shown) in rows.iter().zip(&shown) {
                 prop_assert!(agrees(row, shown), "{} became {}", row, shown);
             }
+        }
+    }
+
+    #[test]
+    fn the_body_before_changes_nothing(bodies in prop::collection::vec(prop::collection::vec(any_value(), 0..4), 2)) {
+        let settings = Settings::default();
+        for body in bodies {
+            let body = Value::from(body).to_string();
+            prop_assert_eq!(run(&body, &settings).batches, plain(&body).batches);
+        }
+    }
+
+    #[test]
+    fn columns_of_every_size_share_their_memory_or_not(
+        lengths in prop::collection::vec((0usize..400, 0usize..8, any::<bool>()), 1..12),
+    ) {
+        let members = |(length, count, is_null): &(usize, usize, bool)| {
+            let text = if *is_null { Value::Null } else { "é".repeat(*length).into() };
+            json!({ "text": text, "numbers": (0..*count).collect::<Vec<_>>(), "number": length })
+        };
+        let rows: Vec<Value> = lengths.iter().map(members).collect();
+        let decoded = plain(&Value::from(rows.clone()).to_string());
+        let mut writer = arrow::json::WriterBuilder::new().with_explicit_nulls(true).build::<_, arrow::json::writer::JsonArray>(Vec::new());
+        writer.write(&decoded.batches[0]).unwrap();
+        writer.finish().unwrap();
+        let shown: Vec<Value> = serde_json::from_slice(&writer.into_inner()).unwrap();
+        prop_assert_eq!(shown.len(), rows.len());
+        for (row, shown) in rows.iter().zip(&shown) {
+            prop_assert!(agrees(row, shown), "{} became {}", row, shown);
         }
     }
 

@@ -165,6 +165,7 @@ impl Plan {
             cursor: None,
             csv_delimiter: delimiter.unwrap_or(b','),
             csv_infer: options.infer.unwrap_or(false),
+            ..Settings::default()
         };
         let is_incremental = options.read(spec.mode) == Read::New;
         let plan = Self {

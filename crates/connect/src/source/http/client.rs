@@ -1,6 +1,7 @@
 //! A source's connection to its server: opened when needed, kept between reads, replaced once when it turns out to be
 //! closed; redirects within the same origin followed.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::header::LOCATION;
@@ -70,7 +71,8 @@ impl Client {
             }
             self.connection = None;
         }
-        self.connection = Some(self.connect().await?);
+        // Seldom needed, and large: kept apart, so that the future of a read on a kept connection is small.
+        self.connection = Some(Box::pin(self.connect()).await?);
         Ok(false)
     }
 
@@ -109,20 +111,20 @@ impl Client {
     }
 
     /// Sends the request for `target` (path and query) and reads the whole answer; follows redirects. Returns the
-    /// path and query that answered, too.
-    pub(super) async fn fetch(
+    /// path and query that answered, too, which is mostly `target`.
+    pub(super) async fn fetch<'t>(
         &mut self,
-        target: &str,
+        target: &'t str,
         etag: Option<&HeaderValue>,
         output: &mut dyn Output,
-    ) -> Result<(Answer, String)> {
-        let mut target = target.to_owned();
+    ) -> Result<(Answer, Cow<'t, str>)> {
+        let mut target = Cow::Borrowed(target);
         for _ in 0..=REDIRECTS_MAX {
             let answer = self.fetch_once(&target, etag, output).await?;
             if !status::is_redirect(answer.status) {
                 return Ok((answer, target));
             }
-            target = self.redirect(&answer, &target)?;
+            target = Cow::Owned(self.redirect(&answer, &target)?);
         }
         Err(Error::new(
             ErrorKind::Server,
@@ -169,12 +171,17 @@ impl Client {
         output: &mut dyn Output,
     ) -> Result<Answer> {
         let uri = self.uri(target)?;
-        if self.connection.is_some() && !self.template.is_idempotent() {
+        let mut kept = self.connection.is_some();
+        if kept && !self.template.is_idempotent() {
             // A POST is not repeated: let the runtime look at the socket first, in case the server has closed it.
             tokio::task::yield_now().await;
+            kept = self.prepare().await?;
         }
         loop {
-            let kept = self.prepare().await?;
+            // A kept connection that turns out to be closed costs a second try: no look at it beforehand.
+            if !kept {
+                self.prepare().await?;
+            }
             let Some(mut connection) = self.connection.take() else {
                 return Err(Error::new(ErrorKind::Internal, "read", "no connection after prepare"));
             };
@@ -192,6 +199,7 @@ impl Client {
             if !(stale && self.template.is_idempotent()) {
                 return Err(self.explain(failure, &connection));
             }
+            kept = false;
         }
     }
 

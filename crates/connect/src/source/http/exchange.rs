@@ -105,7 +105,6 @@ pub(super) async fn exchange(
     })
     .await?;
     watch.begin_answer();
-    watch.output.mark(Phase::LastByte);
     let (head, mut incoming) = response.into_parts();
     // What refuses or leads elsewhere is no part of what was read.
     let shown = head.status.is_success();
@@ -114,7 +113,9 @@ pub(super) async fn exchange(
         return Err(Failure::TooLarge);
     }
     let mut body = Collected::default();
-    if !incoming.is_end_stream() {
+    if incoming.is_end_stream() {
+        watch.output.mark(Phase::LastByte);
+    } else {
         let mut collection = Collection { incoming: &mut incoming, body: &mut body, declared, body_max, shown };
         std::future::poll_fn(|context| {
             if let Poll::Ready(result) = collection.poll(&mut watch, context) {
@@ -183,7 +184,10 @@ impl Collection<'_> {
         loop {
             match Pin::new(&mut *self.incoming).poll_frame(context) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Ready(None) => {
+                    watch.output.mark(Phase::LastByte);
+                    return Poll::Ready(Ok(()));
+                }
                 Poll::Ready(Some(Err(error))) => {
                     return Poll::Ready(Err(Failure::Broken { error: Some(error), answered: true }));
                 }

@@ -84,6 +84,7 @@ impl Plan {
             cursor: path("cursor", &cursor_column)?,
             csv_delimiter: options.delimiter.map_or(b',', |delimiter| delimiter as u8),
             csv_infer: options.infer.unwrap_or(false),
+            ..Settings::default()
         };
         let paging = options
             .pagination
@@ -117,8 +118,8 @@ impl Plan {
     }
 
     /// Path and query of the first page, asking for what is newer than `cursor`.
-    pub(super) fn first_target(&self, cursor: Option<&Cursor>) -> Result<String> {
-        let Some(option) = &self.cursor else { return Ok(self.target.clone()) };
+    pub(super) fn first_target(&self, cursor: Option<&Cursor>) -> Result<Cow<'_, str>> {
+        let Some(option) = &self.cursor else { return Ok(Cow::Borrowed(&self.target)) };
         let since = match (cursor, &option.late_window) {
             (None, _) => option.initial.clone(),
             (Some(cursor), None) => Some(cursor.to_text().into_owned()),
@@ -130,8 +131,8 @@ impl Plan {
             ),
         };
         Ok(match since {
-            Some(since) => with_parameter(&self.target, &option.parameter, &since),
-            None => self.target.clone(),
+            Some(since) => Cow::Owned(with_parameter(&self.target, &option.parameter, &since)),
+            None => Cow::Borrowed(&self.target),
         })
     }
 

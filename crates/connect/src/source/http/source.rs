@@ -48,18 +48,20 @@ impl HttpSource {
 
     async fn read_pages(&mut self, from: Option<&Position>, output: &mut dyn Output) -> Result<ReadEnd> {
         let before = HttpPosition::read(from, &self.plan.fingerprint, self.plan.is_incremental())?;
-        let base = self.plan.first_target(before.cursor.as_ref())?;
-        let Some(paging) = self.plan.paging.clone() else {
+        let plan = Arc::clone(&self.plan);
+        let base = plan.first_target(before.cursor.as_ref())?;
+        let Some(paging) = &plan.paging else {
             return self.read_single(&base, from.is_some(), before, output).await;
         };
         let mut highest = before.highest.clone();
         let mut rows = before.rows;
         let mut pager = match before.page.clone() {
-            Some(page) => Pager::resume(&paging, page, before.trail),
-            None => Pager::new(&paging),
+            Some(page) => Pager::resume(paging, page, before.trail),
+            None => Pager::new(paging),
         };
         loop {
-            let (answer, target) = self.client.fetch(&pager.target(&base), None, output).await?;
+            let target = pager.target(&base);
+            let (answer, target) = self.client.fetch(&target, None, output).await?;
             if pager.is_resuming() && is_refused_page(answer.status) {
                 if !self.plan.has_key {
                     let refusal = status::refusal(&answer, &target, self.clock.wall());
