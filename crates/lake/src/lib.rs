@@ -2,7 +2,7 @@
 //!
 //! - [`Lake`]: the collector's side, a [`Catalog`](portolan_model::catalog::Catalog)
 //! - [`LakeReader`] and [`Snapshot`]: reading committed states, beside a collector or without one
-//! - [`types`]: the types of stored columns
+//! - [`types`]: the types of stored columns; [`convert`]: arrays to them, and from one to another
 //!
 //! `docs/lake.md` describes the tables, the types, the row digest, maintenance and the failure model.
 
@@ -10,6 +10,7 @@
 
 mod cells;
 mod commit;
+pub mod convert;
 mod digest;
 mod encode;
 mod error;

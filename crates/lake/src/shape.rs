@@ -6,18 +6,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringBuilder, new_null_array};
-use arrow::compute::kernels::{boolean, cmp, nullif};
-use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{self as ty, DataType, Field};
+use arrow::array::{Array, ArrayRef, StringBuilder, new_null_array};
+use arrow::datatypes::{DataType, Field};
 use portolan_model::{Error, ErrorKind, Result};
 
+use crate::convert::{self, Split};
 use crate::error::arrow as arrow_error;
 use crate::text::json;
 use crate::types::{Column, Kind, kind_of, part_names};
 
-/// Whole numbers up to this magnitude are exact as a 64-bit float.
-const EXACT_FLOAT: i64 = 1 << 53;
 /// Columns up to which a table gets new ones of their own types. SQLite's tables have 2,000 at most, three of which are
 /// DuckLake's.
 const COLUMNS_MAX: usize = 1_900;
@@ -151,7 +148,8 @@ impl Columns {
             Relation::ByValue => {
                 let own = Column { id: 0, name: field.name().clone(), kind: kind.clone() };
                 let values = stored_array(array, field, &own)?;
-                let (fitting, rest) = split(&values, &kind, &existing)?;
+                let split = convert::exact(&values, &kind, &existing);
+                let Split { fitting, rest } = split.map_err(|error| arrow_error("store rows", error))?;
                 out.push((main, fitting));
                 if let Some(rest) = rest {
                     self.place_variant(main, &own, &rest, out)?;
@@ -196,9 +194,8 @@ impl Columns {
             }
             None => return self.place_json(main, own, values, out),
         };
-        let options = CastOptions { safe: false, ..CastOptions::default() };
-        let array = cast_with_options(values, &self.list[place].column.kind.arrow(), &options);
-        out.push((place, array.map_err(|error| arrow_error("store rows", error))?));
+        let wider = convert::whole(values, &own.kind, &self.list[place].column.kind);
+        out.push((place, wider.map_err(|error| arrow_error("store rows", error))?));
         Ok(())
     }
 
@@ -363,39 +360,6 @@ fn digits(bits: u8) -> u8 {
     }
 }
 
-/// Splits values into those that are exactly the same in `target`, and the rest, if there are any.
-fn split(values: &ArrayRef, kind: &Kind, target: &Kind) -> Result<(ArrayRef, Option<ArrayRef>)> {
-    let arrow = |error| arrow_error("store rows", error);
-    let options = CastOptions { safe: true, ..CastOptions::default() };
-    let there = cast_with_options(values, &target.arrow(), &options).map_err(arrow)?;
-    let back = cast_with_options(&there, &kind.arrow(), &options).map_err(arrow)?;
-    let same = cmp::not_distinct(values, &back).map_err(arrow)?;
-    let same = boolean::and(&same, &exact(values, &there, kind, target)).map_err(arrow)?;
-    let other = boolean::not(&same).map_err(arrow)?;
-    let fitting = nullif::nullif(&there, &other).map_err(arrow)?;
-    let rest = nullif::nullif(values, &same).map_err(arrow)?;
-    let rest = (rest.null_count() < rest.len()).then_some(rest);
-    Ok((fitting, rest))
-}
-
-/// Where a round trip of the types is not proof enough: floats beyond 2^53, and negative zero.
-fn exact(values: &ArrayRef, there: &ArrayRef, kind: &Kind, target: &Kind) -> BooleanArray {
-    let all = || BooleanArray::from(vec![true; values.len()]);
-    let within = |value: f64| value.abs() <= EXACT_FLOAT as f64 && !(value == 0.0 && value.is_sign_negative());
-    let floats = |array: &ArrayRef| -> BooleanArray {
-        let float = |row: usize| match array.data_type() {
-            DataType::Float32 => f64::from(array.as_primitive::<ty::Float32Type>().value(row)),
-            _ => array.as_primitive::<ty::Float64Type>().value(row),
-        };
-        (0..array.len()).map(|row| Some(array.is_null(row) || within(float(row)))).collect()
-    };
-    match (kind, target) {
-        (Kind::Float32 | Kind::Float64, _) => floats(values),
-        (_, Kind::Float64 | Kind::Float32) => floats(there),
-        _ => all(),
-    }
-}
-
 fn has_untyped(data_type: &DataType) -> bool {
     match data_type {
         DataType::Null => true,
@@ -410,8 +374,7 @@ fn has_untyped(data_type: &DataType) -> bool {
     }
 }
 
-/// Whether a field has the parts and types of `kind`, but for what it says nothing about. A cast alone is no proof: it
-/// goes by place where names differ, drops parts that the column lacks, and cuts off fractions.
+/// Whether a field has the parts and types of `kind`, but for what it says nothing about.
 fn is_same_but_untyped(field: &Field, kind: &Kind) -> bool {
     match (field.data_type(), kind) {
         (DataType::Null, _) => true,
@@ -431,7 +394,7 @@ fn is_same_but_untyped(field: &Field, kind: &Kind) -> bool {
         },
         (DataType::Struct(fields), Kind::Struct(parts)) => {
             let names = part_names(fields);
-            // The cast goes by name, or by place where a part has another name than its own.
+            // As the conversion goes: by name, or by place where a part has another name than its own.
             let is_by_place = fields.iter().zip(&names).any(|(field, name)| field.name() != name);
             let find = |place: usize, name: &String| {
                 if is_by_place { parts.get(place) } else { parts.iter().find(|part| part.name == *name) }
@@ -447,34 +410,16 @@ fn is_same_but_untyped(field: &Field, kind: &Kind) -> bool {
 
 /// An incoming array as the column's type.
 fn stored_array(array: &ArrayRef, field: &Field, column: &Column) -> Result<ArrayRef> {
-    let target = column.kind.arrow();
-    if *array.data_type() == target {
-        return Ok(array.clone());
-    }
-    let array = without_zone(array);
-    if let (DataType::Struct(fields), Kind::Json) = (array.data_type(), &column.kind)
-        && fields.is_empty()
-    {
-        // An object without members has no column: it is kept as the JSON text it was.
-        let texts = (0..array.len()).map(|row| array.is_valid(row).then_some("{}"));
-        return Ok(Arc::new(texts.collect::<arrow::array::StringArray>()));
-    }
-    let options = CastOptions { safe: false, ..CastOptions::default() };
-    cast_with_options(&array, &target, &options).map_err(|error| {
+    let own = kind_of(field)?.filter(|own| !own.is_nested() && !own.same_shape(&column.kind));
+    let converted = match own {
+        None => convert::plain(array, &column.kind),
+        Some(own) => convert::plain(array, &own).and_then(|values| convert::whole(&values, &own, &column.kind)),
+    };
+    converted.map_err(|error| {
         let message =
             format!("column `{}` of type {} does not convert to {}", field.name(), field.data_type(), column.kind);
         Error::new(ErrorKind::Data, "store rows", message).with_cause(error)
     })
-}
-
-/// Nanoseconds with a zone are kept as nanoseconds in UTC: the instant, not the local clock.
-fn without_zone(array: &ArrayRef) -> ArrayRef {
-    match array.data_type() {
-        DataType::Timestamp(ty::TimeUnit::Nanosecond, Some(_)) => {
-            Arc::new(array.as_primitive::<ty::TimestampNanosecondType>().clone().with_timezone_opt(None::<Arc<str>>))
-        }
-        _ => array.clone(),
-    }
 }
 
 /// The base of a staging and what the writer knows of it, shared.

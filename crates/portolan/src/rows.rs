@@ -5,10 +5,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, new_null_array};
-use arrow::compute::{cast, kernels::cmp::not_distinct};
+use arrow::array::{Array, ArrayRef, StringArray, new_null_array};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use portolan_lake::convert;
+use portolan_lake::types::{Kind, kind_of};
 use portolan_model::{Error, ErrorKind, Result};
 
 /// The batches under one schema.
@@ -49,19 +52,37 @@ fn common_type(name: &str, left: &DataType, right: &DataType, batches: &[RecordB
     let columns = || batches.iter().filter_map(|batch| batch.column_by_name(name));
     candidates
         .iter()
-        .find(|candidate| columns().all(|column| is_exact(column, candidate)))
+        .find(|candidate| columns().all(|column| convert(column, candidate).is_ok()))
         .cloned()
         .unwrap_or(DataType::Utf8)
 }
 
-/// Whether every value survives the way to `to` and back.
-fn is_exact(column: &ArrayRef, to: &DataType) -> bool {
-    let there_and_back = cast(column, to).and_then(|there| cast(&there, column.data_type()));
-    there_and_back.and_then(|back| not_distinct(&back, column)).is_ok_and(|same| same.true_count() == column.len())
+/// Every value as `to`, exactly; any that is no list or record as text.
+fn convert(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    let kind_of = |data_type: &DataType| -> Result<Kind, ArrowError> {
+        let kind = kind_of(&Field::new("", data_type.clone(), true));
+        kind.ok().flatten().ok_or_else(|| ArrowError::CastError(format!("{data_type} has no values to convert")))
+    };
+    match column.data_type() {
+        from if from == to => Ok(Arc::clone(column)),
+        DataType::Null => Ok(new_null_array(to, column.len())),
+        from if *to == DataType::Utf8 && !from.is_nested() => text(column),
+        from => {
+            let kind = kind_of(from)?;
+            convert::whole(&convert::plain(column, &kind)?, &kind, &kind_of(to)?)
+        }
+    }
+}
+
+fn text(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let options = FormatOptions::default();
+    let formatter = ArrayFormatter::try_new(column, &options)?;
+    let value = |row: usize| column.is_valid(row).then(|| formatter.value(row).try_to_string()).transpose();
+    Ok(Arc::new((0..column.len()).map(value).collect::<Result<StringArray, _>>()?))
 }
 
 fn adapt(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    let failed = |name: &str, error: arrow::error::ArrowError| {
+    let failed = |name: &str, error: ArrowError| {
         Error::new(ErrorKind::Data, "join pages", format!("column `{name}` changes its shape from page to page"))
             .with_cause(error)
             .with_hint("give the column a type: columns = { … = \"json\" }")
@@ -71,8 +92,7 @@ fn adapt(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         .iter()
         .map(|field: &Arc<Field>| match batch.column_by_name(field.name()) {
             None => Ok(new_null_array(field.data_type(), batch.num_rows())),
-            Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
-            Some(column) => cast(column, field.data_type()).map_err(|error| failed(field.name(), error)),
+            Some(column) => convert(column, field.data_type()).map_err(|error| failed(field.name(), error)),
         })
         .collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
@@ -81,7 +101,7 @@ fn adapt(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Float64Array, Int64Array, StringArray};
+    use arrow::array::{Float64Array, Int64Array};
 
     use super::*;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, MapArray, StructArray, new_null_array,
 };
-use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use parquet::arrow::ProjectionMask;
@@ -16,8 +16,9 @@ use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReader,
 use portolan_model::{Error, ErrorKind, Result};
 
 use super::table::DataFile;
+use crate::convert;
 use crate::error::{arrow as arrow_error, corrupt, file as file_error};
-use crate::types::{Column, FIELD_ID_KEY, Kind, schema_of};
+use crate::types::{Column, FIELD_ID_KEY, Kind, kind_of, schema_of};
 
 const OPERATION: &str = "read data file";
 /// Rows of a batch.
@@ -247,9 +248,10 @@ pub(crate) fn adapt(array: &ArrayRef, column: &Column) -> Result<ArrayRef> {
             let result = StructArray::try_new(arrow_fields, arrays, parts.nulls().cloned());
             Ok(Arc::new(result.map_err(arrow)?))
         }
-        (kind, target, _) if !kind.is_nested() => {
-            let options = CastOptions { safe: false, ..CastOptions::default() };
-            cast_with_options(array, &target, &options).map_err(|error| wrong().with_cause(error))
+        (kind, _, stored) if !kind.is_nested() => {
+            let stored = kind_of(&Field::new(&column.name, stored.clone(), true))?.ok_or_else(wrong)?;
+            let values = convert::plain(array, &stored).and_then(|values| convert::whole(&values, &stored, kind));
+            values.map_err(|error| wrong().with_cause(error))
         }
         _ => Err(wrong()),
     }
