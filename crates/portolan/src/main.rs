@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod collector;
 mod demo;
 mod diagnostics;
 mod exit;
 mod output;
+mod reload;
 mod rows;
 mod telemetry;
 mod wiring;

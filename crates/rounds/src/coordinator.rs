@@ -120,8 +120,9 @@ impl RoundRunner {
         self
     }
 
-    /// Runs until `stop` turns true. Never fails: what fails is told to the observer and tried again.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+    /// Runs until `stop` turns true. Never fails: what fails is told to the observer and tried again. Returns the slots,
+    /// still open; those of sources that are down end with their probes.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Vec<Slot> {
         let clock = self.shared.clock.clone();
         let mut schedule = Schedule::new(clock.monotonic(), self.spec.every);
         let mut missed_told = 0;
@@ -142,7 +143,8 @@ impl RoundRunner {
                 self.shared.observer.event(event);
             }
         }
-        self.close().await;
+        self.take_returned();
+        std::mem::take(&mut self.slots)
     }
 
     /// Gives every connection up.

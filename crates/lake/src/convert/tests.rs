@@ -127,6 +127,18 @@ fn what_says_nothing_of_its_type_is_null_of_any() {
 }
 
 #[test]
+fn parts_take_the_ids_of_the_column() {
+    let part = |id, kind| Column { id, name: "a".into(), kind };
+    let kind = |first| Kind::Struct(vec![part(first, Kind::List(Box::new(part(first + 1, Kind::Int32))))]);
+    let lists = ListArray::from_iter_primitive::<Int32Type, _, _>([Some([Some(1), None]), None]);
+    let array: ArrayRef = Arc::new(StructArray::try_from(vec![("a", Arc::new(lists) as ArrayRef)]).unwrap());
+    let own = plain(&array, &kind(1)).unwrap();
+    let Split { fitting, rest } = exact(&own, &kind(1), &kind(7)).unwrap();
+    assert_eq!(fitting.data_type(), &kind(7).arrow());
+    assert!(rest.is_none());
+}
+
+#[test]
 fn what_is_out_of_range_is_an_error() {
     let seconds: ArrayRef = Arc::new(TimestampSecondArray::from(vec![i64::MAX]));
     assert!(plain(&seconds, &Kind::TimestampMs).is_err());

@@ -29,7 +29,8 @@ pub struct Split {
 /// There is no such conversion.
 pub fn exact(array: &ArrayRef, from: &Kind, to: &Kind) -> Result<Split, ArrowError> {
     if from.same_shape(to) || matches!((from, to), (Kind::Varchar | Kind::Json, Kind::Varchar | Kind::Json)) {
-        return Ok(Split { fitting: Arc::clone(array), rest: None });
+        // Parts of other columns have other field ids.
+        return Ok(Split { fitting: super::plain(array, to)?, rest: None });
     }
     let none = || refused(array, &to.arrow());
     if is_instant(from) && is_instant(to) {

@@ -117,6 +117,39 @@ pub struct SourceSpec {
 }
 
 impl SourceSpec {
+    /// Whether both say the same, wherever it stands in a text.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self {
+            name,
+            host,
+            port,
+            protocol,
+            tls,
+            required,
+            mode,
+            key,
+            key_memory,
+            columns,
+            connect_timeout,
+            idle_timeout,
+            options,
+            span: _,
+        } = self;
+        *name == other.name
+            && *host == other.host
+            && *port == other.port
+            && *protocol == other.protocol
+            && *tls == other.tls
+            && *required == other.required
+            && *mode == other.mode
+            && *key == other.key
+            && *key_memory == other.key_memory
+            && *columns == other.columns
+            && *connect_timeout == other.connect_timeout
+            && *idle_timeout == other.idle_timeout
+            && options.is_same(&other.options)
+    }
+
     /// `host:port`, with brackets round an IPv6 address.
     pub fn address(&self) -> String {
         if self.host.contains(':') {

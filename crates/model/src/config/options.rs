@@ -32,6 +32,11 @@ impl OptionTable {
         Ok(Self::new(document.as_table().clone(), BTreeMap::new(), None))
     }
 
+    /// Whether both hold the same values, in whatever order and wherever they stand in a text.
+    pub fn is_same(&self, other: &Self) -> bool {
+        is_same_table(&self.table, &other.table)
+    }
+
     /// Reads the keys as `T`, usually a struct with `deny_unknown_fields`.
     ///
     /// # Errors
@@ -54,5 +59,44 @@ impl OptionTable {
             let span = self.table.key(key).and_then(toml_edit::Key::span).or_else(|| value.span());
             (key, span)
         })
+    }
+}
+fn is_same_table(one: &InlineTable, other: &InlineTable) -> bool {
+    one.len() == other.len()
+        && one.iter().all(|(key, value)| other.get(key).is_some_and(|other| is_same_value(value, other)))
+}
+
+fn is_same_value(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::String(one), Value::String(other)) => one.value() == other.value(),
+        (Value::Integer(one), Value::Integer(other)) => one.value() == other.value(),
+        (Value::Float(one), Value::Float(other)) => one.value().to_bits() == other.value().to_bits(),
+        (Value::Boolean(one), Value::Boolean(other)) => one.value() == other.value(),
+        (Value::Datetime(one), Value::Datetime(other)) => one.value() == other.value(),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other.iter()).all(|(one, other)| is_same_value(one, other))
+        }
+        (Value::InlineTable(one), Value::InlineTable(other)) => is_same_table(one, other),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_is_the_same_wherever_it_stands() {
+        let table = |text: &str| OptionTable::from_text(text).unwrap();
+        let one = table("path = \"/a\"\nheaders = { A = \"1\", B = \"2\" }\nsizes = [1, 2]");
+        assert!(one.is_same(&table("# c\nsizes = [1,2]\nheaders = {B=\"2\",  A='1'}\npath = '/a'")));
+        for other in [
+            "path = \"/a\"",
+            "path = \"/b\"\nheaders = { A = \"1\", B = \"2\" }\nsizes = [1, 2]",
+            "path = \"/a\"\nheaders = { A = \"1\", B = \"2\" }\nsizes = [2, 1]",
+            "path = \"/a\"\nheaders = { A = \"1\", B = 2 }\nsizes = [1, 2]",
+        ] {
+            assert!(!one.is_same(&table(other)), "{other}");
+        }
     }
 }

@@ -14,8 +14,9 @@ use portolan_lake::LakeReader;
 use portolan_model::port::{PortClass, service_name};
 use portolan_model::{Error, ErrorKind};
 use portolan_rounds::coordinator::{Event, Observer};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use crate::collector::Collector;
 use crate::demo::{database, server};
 use crate::exit::{Exit, Stop};
 
@@ -261,7 +262,11 @@ async fn collect(
         // The collector has ended early if nobody listens.
         let _ = stop_sender.send(true);
     });
-    let result = super::run::collect(configuration, base, progress.clone(), stop).await;
+    let (_, changes) = mpsc::channel(1);
+    let result = match Collector::start(configuration.clone(), base, progress.clone()).await {
+        Ok(collector) => collector.run(stop, changes).await,
+        Err(error) => Err(error),
+    };
     timer.abort();
     progress.bar.finish();
     if progress.bar.is_hidden() {

@@ -150,9 +150,13 @@ fn command() -> clap::Command {
 
 /// Reads the configuration; what is wrong with it is shown and ends the command.
 fn configuration(path: &Path) -> Result<(Configuration, PathBuf), Stop> {
+    configuration_with_text(path).map(|(configuration, folder, _)| (configuration, folder))
+}
+
+fn configuration_with_text(path: &Path) -> Result<(Configuration, PathBuf, String), Stop> {
     let Loaded { file, folder, outcome, text } = wiring::load(path)?;
     match outcome {
-        Ok(configuration) => Ok((configuration, folder)),
+        Ok(configuration) => Ok((configuration, folder, text)),
         Err(found) => {
             tell(diagnostics::render(&text, &file, &found, is_terminal_stderr()));
             Err(Stop::Told(Exit::Usage))

@@ -4,20 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_lake::Lake;
-use portolan_model::config::Configuration;
 use portolan_model::round::{ReceiptVerdict, RoundVerdict};
 use portolan_model::state::State;
-use portolan_rounds::coordinator::{Event, Observer, RoundRunner, Shared};
+use portolan_rounds::coordinator::{Event, Observer};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
+use crate::collector::Collector;
 use crate::exit::{Exit, Stop};
-use crate::wiring;
-
-/// The time from one look at what maintenance is due to the next.
-const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
+use crate::reload;
 
 /// Signals that come within this time are one request to stop.
 const SAME_REQUEST: Duration = Duration::from_secs(1);
@@ -44,7 +39,8 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// Collects until told to stop.
 pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
-    let (configuration, folder) = super::configuration(config)?;
+    let (configuration, folder, text) = super::configuration_with_text(config)?;
+    let changes = reload::watch(config, text, !super::is_terminal_stderr())?;
     let (stop_sender, stop) = watch::channel(false);
     let mut signals = StopSignals::new()?;
     let asked_again = tokio::spawn(async move {
@@ -68,7 +64,7 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
         signals.next().await
     });
     tokio::select! {
-        collected = collect(&configuration, &folder, Arc::new(Log), stop) => {
+        collected = async { Collector::start(configuration, &folder, Arc::new(Log)).await?.run(stop, changes).await } => {
             collected?;
             tracing::info!("stopped");
             Ok(Exit::Success)
@@ -76,69 +72,6 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
         exit = asked_again => {
             tracing::warn!("ended at once: what was not committed is read again");
             exit.map_err(|error| anyhow::anyhow!("the task that waits for signals ended by itself: {error}").into())
-        }
-    }
-}
-
-/// Runs every round of the configuration into its lake until `stop` turns true.
-pub(crate) async fn collect(
-    configuration: &Configuration,
-    folder: &Path,
-    observer: Arc<dyn Observer>,
-    stop: watch::Receiver<bool>,
-) -> Result<(), Stop> {
-    let environment = wiring::environment(folder, Some(&configuration.lake.path));
-    // What can be wrong with a source is found before the lake is touched and before any round has begun.
-    let mut rounds = Vec::with_capacity(configuration.rounds.len());
-    for round in &configuration.rounds {
-        let specs = configuration.sources.iter().filter(|source| round.sources.contains(&source.name));
-        rounds.push((round.clone(), wiring::open_slots(specs, &environment)?));
-    }
-    let lake = Arc::new(Lake::open(&configuration.lake, environment.clock.clone())?);
-    wiring::restore(rounds.iter_mut().flat_map(|(_, slots)| slots), &*lake).await?;
-    let shared = Shared {
-        catalog: lake.clone(),
-        clock: environment.clock.clone(),
-        observer,
-        jitter: || {
-            f64::from(std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.subsec_nanos()) % 1_000) / 1_000.0
-        },
-    };
-    let mut runners = JoinSet::new();
-    for (round, slots) in rounds {
-        runners.spawn(RoundRunner::new(round, slots, shared.clone()).run(stop.clone()));
-    }
-    tracing::info!(
-        lake = %configuration.lake.path.display(),
-        sources = configuration.sources.len(),
-        rounds = configuration.rounds.len(),
-        "collecting"
-    );
-    let maintenance = tokio::spawn(maintain(lake.clone(), stop));
-    while let Some(ended) = runners.join_next().await {
-        if let Err(error) = ended {
-            return Err(anyhow::anyhow!("a round's task ended by itself: {error}").into());
-        }
-    }
-    // The job that runs is ended: each is bounded.
-    if let Err(error) = maintenance.await {
-        return Err(anyhow::anyhow!("the maintenance task ended by itself: {error}").into());
-    }
-    lake.close().await?;
-    Ok(())
-}
-
-async fn maintain(lake: Arc<Lake>, mut stop: watch::Receiver<bool>) {
-    while !*stop.borrow() {
-        tokio::select! {
-            () = tokio::time::sleep(MAINTENANCE_INTERVAL) => {}
-            () = lake.flush_due() => {}
-            _ = stop.changed() => return,
-        }
-        match lake.maintain().await {
-            Ok(report) if !report.is_empty() => tracing::info!("maintenance: {report}"),
-            Ok(_) => {}
-            Err(error) => tracing::warn!(kind = %error.kind(), "maintenance is put off: {}", error.chain()),
         }
     }
 }
