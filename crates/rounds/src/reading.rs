@@ -75,6 +75,7 @@ pub async fn read_all(
     patience: Patience,
 ) -> Vec<Reading> {
     let Patience { deadline, enough_after, rows_wait } = patience;
+    debug_assert_eq!(slots.len(), receivers.len());
     let enough_at = clock.monotonic().saturating_add(enough_after);
     let mut begun: Vec<Begun> = receivers
         .into_iter()

@@ -1,6 +1,6 @@
 //! Bytes to Arrow record batches: JSON, NDJSON, CSV.
 //!
-//! Promise: pure functions of the bytes and [`Settings`]; no input panics; no value is rounded, cut or silently left
+//! Promise: what comes out follows from the bytes and [`Settings`] alone; no input panics; no value is rounded, cut or silently left
 //! out: what cannot be stored as configured becomes an [`Item::Quarantine`].
 
 pub mod column_type;
@@ -57,7 +57,7 @@ pub struct Settings {
     pub csv_delimiter: u8,
     /// Whether the types of CSV columns are inferred; otherwise they are text.
     pub csv_infer: bool,
-    /// What the last body was like.
+    /// The schema of the last body.
     pub recent: RecentSchema,
 }
 

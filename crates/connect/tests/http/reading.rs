@@ -58,6 +58,30 @@ async fn the_connection_is_kept_and_replaced_when_closed() {
 }
 
 #[tokio::test]
+async fn a_server_that_takes_leave_between_two_pages_is_asked_again() {
+    // Once with an end alone, once with words that answer nothing, as servers send them to idle connections.
+    for farewell in ["", "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"] {
+        let server = Server::start(move |seen| {
+            let (page, link) =
+                if seen.target.ends_with("page=2") { (2, "") } else { (1, "Link: </?page=2>; rel=next\r\n") };
+            let body = format!("[{{\"id\":{page}}}]");
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{link}Content-Length: {}\r\n\r\n",
+                body.len()
+            );
+            Reply::Close(format!("{head}{body}{}", if page == 1 { farewell } else { "" }).into_bytes())
+        })
+        .await;
+        let mut output = Collected::default();
+        let mut source = open(server.port, "pagination = { by = \"link\" }");
+        source.read(None, &mut output).await.unwrap_or_else(|error| panic!("{farewell:?}: {error}"));
+        assert_eq!(output.rows(), 2, "{farewell:?}");
+        let connections: Vec<usize> = server.seen().iter().map(|seen| seen.connection).collect();
+        assert_eq!(connections, [1, 2], "{farewell:?}");
+    }
+}
+
+#[tokio::test]
 async fn sequences_and_tabs_are_read_by_their_media_type() {
     let server = Server::start(|seen| match seen.target.as_str() {
         "/seq" => answer(200, &[("Content-Type", "application/json-seq")], "\x1e{\"a\":1}\n\x1e{\"a\":2}\n"),

@@ -70,7 +70,7 @@ const TEXT: u8 = 4;
 const OBJECT: u8 = 8;
 const LIST: u8 = 16;
 
-/// Builds the column of `values`; `None` while nothing but null, `{}` and `[]` has been seen.
+/// Drafts the column of `values`; `None` while nothing but null, `{}` and `[]` has been seen.
 pub(super) fn draft<'d>(
     name: &'d str,
     values: &[Option<&'d Node<'_>>],
@@ -91,9 +91,9 @@ pub(super) fn draft<'d>(
     if kinds == 0 {
         return None;
     }
-    let json = || Some(Draft { name, known, nulls: None, values: Values::Column(json(name, values)) });
+    let as_json = || Some(Draft { name, known, nulls: None, values: Values::Column(json(name, values)) });
     if known.earlier().is_some_and(|field| field.metadata().contains_key(EXTENSION_TYPE_NAME_KEY)) {
-        return json();
+        return as_json();
     }
     let values_of = match kinds {
         BOOL => Some(Values::Booleans(values.iter().map(|value| boolean(*value)).collect())),
@@ -106,7 +106,7 @@ pub(super) fn draft<'d>(
         LIST => Some(items(values, known, shared)?),
         _ => None,
     };
-    let Some(values_of) = values_of else { return json() };
+    let Some(values_of) = values_of else { return as_json() };
     let nulls = if kinds == BOOL { None } else { nulls(values) };
     Some(Draft { name, known, nulls, values: values_of })
 }

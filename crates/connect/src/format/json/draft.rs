@@ -2,7 +2,7 @@
 //!
 //! Of a small body nearly all of the work is memory: an array with memory of its own costs two allocations and more time
 //! than its values. So the values of a batch's columns are gathered in one piece of memory first, as far as they fit, and
-//! the arrays share it; larger ones have their own. Promise: which of the two it is shows nowhere but in time.
+//! the arrays share it; larger ones have their own. Promise: the values are the same either way.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -42,6 +42,7 @@ impl Shared {
 
     /// Keeps values.
     pub(super) fn values<T: ArrowNativeType>(&mut self, values: impl ExactSizeIterator<Item = T>) -> Part {
+        const { assert!(align_of::<T>() <= ALIGNMENT) }
         let Some(room) = self.room(values.len() * size_of::<T>()) else {
             return Part::Own(Buffer::from_vec(values.collect::<Vec<T>>()));
         };
@@ -75,7 +76,8 @@ impl Shared {
             if index < count {
                 end += length_of(index);
             }
-            // The body of an answer is shorter than 2 GiB: Arrow counts in 32 bits.
+            // Arrow counts in 32 bits. A body is shorter; where a JSONPath repeats its rows beyond that, Arrow refuses
+            // offsets that do not rise.
             offset as i32
         }));
         (part, end)

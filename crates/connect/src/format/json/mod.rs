@@ -225,8 +225,8 @@ pub(crate) struct Rows<'r, 's, 'a> {
     pending_bytes: usize,
     /// The schema of the last batch of this body, else of the last body.
     schema: Option<SchemaRef>,
-    /// Whether it is of this body.
-    has_schema: bool,
+    /// Whether `schema` is of this body.
+    is_of_body: bool,
     summary: Summary,
 }
 
@@ -238,7 +238,7 @@ impl<'r, 's, 'a> Rows<'r, 's, 'a> {
             pending: Vec::new(),
             pending_bytes: 0,
             schema: settings.recent.get(),
-            has_schema: false,
+            is_of_body: false,
             summary: Summary::default(),
         }
     }
@@ -320,7 +320,7 @@ impl<'r, 's, 'a> Rows<'r, 's, 'a> {
         let mut shared = Shared::new();
         let mut drafts = Vec::with_capacity(columns.len());
         for gathered in &columns {
-            let known = Known::among(known_fields, drafts.len(), gathered.name, self.has_schema);
+            let known = Known::among(known_fields, drafts.len(), gathered.name, self.is_of_body);
             match self.settings.columns.get(gathered.name) {
                 Some(type_) => {
                     let values = Values::Column(self.convert(rows, gathered, *type_, first_row)?);
@@ -339,7 +339,7 @@ impl<'r, 's, 'a> Rows<'r, 's, 'a> {
         let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), arrays, &options).map_err(internal)?;
         self.summary.rows += rows.len() as u64;
         self.schema = Some(schema);
-        self.has_schema = true;
+        self.is_of_body = true;
         (self.sink)(Item::Batch(batch))
     }
 

@@ -179,7 +179,7 @@ impl Client {
         }
         loop {
             // A kept connection that turns out to be closed costs a second try: no look at it beforehand.
-            if !kept {
+            if self.connection.is_none() {
                 self.prepare().await?;
             }
             let Some(mut connection) = self.connection.take() else {

@@ -48,8 +48,9 @@ impl Watch<'_> {
             self.released = true;
             self.output.mark(Phase::Released);
         }
-        // On HTTP/2 bytes also come that answer nothing; there the head marks the first byte.
-        if !self.answered && !connection.is_http2() && connection.observed().read() > self.read {
+        // What comes before the request is out answers nothing: a kept connection on which the server took leave. On
+        // HTTP/2 such bytes come at any time; there the head marks the first byte.
+        if self.released && !connection.is_http2() && connection.observed().read() > self.read {
             self.begin_answer();
         }
     }
