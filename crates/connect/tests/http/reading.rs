@@ -59,25 +59,30 @@ async fn the_connection_is_kept_and_replaced_when_closed() {
 
 #[tokio::test]
 async fn a_server_that_takes_leave_between_two_pages_is_asked_again() {
-    // Once with an end alone, once with words that answer nothing, as servers send them to idle connections.
-    for farewell in ["", "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"] {
+    // With an end alone, and with words that answer nothing, as servers send them to idle connections: at once, and while
+    // the rows of the first page are taken.
+    let words = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    for (farewell, is_late) in [("", false), ("", true), (words, false), (words, true)] {
         let server = Server::start(move |seen| {
-            let (page, link) =
-                if seen.target.ends_with("page=2") { (2, "") } else { (1, "Link: </?page=2>; rel=next\r\n") };
+            let is_last = seen.target.ends_with("page=2");
+            let (page, link) = if is_last { (2, "") } else { (1, "Link: </?page=2>; rel=next\r\n") };
             let body = format!("[{{\"id\":{page}}}]");
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{link}Content-Length: {}\r\n\r\n",
-                body.len()
-            );
-            Reply::Close(format!("{head}{body}{}", if page == 1 { farewell } else { "" }).into_bytes())
+            let length = body.len();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{link}Content-Length: {length}");
+            let answer = format!("{head}\r\n\r\n{body}").into_bytes();
+            match (is_last, is_late) {
+                (true, _) => Reply::Close(answer),
+                (false, false) => Reply::Close([&answer, farewell.as_bytes()].concat()),
+                (false, true) => Reply::CloseLater(answer, farewell.into()),
+            }
         })
         .await;
-        let mut output = Collected::default();
+        let mut output = Collected { batch_duration: std::time::Duration::from_millis(60), ..Collected::default() };
         let mut source = open(server.port, "pagination = { by = \"link\" }");
-        source.read(None, &mut output).await.unwrap_or_else(|error| panic!("{farewell:?}: {error}"));
-        assert_eq!(output.rows(), 2, "{farewell:?}");
+        source.read(None, &mut output).await.unwrap_or_else(|error| panic!("{farewell:?} {is_late}: {error}"));
+        assert_eq!(output.rows(), 2, "{farewell:?} {is_late}");
         let connections: Vec<usize> = server.seen().iter().map(|seen| seen.connection).collect();
-        assert_eq!(connections, [1, 2], "{farewell:?}");
+        assert_eq!(connections, [1, 2], "{farewell:?} {is_late}");
     }
 }
 

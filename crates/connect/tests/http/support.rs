@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -31,6 +32,8 @@ pub(crate) enum Reply {
     Keep(Vec<u8>),
     /// Sends the bytes and closes the connection.
     Close(Vec<u8>),
+    /// Sends the bytes, after 20 ms the others, and closes the connection.
+    CloseLater(Vec<u8>, Vec<u8>),
     /// Says nothing more.
     Hang(Vec<u8>),
 }
@@ -125,6 +128,13 @@ async fn serve(
                 let _ = stream.shutdown().await;
                 return;
             }
+            Reply::CloseLater(bytes, others) => {
+                let _ = stream.write_all(&bytes).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let _ = stream.write_all(&others).await;
+                let _ = stream.shutdown().await;
+                return;
+            }
             Reply::Hang(bytes) => {
                 let _ = stream.write_all(&bytes).await;
                 std::future::pending::<()>().await;
@@ -142,6 +152,8 @@ pub(crate) struct Collected {
     pub(crate) phases: Vec<Phase>,
     /// Asks the read to end.
     pub(crate) has_enough: bool,
+    /// How long it takes a batch.
+    pub(crate) batch_duration: Duration,
 }
 
 impl Collected {
@@ -172,6 +184,7 @@ impl Output for Collected {
     }
 
     async fn batch(&mut self, batch: RecordBatch) -> Result<()> {
+        tokio::time::sleep(self.batch_duration).await;
         self.batches.push(batch);
         Ok(())
     }

@@ -23,6 +23,11 @@ const SAME_REQUEST: Duration = Duration::from_secs(1);
 acknowledged. Asked again after a second or more, it ends at once: the lake is whole, rows under way are read
 again. A port that is down is probed beside the rounds; the others go on.
 
+Follows the configuration file: what has changed in it is ended in order and begun anew, the rest goes on; a
+file with an error in it is told and changes nothing. SIGHUP reads it at once and opens every source anew, with
+its secrets and certificates (where standard error is a terminal, it ends the command: the terminal has gone).
+The settings of [lake] are read at the start alone.
+
 Examples:
   portolan run
   PORTOLAN_LOG=debug portolan --config rack7.toml run
