@@ -196,12 +196,54 @@ fn children(parent: u32) -> Vec<u32> {
     processes.filter(of_parent).collect()
 }
 
+/// The search path with vsftpd in it, which the tests have unpacked and not installed.
+fn path_with_servers() -> std::ffi::OsString {
+    let vsftpd = portolan_testkit::process::program("vsftpd", "vsftpd").unwrap();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(std::env::split_paths(&path).chain([vsftpd.parent().unwrap().to_owned()])).unwrap()
+}
+
+#[test]
+fn the_demo_shows_five_kinds_of_ports() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(support::binary())
+        .current_dir(folder.path())
+        .args(["demo", "--seconds", "2"])
+        .env("PATH", path_with_servers())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!text.contains("Left out"), "{text}\n{}", stderr(&output));
+    let tables = ["customers", "metrics", "orders", "vibration", "alarms", "inspections"];
+    let sql: Vec<String> = tables.iter().map(|table| format!("(select count(*) from {table}) as {table}")).collect();
+    let sql = format!("select {}", sql.join(", "));
+    let answer = portolan(&folder.path().join("portolan-demo"), &["query", "--format", "json", &sql]);
+    assert!(answer.status.success(), "{}", stderr(&answer));
+    let answer: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
+    for table in tables {
+        let rows = answer[0][table].as_u64().unwrap();
+        assert!(rows > 0, "{table} is empty: {answer}");
+    }
+    // The last table of the tour: each source's rows, distinct numbers, first and last number are 1 to n.
+    let numbered: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split(['│', '┆']).map(str::trim).filter(|cell| !cell.is_empty()).collect())
+        .filter(|cells: &Vec<&str>| cells.len() == 5 && tables.contains(&cells[0]) && cells[3] == "1")
+        .collect();
+    assert_eq!(numbered.len(), 4, "{text}");
+    for cells in numbered {
+        assert!(cells[1] == cells[2] && cells[1] == cells[4], "{cells:?}");
+    }
+}
+
 #[test]
 fn an_interrupted_demo_takes_its_servers_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut demo = Command::new(support::binary())
         .current_dir(folder.path())
         .args(["demo", "--seconds", "120"])
+        .env("PATH", path_with_servers())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -215,7 +257,7 @@ fn an_interrupted_demo_takes_its_servers_with_it() {
         std::thread::sleep(Duration::from_millis(50));
     }
     let servers = children(demo.id());
-    assert_eq!(servers.len(), 1, "a MariaDB of the demo's");
+    assert_eq!(servers.len(), 3, "MariaDB, Redis and vsftpd of the demo's");
     assert!(Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap().success());
     let start = Instant::now();
     let status = loop {

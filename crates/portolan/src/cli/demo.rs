@@ -1,6 +1,4 @@
 //! `portolan demo`: a tour with a sample server, nothing to set up.
-//!
-//! The demo shows; it proves nothing: proofs stand on real servers, in the tests.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,14 +8,15 @@ use std::time::Duration;
 use anyhow::Context;
 use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
-use portolan_lake::LakeReader;
+use portolan_lake::{At, LakeReader, Snapshot};
 use portolan_model::port::{PortClass, service_name};
 use portolan_model::{Error, ErrorKind};
 use portolan_rounds::coordinator::{Event, Observer};
 use tokio::sync::{mpsc, watch};
 
 use crate::collector::Collector;
-use crate::demo::{database, server};
+use crate::demo::queries::{self, Question};
+use crate::demo::{LeftOut, SampleServer};
 use crate::exit::{Exit, Stop};
 
 /// Arguments of `portolan demo`.
@@ -57,21 +56,19 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Stop> {
 async fn tour(arguments: Arguments, stop: watch::Receiver<bool>) -> Result<Exit, Stop> {
     let folder = prepare_folder(&arguments.folder)?;
     say("Starting a sample server on loopback …")?;
-    let sample = server::start().await?;
-    let database = start_database(&folder).await?;
+    let sample = SampleServer::start(&folder).await?;
     if *stop.borrow() {
         return Ok(Exit::Success);
     }
     let config = folder.join("portolan.toml");
-    std::fs::write(&config, configuration(&sample, database.as_ref()))
-        .with_context(|| format!("failed to write {}", config.display()))?;
+    std::fs::write(&config, sample.configuration()).with_context(|| format!("failed to write {}", config.display()))?;
     let (configuration, base) = super::configuration(&config)?;
-    show_ports(&configuration, database.is_some())?;
+    show_ports(&configuration, &sample.left_out)?;
     collect(&configuration, &base, arguments.seconds, stop.clone()).await?;
     if *stop.borrow() {
         return Ok(Exit::Success);
     }
-    show_rounds(&configuration.lake.path, database.is_some()).await?;
+    show_rounds(&configuration.lake.path).await?;
     say(format_args!(
         "\nOn your own server:\n  describe its ports in portolan.toml (docs/getting-started.md; {config} is one),\n  \
          portolan check --connect      # is it right, does every port answer?\n  \
@@ -118,80 +115,7 @@ fn prepare_folder(folder: &Path) -> Result<PathBuf, Stop> {
     Ok(folder.canonicalize().with_context(context)?)
 }
 
-async fn start_database(folder: &Path) -> anyhow::Result<Option<database::SampleDatabase>> {
-    if !database::is_installed() {
-        return Ok(None);
-    }
-    say("Setting up a MariaDB of its own in a temporary folder …")?;
-    let folder = folder.to_path_buf();
-    match tokio::task::spawn_blocking(move || database::start(&folder)).await? {
-        Ok(database) => Ok(Some(database)),
-        Err(error) => {
-            say(format_args!("MariaDB could not be started, the demo goes on without it: {error:#}"))?;
-            Ok(None)
-        }
-    }
-}
-
-fn configuration(sample: &server::SampleServer, database: Option<&database::SampleDatabase>) -> String {
-    let (metrics_port, orders_port) = (sample.metrics_port, sample.orders_port);
-    let mut text = format!(
-        r#"# The sample server of `portolan demo`. Its ports close when the demo ends.
-[server]
-host = "127.0.0.1"
-
-[lake]
-path = "lake"
-
-[[source]]
-name = "metrics"
-port = {metrics_port}
-protocol = "http"
-path = "/api/metrics"
-tls = {{ allow_plaintext = "sample server on loopback" }}
-
-[[source]]
-name = "orders"
-port = {orders_port}
-protocol = "http"
-path = "/api/orders"
-cursor = {{ parameter = "since", column = "id" }}
-columns = {{ price = "decimal(12,2)" }}
-tls = {{ allow_plaintext = "sample server on loopback" }}
-"#
-    );
-    if let Some(database) = database {
-        let password_file = database.password_file.file_name().unwrap_or_default().to_string_lossy();
-        text.push_str(&format!(
-            r#"
-[[source]]
-name = "customers"
-port = {}
-protocol = "mysql"
-user = "{}"
-password = {{ file = "{password_file}" }}
-database = "demo"
-table = "customers"
-tls = {{ allow_plaintext = "sample server on loopback" }}
-"#,
-            database.port,
-            database::USER
-        ));
-    }
-    let customers = if database.is_some() { ", \"customers\"" } else { "" };
-    text.push_str(&format!(
-        r#"
-# All ports at once, four times a second, in one commit.
-[[round]]
-name = "tour"
-sources = ["metrics", "orders"{customers}]
-every = "250ms"
-"#
-    ));
-    text
-}
-
-fn show_ports(configuration: &portolan_model::config::Configuration, has_database: bool) -> std::io::Result<()> {
+fn show_ports(configuration: &portolan_model::config::Configuration, left_out: &[LeftOut]) -> std::io::Result<()> {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header(["PORT", "CLASS (RFC 6335)", "REGISTERED SERVICE (IANA)", "SOURCE", "SPOKEN HERE"]);
@@ -201,8 +125,8 @@ fn show_ports(configuration: &portolan_model::config::Configuration, has_databas
         table.add_row([&source.port.to_string(), &class, service, source.name.as_str(), &source.protocol]);
     }
     say(format_args!("\nPorts of the sample server\n{table}"))?;
-    if !has_database {
-        say(format_args!("Left out: MySQL, because no MariaDB is installed. To have it: {}", database::INSTALL_HINT))?;
+    for LeftOut { name, reason } in left_out {
+        say(format_args!("Left out: {name}, {reason}"))?;
     }
     Ok(())
 }
@@ -276,50 +200,15 @@ async fn collect(
     result
 }
 
-const QUERIES: [(&str, &str, bool); 4] = [
-    (
-        "The latest rounds: release spread, bound on the skew, duration against the slowest port",
-        "select r.round, r.verdict, r.release_spread_us as spread_us, r.skew_bound_us as bound_us,
-         round(r.duration_us / 1000.0, 2) as round_ms, round(max(p.last_byte_us) / 1000.0, 2) as slowest_port_ms
-  from portolan.rounds r join portolan.receipts p on p.round = r.round
-  group by r.round, r.verdict, r.release_spread_us, r.skew_bound_us, r.duration_us order by r.round desc limit 4",
-        false,
-    ),
-    (
-        "Two ports in one join: pieces ordered a machine, beside its load in the same round",
-        "select o.machine, sum(o.pieces) as pieces, sum(o.pieces * o.price) as value,
-         round(avg(m.load_percent), 1) as load_percent
-  from orders o join metrics m on m.machine = o.machine and m._round = o._round
-  group by o.machine order by value desc",
-        false,
-    ),
-    (
-        "Three ports, two protocols: what each customer ordered against the credit in MariaDB",
-        "select c.name, count(*) as orders, sum(o.pieces * o.price) as value, c.credit
-  from orders o join customers c on c.id = o.customer_id
-  group by c.name, c.credit order by value desc limit 3",
-        true,
-    ),
-    (
-        "Nothing twice, nothing lost: orders have rising ids without a gap",
-        "select count(*) as orders, count(distinct id) as distinct_ids, min(id) as first, max(id) as last from orders",
-        false,
-    ),
-];
-
 #[cfg(feature = "sql")]
-async fn show_rounds(lake: &Path, has_database: bool) -> Result<(), Stop> {
-    use portolan_lake::At;
-
+async fn show_rounds(lake: &Path) -> Result<(), Stop> {
     use crate::output::{Options, Target, deliver_stream, format};
     let engine = super::query::engine(256)?;
-    engine.attach_lake(Arc::new(LakeReader::open(lake)?.snapshot(At::Head)?))?;
-    for (title, sql, needs_database) in QUERIES {
-        if needs_database && !has_database {
-            continue;
-        }
+    let (questions, snapshot) = questions(lake)?;
+    engine.attach_lake(Arc::new(snapshot))?;
+    for Question { title, sql } in questions {
         say(format_args!("\n{title}\n  {sql}\n"))?;
-        let stream = engine.sql(sql).await.map_err(|error| Stop::Error(Exit::Query, error))?;
+        let stream = engine.sql(&sql).await.map_err(|error| Stop::Error(Exit::Query, error))?;
         let schema = stream.schema.clone();
         deliver_stream(format("table")?, &Target::Stdout, &Options::default(), "", &schema, stream.batches).await?;
     }
@@ -327,12 +216,20 @@ async fn show_rounds(lake: &Path, has_database: bool) -> Result<(), Stop> {
 }
 
 #[cfg(not(feature = "sql"))]
-async fn show_rounds(lake: &Path, has_database: bool) -> Result<(), Stop> {
+async fn show_rounds(lake: &Path) -> Result<(), Stop> {
     say(format_args!("\nThis build has no SQL. A full build, or DuckDB on {}, answers these:", lake.display()))?;
-    for (title, sql, _) in QUERIES.iter().filter(|(_, _, needs_database)| has_database || !needs_database) {
+    for Question { title, sql } in questions(lake)?.0 {
         say(format_args!("\n{title}\n  {sql}"))?;
     }
     Ok(())
+}
+
+/// What can be asked of the tables that are there.
+fn questions(lake: &Path) -> Result<(Vec<Question>, Snapshot), Stop> {
+    let snapshot = LakeReader::open(lake)?.snapshot(At::Head)?;
+    let tables = snapshot.tables()?;
+    let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+    Ok((queries::of(&names), snapshot))
 }
 
 #[cfg(test)]
@@ -361,13 +258,5 @@ mod tests {
         std::fs::write(folder.path().join("lake/catalog.sqlite"), "").unwrap();
         assert!(prepare_folder(folder.path()).is_ok());
         assert!(!folder.path().join("lake").exists());
-    }
-
-    #[test]
-    fn the_written_configuration_is_right() {
-        let sample = server::SampleServer { metrics_port: 50_001, orders_port: 50_002 };
-        let text = configuration(&sample, None);
-        let read = portolan_model::config::read(&text, &portolan_connect::Registry);
-        assert!(read.is_ok(), "{:?}", read.err());
     }
 }

@@ -15,34 +15,48 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use super::process::KnownPorts;
+use super::{MACHINES, Part};
+
 /// Customers that the sample database holds; orders refer to them.
-pub(crate) const CUSTOMERS: u64 = 8;
+pub(super) const CUSTOMERS: u64 = 8;
 /// The most orders in one answer.
 const PAGE: u64 = 500;
-const MACHINES: [&str; 5] = ["press_1", "press_2", "lathe_1", "lathe_2", "oven_1"];
 const MILLISECONDS_AN_ORDER: u128 = 40;
 
-/// The running sample API.
-pub(crate) struct SampleServer {
-    /// Port of `/api/metrics`.
-    pub(crate) metrics_port: u16,
-    /// Port of `/api/orders`.
-    pub(crate) orders_port: u16,
-}
-
-/// The port numbers of the sample server, where they are free.
+/// The port numbers of the sample API, where they are free.
 const METRICS_PORT: u16 = 3000;
 const ORDERS_PORT: u16 = 3001;
 
-/// Starts both ports on loopback, on free port numbers. They end with the process.
-pub(crate) async fn start() -> anyhow::Result<SampleServer> {
+/// Starts both ports on loopback. They end with the process. Who has the first has the right to the known ports.
+pub(super) async fn start() -> anyhow::Result<(Vec<Part>, KnownPorts)> {
     let started = Arc::new(Instant::now());
     let metrics = Router::new().route("/api/metrics", get(metrics)).with_state(started.clone());
     let orders = Router::new().route("/api/orders", get(orders)).with_state(started);
-    Ok(SampleServer {
-        metrics_port: serve(metrics, METRICS_PORT).await?,
-        orders_port: serve(orders, ORDERS_PORT).await?,
-    })
+    let metrics_port = serve(metrics, METRICS_PORT).await?;
+    let orders_port = serve(orders, ORDERS_PORT).await?;
+    let metrics = format!(
+        r#"[[source]]
+name = "metrics"
+port = {metrics_port}
+protocol = "http"
+path = "/api/metrics"
+tls = {{ allow_plaintext = "sample server on loopback" }}
+"#
+    );
+    let orders = format!(
+        r#"[[source]]
+name = "orders"
+port = {orders_port}
+protocol = "http"
+path = "/api/orders"
+cursor = {{ parameter = "since", column = "id" }}
+columns = {{ price = "decimal(12,2)" }}
+tls = {{ allow_plaintext = "sample server on loopback" }}
+"#
+    );
+    let parts = vec![Part::new("metrics", metrics, None), Part::new("orders", orders, None)];
+    Ok((parts, KnownPorts(metrics_port == METRICS_PORT)))
 }
 
 async fn serve(router: Router, preferred_port: u16) -> anyhow::Result<u16> {
