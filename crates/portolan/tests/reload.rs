@@ -80,6 +80,8 @@ fn sources_come_change_and_go_beside_those_that_stay() {
     api.append("second", [json!({"id": 2})]);
     bench.wait_until("the others are read on", || bench.number("select count(*) from second") == 2);
     assert_eq!(bench.number("select count(*) from first"), 1);
+    assert_eq!(bench.status("first")["configured"], json!(false), "what is left of it is said to be that");
+    assert_eq!(bench.status("second")["configured"], json!(true));
 
     // Whoever stayed has not noticed: one connection, and no round left out for a restart.
     assert_eq!(still.connections(), 1, "{}", bench.log());

@@ -1,13 +1,14 @@
-//! `portolan status`: where each source stands, from the lake alone, whether or not a collector runs.
+//! `portolan status`: where each source stands, from the lake, whether or not a collector runs. A source that the
+//! configuration does not name any more is shown with the state that it was left in, and said to be one.
 
 use std::path::{Path, PathBuf};
 
 use comfy_table::{Table, presets};
 use jiff::Timestamp;
 use portolan_lake::LakeReader;
-use portolan_model::Position;
 use portolan_model::catalog::SourceStatus;
 use portolan_model::clock::{Clock, SystemClock};
+use portolan_model::{Position, SourceName};
 
 use crate::exit::{Exit, Stop};
 use crate::output::visible;
@@ -29,14 +30,27 @@ pub(crate) struct Arguments {
 /// Shows the states.
 pub(crate) fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
     let path = super::lake_path(arguments.lake.as_deref(), config)?;
+    // Somebody who names a lake asks of no configuration.
+    let configuration = match arguments.lake {
+        None if config.exists() => Some(super::configuration(config)?.0),
+        _ => None,
+    };
+    let is_configured =
+        |name: &SourceName| configuration.as_ref().map(|known| known.sources.iter().any(|source| source.name == *name));
     let reader = LakeReader::open(&path)?;
     let statuses = reader.statuses()?;
     let positions = reader.positions()?;
     let collector = reader.collector()?;
     let now = SystemClock::new().wall();
     if arguments.json {
-        let sources: Vec<serde_json::Value> =
-            statuses.iter().map(|status| to_json(status, positions.get(&status.source), now)).collect();
+        let sources: Vec<serde_json::Value> = statuses
+            .iter()
+            .map(|status| {
+                let mut source = to_json(status, positions.get(&status.source), now);
+                source["configured"] = is_configured(&status.source).into();
+                source
+            })
+            .collect();
         let document = serde_json::json!({
             "lake": path.display().to_string(),
             "collector": { "running": collector.is_some(), "pid": collector },
@@ -54,7 +68,10 @@ pub(crate) fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
         table.add_row([
             status.source.to_string(),
             status.address.clone(),
-            status.state.as_str().to_owned(),
+            match is_configured(&status.source) {
+                Some(false) => format!("{}, removed", status.state.as_str()),
+                _ => status.state.as_str().to_owned(),
+            },
             age(status.since, now),
             status.last_round.map_or_else(|| "-".into(), |round| round.to_string()),
             status.last_success.map_or_else(|| "-".into(), |time| age(time, now)),
@@ -64,7 +81,9 @@ pub(crate) fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
         ]);
     }
     super::print_line(table)?;
-    for status in statuses.iter().filter(|status| status.cause.is_some()) {
+    for status in
+        statuses.iter().filter(|status| status.cause.is_some() && is_configured(&status.source) != Some(false))
+    {
         let cause = status.cause.as_deref().unwrap_or_default();
         super::print_line(format_args!("{}: {}", status.source, visible(cause)))?;
         if let Some(hint) = &status.hint {
