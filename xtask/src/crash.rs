@@ -11,8 +11,8 @@ pub(crate) fn run_all(arguments: &[String]) -> Result<()> {
     let wants_help = has("--help") || has("-h");
     if !wants_help {
         tools::install()?;
-        let only_failpoints =
-            has("failpoints") && !["collector", "servers", "full-disk", "replay"].iter().any(|mode| has(mode));
+        let only_failpoints = has("failpoints")
+            && !["collector", "servers", "mixture", "full-disk", "replay"].iter().any(|mode| has(mode));
         if !has("--binary") && !only_failpoints {
             run(cargo().args(["build", "--release", "--package", "portolan"]))?;
         }

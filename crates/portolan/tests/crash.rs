@@ -23,12 +23,17 @@ fn expect(report: anyhow::Result<Report>) {
 
 #[test]
 fn kills_of_the_collector_lose_nothing() {
-    expect(kill::collector(&options(), kill::Extent { blows: 20, longest: None }));
+    expect(kill::collector(&options(), kill::Extent { blows: 15, longest: None }));
 }
 
 #[test]
 fn kills_of_the_servers_lose_nothing() {
-    expect(kill::servers(&options(), kill::Extent { blows: 15, longest: None }));
+    expect(kill::servers(&options(), kill::Extent { blows: 10, longest: None }));
+}
+
+#[test]
+fn kills_of_all_in_random_mixture_lose_nothing() {
+    expect(kill::mixture(&options(), kill::Extent { blows: 25, longest: None }));
 }
 
 #[test]

@@ -11,9 +11,10 @@ use portolan_testkit::crash::{Options, Report, disk, failpoints, kill, replay};
 
 const HELP: &str = "portolan-crash [MODE…] [OPTION…]
 
-Modes (default: collector servers full-disk replay)
+Modes (default: collector servers mixture full-disk replay)
   collector         SIGKILL of the collector at random moments
   servers           SIGKILL and SIGSTOP of the servers
+  mixture           both, at times at once
   failpoints        death at every named point (a binary built with `--features failpoints`)
   full-disk         a small disk that fills up and is freed (root: it is mounted)
   replay            the recorded system calls cut off at each one
@@ -21,8 +22,8 @@ Modes (default: collector servers full-disk replay)
 Options
   --binary FILE     the binary under test (default target/release/portolan)
   --failpoint-binary FILE   the one of the mode `failpoints` (default target/debug/portolan)
-  --kills N         kills of `collector` and `servers` (default 500)
-  --minutes N       the longest that each of these two may take
+  --kills N         kills of `collector`, `servers` and `mixture` (default 500)
+  --minutes N       the longest that each of these three may take
   --cuts N          the most operations that `replay` cuts at (default all)
   --only TEXT       failpoints whose name holds this
   --seed N          chooses the moments (default from the clock, printed)
@@ -76,12 +77,12 @@ fn parse() -> Result<Option<Arguments>> {
                 print!("{HELP}");
                 return Ok(None);
             }
-            "collector" | "servers" | "failpoints" | "full-disk" | "replay" => arguments.modes.push(word),
+            "collector" | "servers" | "mixture" | "failpoints" | "full-disk" | "replay" => arguments.modes.push(word),
             _ => bail!("unknown word `{word}`\n\n{HELP}"),
         }
     }
     if arguments.modes.is_empty() {
-        arguments.modes = ["collector", "servers", "full-disk", "replay"].map(String::from).to_vec();
+        arguments.modes = ["collector", "servers", "mixture", "full-disk", "replay"].map(String::from).to_vec();
     }
     Ok(Some(arguments))
 }
@@ -114,6 +115,7 @@ fn run_mode(mode: &str, arguments: &Arguments) -> Result<Report> {
     match mode {
         "collector" => kill::collector(options, extent),
         "servers" => kill::servers(options, extent),
+        "mixture" => kill::mixture(options, extent),
         "failpoints" => {
             let options = Options { binary: arguments.failpoint_binary.clone(), ..options.clone() };
             failpoints::every(&options, arguments.only.as_deref())

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::collector::Collector;
-use super::world::{DRAIN_PATIENCE, RISING, WHOLE, World, content};
+use super::world::{DRAIN_PATIENCE, RISING, WHOLE, World};
 use crate::duckdb;
 use crate::ledger::Ledger;
 
@@ -34,13 +34,18 @@ pub fn drain(world: &World, lake: &Path, collector: &mut Collector) -> Result<()
         }
         let held = heights(lake);
         let is_whole = held.as_ref().is_ok_and(|held| {
-            RISING.iter().all(|table| held.get(*table).copied().unwrap_or(0) >= world.written(table))
+            RISING.iter().all(|rising| held.get(rising.table).copied().unwrap_or(0) >= world.written(rising.table))
         });
-        if is_whole {
+        // A server that was down last is read again a moment later.
+        if is_whole && compare_whole(world, lake).is_ok() {
             return Ok(());
         }
         if start.elapsed() > DRAIN_PATIENCE {
-            let wanted: Vec<String> = RISING.iter().map(|table| format!("{table} {}", world.written(table))).collect();
+            if is_whole {
+                compare_whole(world, lake)?;
+            }
+            let wanted: Vec<String> =
+                RISING.iter().map(|rising| format!("{} {}", rising.table, world.written(rising.table))).collect();
             bail!(
                 "the lake holds {held:?} of {} after {DRAIN_PATIENCE:?}; the collector's log ends:\n{}",
                 wanted.join(", "),
@@ -51,12 +56,12 @@ pub fn drain(world: &World, lake: &Path, collector: &mut Collector) -> Result<()
     }
 }
 
-/// The highest number of each rising table that exists.
+/// How far each rising table is that exists: its number of rows, because its parts come in any order.
 fn heights(lake: &Path) -> Result<BTreeMap<String, i64>> {
     let tables = table_names(lake)?;
     let mut heights = BTreeMap::new();
-    for table in RISING.iter().filter(|table| tables.contains(&(**table).to_owned())) {
-        let rows = duckdb::query(lake, &format!("SELECT max(id) AS height FROM {table}"))?;
+    for table in RISING.map(|rising| rising.table).iter().filter(|table| tables.contains(&(**table).to_owned())) {
+        let rows = duckdb::query(lake, &format!("SELECT count(*) AS height FROM {table}"))?;
         heights.insert((*table).to_owned(), rows.first().and_then(|row| row["height"].as_i64()).unwrap_or(0));
     }
     Ok(heights)
@@ -69,10 +74,18 @@ fn table_names(lake: &Path) -> Result<Vec<String>> {
 
 /// Compares a lake with everything that was written: nothing lost, duplicated, altered or invented, every round whole.
 pub fn compare_all(world: &World, lake: &Path) -> Result<Audited> {
-    let audited = compare(lake, |table, _| world.written(table))?;
-    let held = duckdb::query(lake, &format!("SELECT id, version FROM {WHOLE} ORDER BY id"))?;
-    ensure!(held == world.whole(), "`{WHOLE}` holds {held:?}, the server {:?}", world.whole());
+    let audited = compare(lake, Some(world))?;
+    compare_whole(world, lake)?;
     Ok(audited)
+}
+
+/// Compares the tables that are read whole with what the servers hold.
+fn compare_whole(world: &World, lake: &Path) -> Result<()> {
+    for (table, sql) in WHOLE {
+        let (held, wanted) = (duckdb::query(lake, sql)?, world.whole(table)?);
+        ensure!(held == wanted, "`{table}` holds {held:?}, the server {wanted:?}");
+    }
+    Ok(())
 }
 
 /// The binary's own opinion of a lake: each round's digest, and the structure.
@@ -86,23 +99,24 @@ pub fn prove(binary: &Path, lake: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Compares a lake that is behind: what it holds must be everything up to some number, each once.
+/// Compares a lake that is behind: what it holds of each part of a source must be everything up to some number, each once.
 pub fn compare_prefix(lake: &Path) -> Result<Audited> {
-    compare(lake, |_, found| found)
+    compare(lake, None)
 }
 
-/// `height` gives the highest number that a table must hold, from its name and the highest number found.
-fn compare(lake: &Path, height: impl Fn(&str, i64) -> i64) -> Result<Audited> {
+/// Compares with everything that the world has written, or with what must be there if the lake is behind.
+fn compare(lake: &Path, world: Option<&World>) -> Result<Audited> {
     let tables = table_names(lake).context("list the lake's tables")?;
     let mut audited = Audited::default();
     let mut statements = vec!["SELECT round, source, verdict, rows FROM portolan.receipts".to_owned()];
     let mut present = Vec::new();
-    for table in RISING {
+    for rising in RISING {
+        let table = rising.table;
         if tables.contains(&table.to_owned()) {
-            present.push(table);
+            present.push(rising);
             statements.push(format!("SELECT * EXCLUDE (_time) FROM {table}"));
-        } else {
-            ensure!(height(table, 0) == 0, "the table `{table}` is missing, {} rows were written", height(table, 0));
+        } else if let Some(written) = world.map(|world| world.written(table)).filter(|written| *written > 0) {
+            bail!("the table `{table}` is missing, {written} rows were written");
         }
     }
     if !tables.contains(&"receipts".to_owned()) {
@@ -112,12 +126,18 @@ fn compare(lake: &Path, height: impl Fn(&str, i64) -> i64) -> Result<Audited> {
     let session = duckdb::Session { folder: lake, snapshot: None, write: false };
     let mut answers = session.run(&statements.iter().map(String::as_str).collect::<Vec<_>>())?.into_iter();
     let receipts = answers.next().context("no receipts")?;
-    for (table, rows) in present.into_iter().zip(answers) {
-        let found = rows.iter().filter_map(|row| row["id"].as_i64()).max().unwrap_or(0);
+    for (rising, rows) in present.into_iter().zip(answers) {
+        let table = rising.table;
+        let mut ends: BTreeMap<i64, i64> = BTreeMap::new();
+        for id in rows.iter().filter_map(|row| row["id"].as_i64()) {
+            let end = ends.entry((rising.part)(id)).or_default();
+            *end = (*end).max(id);
+        }
+        let highest = world.map_or_else(|| ends.values().copied().max().unwrap_or(0), |world| world.written(table));
+        let is_due = |id: &i64| world.is_some() || ends.get(&(rising.part)(*id)).is_some_and(|end| id <= end);
         let mut ledger = Ledger::default();
-        let row = content(table);
-        for id in 1..=height(table, found) {
-            ledger.wrote(table, id, row(id));
+        for id in (1..=highest).filter(is_due) {
+            ledger.wrote(table, id, (rising.content)(id));
         }
         let difference = ledger.compare(table, "id", &rows);
         ensure!(difference.is_empty(), "`{table}`: {difference}");

@@ -1,5 +1,7 @@
-//! SIGKILL at random moments: of the collector, also while it starts or keeps the lake in shape, or of the servers.
+//! SIGKILL at random moments: of the collector, also while it starts or keeps the lake in shape, of the servers, or of
+//! both at once.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -93,13 +95,64 @@ pub fn servers(options: &Options, extent: Extent) -> Result<Report> {
     })
 }
 
+/// Kills collector and servers in random mixture; at times the one dies while the other is down.
+pub fn mixture(options: &Options, extent: Extent) -> Result<Report> {
+    let mut random = Random::new(options.seed);
+    let mut world = World::start(None)?;
+    world.start_writers(options.seed);
+    let mut collector = Collector::start(&options.binary, &world, &[])?;
+    let start = Instant::now();
+    let mut blows: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let (mut count, mut looked) = (0, 0);
+    while count < extent.blows && !extent.is_over(start) {
+        let (hits_collector, hits_server) = match random.between(0, 4) {
+            0 => (true, true),
+            1 => (false, true),
+            _ => (true, false),
+        };
+        let (life, moment) = (random.moment(20, 1_100), random.moment(0, 1_100));
+        let mut of_server = Random::new(random.any());
+        let world_now = &world;
+        let name = std::thread::scope(|scope| {
+            let server = hits_server.then(|| {
+                scope.spawn(move || {
+                    std::thread::sleep(moment);
+                    world_now.blow_server(&mut of_server)
+                })
+            });
+            if hits_collector {
+                std::thread::sleep(life);
+                collector.kill().with_context(|| format!("after {count} blows and {life:?}"))?;
+                collector = Collector::start(&options.binary, world_now, &[])?;
+            }
+            let panicked = || anyhow::anyhow!("what hits the servers panicked");
+            server.map(|server| server.join().map_err(|_| panicked())?).transpose()
+        })?;
+        for name in name.into_iter().chain(hits_collector.then_some("collector")) {
+            *blows.entry(name).or_default() += 1;
+            count += 1;
+        }
+        if count / KILLS_PER_LOOK > looked {
+            looked = count / KILLS_PER_LOOK;
+            collector.kill()?;
+            let audited = compare_prefix(world.lake()).with_context(|| format!("after {count} blows"))?;
+            audit::prove(&options.binary, world.lake()).with_context(|| format!("after {count} blows"))?;
+            println!("{count} blows, {} rows, {} rounds: as written", audited.rows, audited.rounds);
+            collector = Collector::start(&options.binary, &world, &[])?;
+        }
+    }
+    collector.kill()?;
+    let mut report = finish(&mut world, options, count, "kills of collector and servers")?;
+    let each: Vec<String> = blows.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    report.notes.push(each.join(", "));
+    Ok(report)
+}
+
 /// Lets the collector catch up undisturbed, stops it in order, and compares everything.
 pub(super) fn finish(world: &mut World, options: &Options, blows: u64, blow_name: &'static str) -> Result<Report> {
     world.stop_writers()?;
     let mut collector = Collector::start(&options.binary, world, &[])?;
     audit::drain(world, world.lake(), &mut collector)?;
-    // The table that is read whole may have changed after the others had been drained.
-    std::thread::sleep(Duration::from_millis(500));
     collector.stop()?;
     world.check_acknowledgements()?;
     let audited = compare_all(world, world.lake())?;

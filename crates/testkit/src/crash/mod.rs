@@ -1,7 +1,7 @@
 //! The crash campaigns: the real binary collects from real servers while it, they or the disk are cut off at random;
 //! then its lake is compared, row by row, with what was written outside.
 //!
-//! - [`kill`]: SIGKILL of the collector, or of the servers, at random moments
+//! - [`kill`]: SIGKILL of the collector, of the servers, or of both, at random moments
 //! - [`failpoints`]: death at each named point of a commit or a maintenance job
 //! - [`disk`]: a disk that fills up and is freed
 //! - [`replay`]: the recorded system calls cut off at each one, as a power cut would

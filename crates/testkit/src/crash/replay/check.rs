@@ -1,8 +1,8 @@
 //! What must be true of a lake after any cut, looked at without the product's own code: SQLite's integrity, whole
 //! rounds, complete Parquet files, positions that agree with rows, and no reported round missing.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{Files, write_files};
-use crate::crash::world::RISING;
+use crate::crash::world::{PositionKind, RISING, Rising};
 
 /// The catalog and what belongs to it; its shared memory is made anew by SQLite.
 const CATALOG_FILES: [&str; 3] = ["catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-journal"];
@@ -97,14 +97,15 @@ impl Checker {
             return Ok(Found::default());
         };
         let mut found = Found::default();
-        for table in RISING {
+        for rising in RISING {
+            let table = rising.table;
             let rows = self.rows(connection, files, table, ["_round", "id", "id"])?.unwrap_or_default();
             found.rows += rows.len() as u64;
-            check_rounds(table, &rows, &receipts)?;
-            if table == "signals" {
-                check_intake(connection, table, files)?;
-            } else {
-                check_position(connection, table, &rows)?;
+            check_rounds(rising, &rows, &receipts)?;
+            match rising.position {
+                PositionKind::Highest => check_position(connection, table, &rows)?,
+                PositionKind::Intake => check_intake(connection, table, files)?,
+                PositionKind::Other => {}
             }
         }
         Ok(found)
@@ -251,7 +252,8 @@ fn read_columns(path: &Path, content: Bytes, columns: [&str; 3]) -> Result<Vec<R
 }
 
 /// `rows` are (round, id, id), `receipts` (round, source, rows).
-fn check_rounds(table: &str, rows: &[Row], receipts: &[Row]) -> Result<()> {
+fn check_rounds(rising: Rising, rows: &[Row], receipts: &[Row]) -> Result<()> {
+    let table = rising.table;
     let mut held: BTreeMap<i64, i64> = BTreeMap::new();
     for row in rows {
         *held.entry(row[0].number()).or_default() += 1;
@@ -262,10 +264,16 @@ fn check_rounds(table: &str, rows: &[Row], receipts: &[Row]) -> Result<()> {
         ensure!(found == said, "round {round} of `{table}` has {found} rows, its receipt says {said}");
     }
     ensure!(held.is_empty(), "`{table}` has rows of rounds without a receipt: {held:?}");
-    let mut ids: Vec<i64> = rows.iter().map(|row| row[1].number()).collect();
-    ids.sort_unstable();
-    for (expected, id) in (1..).zip(&ids) {
-        ensure!(*id == expected, "`{table}` holds {id} where {expected} should be: lost or duplicated");
+    let ids: BTreeSet<i64> = rows.iter().map(|row| row[1].number()).collect();
+    ensure!(ids.len() == rows.len(), "`{table}` holds {} rows of {} numbers: duplicated", rows.len(), ids.len());
+    let Some(highest) = ids.last() else { return Ok(()) };
+    let mut ends: BTreeMap<i64, i64> = BTreeMap::new();
+    for id in &ids {
+        ends.insert((rising.part)(*id), *id);
+    }
+    for id in 1..=*highest {
+        let is_due = ends.get(&(rising.part)(id)).is_some_and(|end| id <= *end);
+        ensure!(!is_due || ids.contains(&id), "`{table}` does not hold {id}, and holds rows after it: lost");
     }
     Ok(())
 }

@@ -172,6 +172,7 @@ fn continue_from(options: &Options, world: &World, files: &Files, has_rounds: bo
         check::point_to(&lake)?;
         audit::compare_prefix(&lake).context("seen by DuckDB")?;
     }
+    world.forget_acknowledged()?;
     let configuration = world.configuration_for(&lake)?;
     let mut collector =
         Collector::start_with(&options.binary, &configuration, &place.path().join("collector.log"), &[])?;
