@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::run::{capture, cargo, command, run, workspace};
 
 /// The targets, as in `fuzz/Cargo.toml`.
-const TARGETS: [&str; 8] = [
+const TARGETS: [&str; 9] = [
     "configuration",
     "http_paging",
     "http_body",
@@ -18,6 +18,7 @@ const TARGETS: [&str; 8] = [
     "mysql_rows",
     "redis_reply",
     "ftp_listing",
+    "ftp_lines",
     "tcp_framing",
 ];
 /// What lets libFuzzer see which code an input reaches.

@@ -6,9 +6,9 @@
 use aws_lc_rs::digest::{Context, SHA256};
 
 /// Bytes of a file's start that its digest covers.
-pub(super) const HEAD_BYTES: usize = 64 << 10;
+pub const HEAD_BYTES: usize = 64 << 10;
 /// Bytes before the offset that its digest covers beside the start.
-pub(super) const TAIL_BYTES: usize = 64 << 10;
+pub const TAIL_BYTES: usize = 64 << 10;
 
 /// Where in a CSV record the scanner stands (as the `csv` crate reads quotes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,23 +21,23 @@ enum Place {
 
 /// Finds the ends of records in bytes that come piece by piece.
 #[derive(Clone, Debug)]
-pub(super) struct Scanner {
+pub struct Scanner {
     /// The byte between CSV fields; `None`: every line end counts.
     delimiter: Option<u8>,
     place: Place,
     scanned: usize,
     record_start: usize,
     /// The end of the last whole record, in bytes from the start of the buffer.
-    pub(super) end: usize,
+    pub end: usize,
     /// The end of the first record that is not an empty line.
-    pub(super) first_end: Option<usize>,
+    pub first_end: Option<usize>,
     is_blank: bool,
     /// The longest record so far, the unfinished one included, in bytes.
-    pub(super) longest: usize,
+    pub longest: usize,
 }
 
 impl Scanner {
-    pub(super) fn new(delimiter: Option<u8>) -> Self {
+    pub fn new(delimiter: Option<u8>) -> Self {
         Self {
             delimiter,
             place: Place::FieldStart,
@@ -51,7 +51,7 @@ impl Scanner {
     }
 
     /// Looks at what has been added to `buffer`.
-    pub(super) fn scan(&mut self, buffer: &[u8]) {
+    pub fn scan(&mut self, buffer: &[u8]) {
         for (index, byte) in buffer.iter().enumerate().skip(self.scanned) {
             let is_line_end = *byte == b'\n';
             self.is_blank &= is_line_end || *byte == b'\r';
@@ -79,7 +79,7 @@ impl Scanner {
     }
 
     /// The bytes up to the last record's end have been taken out of the buffer.
-    pub(super) fn taken(&mut self) {
+    pub fn taken(&mut self) {
         self.scanned -= self.end;
         self.record_start = 0;
         self.end = 0;
@@ -92,7 +92,7 @@ impl Scanner {
 /// The digest is the first 128 bits of the SHA-256 of the first 64 KiB and the last 64 KiB before the offset: of all
 /// the bytes where these are no more than 128 KiB.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Prefix {
+pub struct Prefix {
     head: Vec<u8>,
     tail: Vec<u8>,
     length: u64,
@@ -100,7 +100,7 @@ pub(super) struct Prefix {
 
 impl Prefix {
     /// Bytes that follow.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         self.length += bytes.len() as u64;
         let (head, rest) = bytes.split_at(bytes.len().min(HEAD_BYTES - self.head.len()));
         self.head.extend_from_slice(head);
@@ -111,28 +111,28 @@ impl Prefix {
     }
 
     /// Leaves out what stands between the start and the last bytes before `offset`, which come next.
-    pub(super) fn skip_to_tail_of(&mut self, offset: u64) {
+    pub fn skip_to_tail_of(&mut self, offset: u64) {
         self.length = offset - TAIL_BYTES as u64;
         self.tail.clear();
     }
 
     /// Whether the bytes before `offset` have a middle that the digest leaves out.
-    pub(super) fn has_middle(offset: u64) -> bool {
+    pub fn has_middle(offset: u64) -> bool {
         offset > (HEAD_BYTES + TAIL_BYTES) as u64
     }
 
     /// The first bytes.
-    pub(super) fn head(&self) -> &[u8] {
+    pub fn head(&self) -> &[u8] {
         &self.head
     }
 
     /// How many bytes were pushed or skipped.
-    pub(super) fn length(&self) -> u64 {
+    pub fn length(&self) -> u64 {
         self.length
     }
 
     /// The digest, as it is stored.
-    pub(super) fn digest(&self) -> String {
+    pub fn digest(&self) -> String {
         let mut context = Context::new(&SHA256);
         context.update(&self.head);
         context.update(&self.tail);
@@ -141,7 +141,7 @@ impl Prefix {
 }
 
 /// The digest of a whole file, as it is stored.
-pub(super) fn digest(bytes: &[u8]) -> String {
+pub fn digest(bytes: &[u8]) -> String {
     let mut context = Context::new(&SHA256);
     context.update(bytes);
     shown(context)

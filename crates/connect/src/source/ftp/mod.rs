@@ -9,7 +9,7 @@ mod control;
 mod convert;
 mod error;
 mod glob;
-mod lines;
+pub mod lines;
 pub mod listing;
 mod options;
 mod position;
