@@ -37,6 +37,7 @@ pub struct Scanner {
 }
 
 impl Scanner {
+    /// A scanner at the start of a record of a file whose fields are told apart by `delimiter`.
     pub fn new(delimiter: Option<u8>) -> Self {
         Self {
             delimiter,
