@@ -164,7 +164,8 @@ def process_memory_mib(pid):
 class Measured:
     """A command run to its end: wall time, CPU time and the peak memory of its largest process.
 
-    A collector has no end of its own: with `until`, it is asked to stop when its log shows that text.
+    A collector has no end of its own: with `until`, it is asked to stop when its log shows that text, or when a line of
+    it makes that function true.
     """
 
     def __init__(self, command, output=None, environment=None, folder=None, until=None):
@@ -176,7 +177,7 @@ class Measured:
         lines = []
         for line in process.stderr:
             lines.append(line)
-            if until and until in line:
+            if until and (until(line) if callable(until) else until in line):
                 process.terminate()
                 until = None
         _, status, usage = os.wait4(process.pid, 0)
