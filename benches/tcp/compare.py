@@ -13,7 +13,6 @@ which is text in the page cache: they parse nothing and sync nothing.
 import argparse
 import contextlib
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ import receivers
 import shares
 import support
 from receivers import MESSAGE_BYTES, OURS
-from support import BENCH, median
+from support import median
 
 MESSAGES_PER_S_MIN = 1_200_000
 CONNECTIONS = [1, 1000]
@@ -44,7 +43,6 @@ def competitors(program):
 
 def transfer(make, name, connections, messages, perf=None):
     """One run: seconds to the last message stored, CPU s of the receiver, its peak MiB, seconds until all was sent."""
-    sender = support.require(BENCH / "bin" / "sender", "run benches/setup.sh")
     with tempfile.TemporaryDirectory(prefix="portolan-bench-") as folder:
         folder, port = Path(folder), support.free_ports(1)
         command, environment, stored = make(folder, port, connections)
@@ -52,8 +50,7 @@ def transfer(make, name, connections, messages, perf=None):
             if perf:
                 ends.enter_context(perf(receiver.process.pid))
             cpu_s = receiver.cpu_s()
-            words = [sender, port, connections, messages]
-            with subprocess.Popen([str(word) for word in words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sending:
+            with receivers.sender(port, connections, messages) as sending:
                 begin = time.monotonic()
                 while (count := stored()) < messages:
                     if receiver.process.poll() is not None or time.monotonic() > begin + PATIENCE_S:
@@ -107,15 +104,16 @@ def show(seen, left_out, machine, given):
         for name, runs in runs_of.items():
             wall, cpu, peak, _ = (median(column) for column in zip(*runs))
             rates = [given.messages / run[0] / 1e3 for run in runs]
-            rows.append([f"{name}, {connections} connection" + "s" * (connections != "1"), f"{given.messages / wall / 1e3:.0f} k",
-                         f"{min(rates):.0f}–{max(rates):.0f}", f"{cpu / millions:.2f}", f"{peak:.0f}"])
+            label = f"{name}, {connections} connection" + "s" * (connections != "1")
+            rows.append([label, f"{given.messages / wall / 1e3:.0f} k", f"{min(rates):.0f}–{max(rates):.0f}",
+                         f"{cpu / millions:.2f}", f"{peak:.0f}"])
             if name == OURS:
                 verdict = "met" if given.messages / wall >= MESSAGES_PER_S_MIN else "missed"
                 bars.append(f"- {verdict}: {given.messages / wall / 1e6:.2f} M messages/s over {connections}, "
                             f"at least {MESSAGES_PER_S_MIN / 1e6:.1f} M")
     headings = ["receiver", "messages/s", "range, k/s", "CPU s per million", "peak MiB"]
-    text = [f"{millions:g} M lines of {MESSAGE_BYTES}-byte JSON over TCP, medians of {given.repeats} runs in turns; {machine}.", "",
-            support.table(headings, rows), "", *bars]
+    text = [f"{millions:g} M lines of {MESSAGE_BYTES}-byte JSON over TCP, medians of {given.repeats} runs in turns; "
+            f"{machine}.", "", support.table(headings, rows), "", *bars]
     text += [f"- left out: {name}, which could not be had (benches/setup.sh)" for name in left_out]
     return "\n".join(text)
 

@@ -136,13 +136,21 @@ class Visible:
         return found is not None
 
 
+def sender(*words):
+    """The C sender, started; the words are its own (sender.c)."""
+    program = support.require(BENCH / "bin" / "sender", "run benches/setup.sh")
+    words = [program, *(str(word) for word in words)]
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
 class Receiver:
     """One of them running; ended by `with`."""
 
     def __init__(self, command, environment, folder, port):
         self.log = folder / "log"
+        command = [str(word) for word in command]
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             env={**os.environ, **environment}, cwd=folder)
         for _ in range(1000):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
