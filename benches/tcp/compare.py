@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Lines of 64-byte JSON over TCP: into our lake, typed and durable, beside two system loggers writing a file.
 
-A C sender writes as fast as it is read, over one connection and over a thousand; everybody takes it in turns. Ours is
-timed from the first byte sent to the commit that makes the last row visible; the loggers to the last byte in their file,
-which is text in the page cache: they parse nothing and sync nothing.
+A C sender writes as fast as it is read, over one connection and over a thousand; everybody takes it in turns. Ours
+is timed from the first byte sent to the commit that makes the last row visible; the loggers to the last byte in their
+file, which is text in the page cache: they parse nothing and sync nothing.
 
     benches/setup.sh && cargo build --release -p portolan --no-default-features && benches/tcp/compare.py
 
@@ -90,8 +90,8 @@ def throughput(program, given):
                     continue
                 run = transfer(make, name, connections, given.messages)
                 seen.setdefault(f"{connections}", {}).setdefault(name, []).append(run)
-                print(f"# {number + 1} {connections} {name}: {given.messages / run[0] / 1e3:.0f} k/s, CPU {run[1]:.2f} s, "
-                      f"{run[2]:.0f} MiB, sent after {run[3]:.2f} of {run[0]:.2f} s", file=sys.stderr, flush=True)
+                print(f"# {number + 1} {connections} {name}: {given.messages / run[0] / 1e3:.0f} k/s, "
+                      f"CPU {run[1]:.2f} s, {run[2]:.0f} MiB, sent after {run[3]:.2f} of {run[0]:.2f} s", file=sys.stderr, flush=True)
     support.RESULTS.mkdir(parents=True, exist_ok=True)
     (support.RESULTS / "tcp.json").write_text(json.dumps({"messages": given.messages, "runs": seen}, indent=1))
     return show(seen, left_out, machine, given)

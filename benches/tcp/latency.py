@@ -1,11 +1,12 @@
 """How old a message is when a reader of the lake can see it.
 
-The sender keeps to a fixed schedule: message number N is due at the first instant + N / rate, whatever happened to those
-before it. Age counts from that instant, not from when the message could be sent at last, so that a pause of the collector
-is charged to every message that it delayed. All go over one connection and are stored in order: rows seen = messages seen.
+The sender keeps to a fixed schedule: message number N is due at the first instant + N / rate, whatever happened to
+those before it. Age counts from that instant, not from when the message could be sent at last, so that a pause of the
+collector is charged to every message that it delayed. All go over one connection and are stored in order: rows seen =
+messages seen.
 
-A reader looks from outside, every millisecond, with one statement in the catalog; what it sees is dated when its answer is
-there, so that an age is at most its pause too high and never too low.
+A reader looks from outside, every millisecond, with one statement in the catalog; what it sees is dated when its answer
+is there, so that an age is at most its pause too high and never too low.
 """
 
 import sys
@@ -93,20 +94,21 @@ def measure(program, quick):
             newest = median(run.newest)
             step = f"{median(run.steps):.1f}" if run.steps else "–"
             rows.append([f"{every or '10s, the default'}, {rate:,} messages/s", f"{p50:.1f}", f"{p99:.1f}",
-                         f"{run.ages[-1]:.1f}", step, f"{newest:.1f}", run.commits, f"{run.cpu_ms:.0f}", f"{run.late_ms:.1f}"])
+                         f"{run.ages[-1]:.1f}", step, f"{newest:.1f}", run.commits, f"{run.cpu_ms:.0f}",
+                         f"{run.late_ms:.1f}"])
             print(f"# {every} {rate}: p50 {p50:.1f} ms, p99 {p99:.1f}, max {run.ages[-1]:.1f}, newest {newest:.1f}, "
                   f"{run.commits} commits", file=sys.stderr, flush=True)
     headings = ["interval, load", "p50 ms", "p99 ms", "max ms", "between commits ms", "newest message ms", "commits",
                 "CPU ms per second", "sender late ms, max"]
     pause, pause_max = median([run.pause_ms for run in runs]), max(run.pause_ms_max for run in runs)
     reader_cpu_ms = max(run.reader_cpu_ms for run in runs)
-    text = ["Age of 64-byte JSON messages when a reader of the lake can see them, from the instant at which each was due; "
-            f"{machine}.", "", support.table(headings, rows), "",
-            "- *Between commits* (median) is what a message waits at most for its round: p50 is half of it and the rest, "
-            "p99 nearly all of it and the rest.",
-            "- *Newest message* (median over the commits) is the rest: the age of the last message that a round took. It "
-            "holds the way through the socket, the intake log's group sync (every 5 ms), the round (read, parse, write, "
-            "commit, sync) and the reader's pause.",
-            f"- The reader looked every {pause:.2f} ms (median; {pause_max:.1f} at most), for {reader_cpu_ms:.0f} ms of CPU "
-            "time a second at most; ages are at most such a pause too high."]
+    text = ["Age of 64-byte JSON messages when a reader of the lake can see them, from the instant at which each was "
+            f"due; {machine}.", "", support.table(headings, rows), "",
+            "- *Between commits* (median) is what a message waits at most for its round: p50 is half of it and the "
+            "rest, p99 nearly all of it and the rest.",
+            "- *Newest message* (median over the commits) is the rest: the age of the last message that a round took. "
+            "It holds the way through the socket, the intake log's group sync (every 5 ms), the round (read, parse, "
+            "write, commit, sync) and the reader's pause.",
+            f"- The reader looked every {pause:.2f} ms (median; {pause_max:.1f} at most), for {reader_cpu_ms:.0f} ms of "
+            "CPU time a second at most; ages are at most such a pause too high."]
     return "\n".join(text)

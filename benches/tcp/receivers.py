@@ -32,7 +32,7 @@ max_connections = {connections}
 tls = {{ allow_plaintext = "loopback comparison" }}
 """
 
-# The message as it came and nothing else, written in blocks; nothing of it is parsed. Full queues hold the senders back.
+# The message as it came and nothing else, written in blocks; nothing of it is parsed. A full queue holds senders back.
 RSYSLOG = """
 global(workDirectory="{folder}" maxMessageSize="1k")
 module(load="imptcp" threads="2")
@@ -76,9 +76,9 @@ def rsyslog(folder, port, _connections):
     if not (root / "complete").exists():
         return None
     (folder / "rsyslog.conf").write_text(RSYSLOG.format(folder=folder, port=port))
-    modules = root / "usr" / "lib" / "x86_64-linux-gnu" / "rsyslog"
-    modules = modules if modules.exists() else next(root.rglob("imptcp.so")).parent
-    command = [root / "usr" / "sbin" / "rsyslogd", "-n", "-f", folder / "rsyslog.conf", "-i", folder / "pid", "-M", modules]
+    modules = next(root.rglob("imptcp.so")).parent
+    command = [root / "usr" / "sbin" / "rsyslogd", "-n", "-f", folder / "rsyslog.conf", "-i", folder / "pid",
+               "-M", modules]
     return command, libraries(root), lambda: file_messages(folder)
 
 
@@ -120,7 +120,8 @@ class Visible:
     def __call__(self):
         if self.id is None and not self.open():
             return 0
-        found = self.catalog.execute("select record_count from ducklake_table_stats where table_id = ?", [self.id]).fetchone()
+        found = self.catalog.execute(
+            "select record_count from ducklake_table_stats where table_id = ?", [self.id]).fetchone()
         return found[0] if found else 0
 
     def open(self):
@@ -129,7 +130,8 @@ class Visible:
             if self.catalog is None:
                 self.catalog = sqlite3.connect(f"file:{self.lake}/catalog.sqlite?mode=ro", uri=True)
             found = self.catalog.execute(
-                "select table_id from ducklake_table where table_name = ? and end_snapshot is null", [self.table]).fetchone()
+                "select table_id from ducklake_table where table_name = ? and end_snapshot is null",
+                [self.table]).fetchone()
         except sqlite3.OperationalError:  # not there yet
             return False
         self.id = found and found[0]

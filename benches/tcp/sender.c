@@ -3,8 +3,8 @@
 // Sends numbered lines of JSON, 64 bytes each with the line end, over TCP to loopback. Without RATE as fast as they are
 // taken, in large writes, every connection an equal part; with RATE (messages a second) on a fixed schedule: message
 // number N (from 0) is due at the first instant + N / RATE, and one that is late is sent at once. Prints
-// `first_ns last_ns late_ns_max`: before the first byte and after the last one was handed over (CLOCK_MONOTONIC), and by
-// how much the latest message missed its instant. Then waits for the end of its standard input before it closes.
+// `first_ns last_ns late_ns_max`: before the first byte and after the last one was handed over (CLOCK_MONOTONIC), and
+// by how much the latest message missed its instant. Then waits for the end of its standard input before it closes.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -61,7 +61,8 @@ static void write_message(char *to, int64_t number) {
 
 static int connect_to(int port) {
   int one = 1, descriptor = socket(AF_INET, SOCK_STREAM, 0);
-  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   if (descriptor < 0 || connect(descriptor, (void *)&address, sizeof address)) fail("connect");
   setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   return descriptor;

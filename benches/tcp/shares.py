@@ -14,8 +14,8 @@ import support
 
 SAMPLES_PER_S = 999
 
-# A sample belongs to the first group whose expression is found in its innermost function; where this is the kernel's, in
-# any function of its stack.
+# A sample belongs to the first group whose expression is found in its innermost function; where this is the kernel's,
+# in any of the kernel's functions of its stack.
 KERNEL = [
     ("kernel: sync of files", r"fsync|fdatasync|sync_file"),
     ("kernel: file write", r"vfs_write|ksys_write|pwrite|writev|fallocate|ftruncate|sys_unlink|sys_openat|rename"),
@@ -29,7 +29,7 @@ OURS = [
     ("checksum of the log (CRC)", r"crc32"),
     ("SHA-256", r"sha2|sha256"),
     ("intake log", r"::intake::"),
-    ("JSON → Arrow", r"format::|arrow_json|serde_json|simd_json|lexical|dec2flt|arrow_buffer|arrow_array|arrow_data|arrow_select"),
+    ("JSON → Arrow", r"format::|arrow_json|serde_json|lexical|dec2flt|arrow_(buffer|array|data|select)"),
     ("zstd", r"zstd|ZSTD|HUF_|FSE_|HIST_|XXH"),
     ("Parquet", r"parquet|::encode::|::statistics::|hashbrown|ahash|twox"),
     ("SQLite", r"sqlite|rusqlite|btree|vdbe|pager"),
@@ -52,7 +52,8 @@ def group(stack):
 
 def samples(file):
     """The stacks of a recording."""
-    done = subprocess.run(["perf", "script", "-i", str(file), "-F", "ip,sym,dso"], capture_output=True, text=True, errors="replace")
+    command = ["perf", "script", "-i", str(file), "-F", "ip,sym,dso"]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     for block in done.stdout.split("\n\n"):
         stack = []
         for line in block.splitlines():
@@ -75,7 +76,7 @@ def recording(pid, file):
 
 
 def measure(transfer, connection_counts, messages):
-    """One run for each number of connections; the report in Markdown. `transfer` is given the number and what records."""
+    """One run for each number of connections; the report in Markdown. `transfer` takes the number and what records."""
     if not shutil.which("perf"):
         sys.exit("perf is missing: install linux-perf")
     machine, text = support.machine(), []
@@ -92,11 +93,12 @@ def measure(transfer, connection_counts, messages):
             sys.exit("perf has recorded nothing: is it allowed to (kernel.perf_event_paranoid)?")
         rows = []
         for name, count in groups.most_common():
-            (_, function), most = max(((key, value) for key, value in functions.items() if key[0] == name), key=lambda item: item[1])
+            inside = Counter({function: number for (where, function), number in functions.items() if where == name})
+            (function, most), = inside.most_common(1)
             rows.append([name, f"{count / total:.1%}", f"{cpu_s / messages * 1e9 * count / total:.0f}",
                          f"`{function}` {most / total:.1%}".replace("|", "\\|")])
-        text += [f"{messages / 1e6:g} M messages over {connections}, {messages / wall_s / 1e6:.2f} M a second while perf "
-                 f"looked on, {total} samples; {machine}.", "",
+        text += [f"{messages / 1e6:g} M messages over {connections}, {messages / wall_s / 1e6:.2f} M a second while "
+                 f"perf looked on, {total} samples; {machine}.", "",
                  support.table(["part", "share", "CPU ns a message", "of it most in"], rows), ""]
         unknown = sum(count for (_, function), count in functions.items() if function == "[unknown]")
         if unknown > total / 10:
