@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the comparisons need into target/bench: a Python environment, Node packages, the sling program and the
-# compiled C programs. Quick when everything is there; never starts a service; needs no root unless a system package
+# Installs what the comparisons need into target/bench: a Python environment, Node packages, the sling program, two
+# system loggers and the compiled C programs. Quick when everything is there; never starts a service; needs no root unless a system package
 # is missing. Run it again after an update.  benches/setup.sh
 set -euo pipefail
 benches=$(cd "$(dirname "$0")" && pwd)
@@ -57,9 +57,25 @@ else
   }
 fi
 
-for program in server epoll_client; do
-  source=$benches/http_round/$program.c
-  [ "$bench/bin/$program" -nt "$source" ] || cc -O2 -Wall -Wextra -o "$bench/bin/$program" "$source"
+# System loggers. As Debian packages they exclude each other, so each is unpacked into a folder of its own, with the
+# libraries that the system lacks; nothing is installed and no service starts.
+for package in rsyslog syslog-ng-core; do
+  [ -f "$bench/$package/complete" ] && continue
+  rm -rf "$bench/$package" && mkdir -p "$bench/$package/packages"
+  if (cd "$bench/$package/packages" && export LC_ALL=C &&
+      lacking=$(apt-get --simulate --no-install-recommends install "$package" | awk '/^Inst/ {print $2}') &&
+      apt-get --quiet=2 download $(printf '%s\n' "$package" $lacking | sort -u) &&
+      for file in *.deb; do dpkg-deb --extract "$file" ..; done) >"$bench/$package/log" 2>&1; then
+    rm -r "$bench/$package/packages"
+    touch "$bench/$package/complete"
+  else
+    left_out+=("$package (tcp/): apt-get download failed: $(tail -n 1 "$bench/$package/log")")
+  fi
+done
+
+for source in "$benches"/{http_round/server,http_round/epoll_client,tcp/sender}.c; do
+  program=$bench/bin/$(basename "$source" .c)
+  [ "$program" -nt "$source" ] || cc -O2 -Wall -Wextra -pthread -o "$program" "$source"
 done
 
 if [ ${#left_out[@]} -gt 0 ]; then
