@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the comparisons need into target/bench: a Python environment, Node packages, the sling program, two
-# system loggers and the compiled C programs. Quick when everything is there; never starts a service; needs no root unless a system package
+# Installs what the comparisons need into target/bench: a Python environment, Node packages, the sling program,
+# programs of Debian packages and the compiled C programs. Quick when everything is there; never starts a service; needs no root unless a system package
 # is missing. Run it again after an update.  benches/setup.sh
 set -euo pipefail
 benches=$(cd "$(dirname "$0")" && pwd)
@@ -21,7 +21,7 @@ fi
 
 # Python clients, loaders and the lake's outside writer, pinned so that two people compare the same things.
 packages=(requests==2.34.2 aiohttp==3.14.5 uvloop==0.23.0 connectorx==0.4.6 pyarrow==26.0.1
-  duckdb==1.5.5 duckdb-extension-ducklake==1.5.5 duckdb-extension-sqlite-scanner==1.5.5)
+  duckdb==1.5.5 duckdb-extension-ducklake==1.5.5 duckdb-extension-sqlite-scanner==1.5.5 redis==7.0.1)
 if [ "$(cat "$bench/venv/packages" 2>/dev/null)" != "${packages[*]}" ]; then
   python3 -m venv "$bench/venv"
   "$bench/venv/bin/python" -m pip --quiet --disable-pip-version-check install "${packages[@]}"
@@ -57,9 +57,9 @@ else
   }
 fi
 
-# System loggers. As Debian packages they exclude each other, so each is unpacked into a folder of its own, with the
-# libraries that the system lacks; nothing is installed and no service starts.
-for package in rsyslog syslog-ng-core; do
+# System loggers, an FTP server and a client. Some of these Debian packages exclude each other, so each is unpacked into a
+# folder of its own, with the libraries that the system lacks; nothing is installed and no service starts.
+for package in rsyslog syslog-ng-core vsftpd lftp; do
   [ -f "$bench/$package/complete" ] && continue
   rm -rf "$bench/$package" && mkdir -p "$bench/$package/packages"
   if (cd "$bench/$package/packages" && export LC_ALL=C &&
@@ -69,7 +69,7 @@ for package in rsyslog syslog-ng-core; do
     rm -r "$bench/$package/packages"
     touch "$bench/$package/complete"
   else
-    left_out+=("$package (tcp/): apt-get download failed: $(tail -n 1 "$bench/$package/log")")
+    left_out+=("$package (tcp/, ftp/): apt-get download failed: $(tail -n 1 "$bench/$package/log")")
   fi
 done
 
