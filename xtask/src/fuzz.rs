@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::run::{capture, cargo, command, run, workspace};
 
 /// The targets, as in `fuzz/Cargo.toml`.
-const TARGETS: [&str; 8] = [
+const TARGETS: [&str; 9] = [
     "configuration",
     "http_paging",
     "http_body",
@@ -19,6 +19,7 @@ const TARGETS: [&str; 8] = [
     "redis_reply",
     "ftp_listing",
     "tcp_framing",
+    "parquet_file",
 ];
 /// What lets libFuzzer see which code an input reaches.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

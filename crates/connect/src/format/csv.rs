@@ -72,10 +72,15 @@ fn names(header: &ByteRecord) -> Result<Vec<String>> {
         let message = format!("the header has {} columns, more than the {COLUMNS_MAX} allowed", header.len());
         return Err(Error::new(ErrorKind::Limit, "decode body", message));
     }
+    let text = |field| Ok(std::str::from_utf8(field).map_err(|_| data_error("the header is not UTF-8"))?.trim());
+    let texts = header.iter().map(text).collect::<Result<Vec<&str>>>()?;
+    Ok(unique_names(texts.into_iter()))
+}
+
+/// Names of which none is empty and none is there twice.
+pub(super) fn unique_names<'n>(names: impl Iterator<Item = &'n str>) -> Vec<String> {
     let mut taken = BTreeSet::new();
-    let mut names = Vec::with_capacity(header.len());
-    for (index, field) in header.iter().enumerate() {
-        let text = std::str::from_utf8(field).map_err(|_| data_error("the header is not UTF-8"))?.trim();
+    let unique = names.enumerate().map(|(index, text)| {
         let base = if text.is_empty() { format!("column_{}", index + 1) } else { text.to_owned() };
         let mut name = base.clone();
         let mut number = 2;
@@ -83,9 +88,9 @@ fn names(header: &ByteRecord) -> Result<Vec<String>> {
             name = format!("{base}_{number}");
             number += 1;
         }
-        names.push(name);
-    }
-    Ok(names)
+        name
+    });
+    unique.collect()
 }
 
 fn types(body: &[u8], settings: &Settings, names: &[String]) -> Result<Vec<ColumnType>> {

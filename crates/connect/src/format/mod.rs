@@ -1,4 +1,4 @@
-//! Bytes to Arrow record batches: JSON, NDJSON, CSV.
+//! Bytes to Arrow record batches: JSON, NDJSON, CSV, Parquet.
 //!
 //! Promise: what comes out follows from the bytes and [`Settings`] alone; no input panics; no value is rounded, cut or silently left
 //! out: what cannot be stored as configured becomes an [`Item::Quarantine`].
@@ -8,6 +8,7 @@ pub mod csv;
 pub mod encoding;
 pub(crate) mod inference;
 pub mod json;
+pub mod parquet;
 pub mod path;
 
 use std::collections::BTreeMap;

@@ -67,6 +67,9 @@ impl Body {
         let (format, delimiter) = match format {
             FileFormat::Raw => return sink(Item::Batch(raw(&path, &plan.file_column, &bytes)?)),
             FileFormat::Rows(format, delimiter) => (format, delimiter),
+            FileFormat::Parquet => {
+                return Err(Error::new(ErrorKind::Internal, "decode file", "a Parquet file is read from disk"));
+            }
         };
         let body = if header.is_empty() { bytes } else { [header, bytes].concat() };
         let settings = Settings { csv_delimiter: delimiter, ..plan.settings.clone() };
@@ -76,16 +79,24 @@ impl Body {
                 Item::Quarantine(item) => Item::Quarantine(placed(item, &path, offset)),
             })
         });
-        result.map(drop).map_err(|error| match error.kind() {
-            ErrorKind::Cancelled | ErrorKind::Internal => error,
-            kind => Error::new(kind, "decode file", format!("{path}: {}", error.message()))
-                .with_hint("look at the file; set `format`, `delimiter` or `rows`, or narrow `path`")
-                .with_cause(error),
-        })
+        let hint = "look at the file; set `format`, `delimiter` or `rows`, or narrow `path`";
+        result.map(drop).map_err(|error| of_file(error, &path, hint))
     }
 }
 
-async fn give(item: Item, output: &mut dyn Output) -> Result<()> {
+/// Names the file in an error of its content.
+pub(super) fn of_file(error: Error, path: &str, hint: &str) -> Error {
+    match error.kind() {
+        ErrorKind::Cancelled | ErrorKind::Internal => error,
+        kind => {
+            let hint = error.hint().unwrap_or(hint).to_owned();
+            let message = format!("{path}: {}", error.message());
+            Error::new(kind, "decode file", message).with_hint(hint).with_cause(error)
+        }
+    }
+}
+
+pub(super) async fn give(item: Item, output: &mut dyn Output) -> Result<()> {
     match item {
         Item::Batch(batch) => output.batch(batch).await,
         Item::Quarantine(item) => output.quarantine(item).await,
@@ -105,7 +116,7 @@ fn raw(path: &str, file_column: &str, bytes: &[u8]) -> Result<RecordBatch> {
 }
 
 /// The rows with the path of their file in a column of its own, the last.
-fn with_path(batch: &RecordBatch, path: &str, file_column: &str) -> Result<RecordBatch> {
+pub(super) fn with_path(batch: &RecordBatch, path: &str, file_column: &str) -> Result<RecordBatch> {
     let schema = batch.schema();
     if schema.fields().iter().any(|field| field.name().eq_ignore_ascii_case(file_column)) {
         let message = format!("the rows have a column `{file_column}` of their own");

@@ -2,7 +2,7 @@
 //!
 //! `options` is what may be configured; `wire` and `control` speak the protocol, `reply` and `listing` read what servers
 //! say; `walk` finds the files that a `glob` means, `read` reads one of them, in `lines` where it can; `convert` makes
-//! rows; `source` decides what to read and ends with a `position`. Promise: a row is given once per version of a file,
+//! rows; a file that is not read in order waits on disk in a `spool`; `source` decides what to read and ends with a `position`. Promise: a row is given once per version of a file,
 //! nothing a server sends panics or grows without bound, no secret is shown.
 
 mod control;
@@ -16,6 +16,7 @@ mod position;
 mod read;
 pub mod reply;
 mod source;
+mod spool;
 mod walk;
 mod wire;
 
@@ -54,7 +55,7 @@ impl Connector for Ftp {
     }
 
     fn summary(&self) -> &'static str {
-        "CSV, NDJSON, JSON or raw files from the folders of an FTP or FTPS server"
+        "CSV, NDJSON, JSON, Parquet or raw files from the folders of an FTP or FTPS server"
     }
 
     fn default_port(&self) -> Option<u16> {
@@ -105,6 +106,8 @@ impl Connector for Ftp {
             address: spec.address(),
             endpoint,
             plan: Arc::new(plan),
+            // Beside the lake, on its disk, where there is one: the system's temporary folder may be memory.
+            spool: environment.intake.clone().unwrap_or_else(std::env::temp_dir),
             clock: Arc::clone(&environment.clock),
             control: None,
         }))
