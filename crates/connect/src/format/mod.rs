@@ -8,6 +8,7 @@ pub mod csv;
 pub mod encoding;
 pub(crate) mod inference;
 pub mod json;
+pub(crate) mod kept;
 pub mod parquet;
 pub mod path;
 
@@ -157,8 +158,8 @@ pub(crate) fn quarantine_text(bytes: &[u8]) -> String {
 
 /// A row that cannot be read.
 pub(crate) fn quarantined_row(reason: &'static str, number: u64, content: &[u8], detail: String) -> Item {
-    let content = quarantine_text(content);
-    Item::Quarantine(QuarantineItem { reason, column: None, row: Value::from(number), content, detail })
+    let row = kept::place(Some(number), content, None);
+    Item::Quarantine(QuarantineItem { reason, column: None, row, content: quarantine_text(content), detail })
 }
 
 /// A value that does not fit its column.

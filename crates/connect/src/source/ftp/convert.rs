@@ -5,12 +5,12 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BinaryArray, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use portolan_model::source::{Output, QuarantineItem};
+use portolan_model::source::{KeptRow, Output, QuarantineItem, RetriedRow};
 use portolan_model::{Error, ErrorKind, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::options::{FileFormat, Plan};
-use crate::format::{self, Item, Settings, Sink};
+use crate::format::{self, Item, Settings, Sink, kept};
 
 /// The column of a raw file's bytes.
 pub(super) const CONTENT_COLUMN: &str = "content";
@@ -132,10 +132,24 @@ pub(super) fn with_path(batch: &RecordBatch, path: &str, file_column: &str) -> R
 
 /// Says of which file an item is; a row's number counts from the part that begins at `offset`.
 fn placed(mut item: QuarantineItem, path: &str, offset: u64) -> QuarantineItem {
-    let row = item.row.take();
-    item.row = match row {
-        Value::Number(number) => json!({ "file": path, "offset": offset, "row": number }),
-        key => json!({ "file": path, "key": key }),
-    };
+    if item.column.is_none() || item.row.is_number() {
+        let known = [("file".to_owned(), path.into()), ("offset".to_owned(), offset.into())];
+        kept::add(&mut item.row, Map::from_iter(known));
+    } else {
+        item.row = json!({ "file": path, "key": item.row.take() });
+    }
     item
+}
+
+/// Reads a row again that could not be read.
+pub(super) fn retry(plan: &Plan, delimiter: Option<u8>, row: &KeptRow<'_>) -> Result<RetriedRow> {
+    let Some(path) = row.row.get("file").and_then(Value::as_str) else { return Ok(RetriedRow::Unable) };
+    let offset = row.row.get("offset").and_then(Value::as_u64).unwrap_or_default();
+    Ok(match kept::retry(row, &plan.settings, delimiter)? {
+        RetriedRow::Fits { batches, quarantined } => RetriedRow::Fits {
+            batches: batches.iter().map(|batch| with_path(batch, path, &plan.file_column)).collect::<Result<_>>()?,
+            quarantined: quarantined.into_iter().map(|item| placed(item, path, offset)).collect(),
+        },
+        other => other,
+    })
 }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use portolan_model::catalog::WriteMode;
 use portolan_model::config::{Diagnostic, SourceSpec};
-use portolan_model::source::{Capabilities, Connector, Environment, Source};
+use portolan_model::source::{Capabilities, Connector, Environment, KeptRow, RetriedRow, Source};
 use portolan_model::{Error, ErrorKind, Result};
 
 use self::control::Endpoint;
@@ -80,6 +80,14 @@ impl Connector for Ftp {
             Ok(options) if options.read(spec.mode) == Read::All => WriteMode::Replace,
             _ => WriteMode::Append,
         }
+    }
+
+    fn retry_row(&self, spec: &SourceSpec, row: &KeptRow<'_>) -> Result<RetriedRow> {
+        let refused =
+            |message: String| Error::new(ErrorKind::Configuration, "retry row", message).with_source(&spec.name);
+        let options: Options = spec.options.parse().map_err(|problem| refused(problem.message))?;
+        let plan = Plan::new(spec, &options).map_err(|(_, message, help)| refused(message).with_hint(help))?;
+        convert::retry(&plan, options.delimiter.map(|delimiter| delimiter as u8), row)
     }
 
     fn open(&self, spec: &SourceSpec, environment: &Environment) -> Result<Box<dyn Source>> {

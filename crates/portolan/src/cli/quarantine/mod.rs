@@ -223,7 +223,7 @@ fn next(item: &Quarantined) -> String {
              is kept here"
         ),
         (None, None) => format!(
-            "its row is not stored. Correct the source's `format` and `columns`, then: portolan quarantine retry --source {}",
+            "its row is not stored. Correct what the source's configuration says of it, then: portolan quarantine retry --source {}",
             item.source
         ),
     }

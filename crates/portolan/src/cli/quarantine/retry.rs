@@ -13,7 +13,7 @@ use portolan_model::catalog::{Catalog, TableSpec, WriteMode};
 use portolan_model::clock::{Clock, SystemClock};
 use portolan_model::config::{Configuration, ConnectorSet, SourceSpec};
 use portolan_model::round::{Receipt, ReceiptVerdict, RoundRecord, RoundVerdict};
-use portolan_model::source::RetriedRow;
+use portolan_model::source::{KeptRow, RetriedRow};
 use portolan_model::{Error, ErrorKind, RoundName};
 
 use super::Choice;
@@ -30,9 +30,10 @@ const NAMED_MAX: usize = 10;
 /// Arguments of `portolan quarantine retry`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Only whole rows can be stored again, and only where the quarantine keeps enough of them: lines of JSON that
-could not be read. Of a row of CSV it keeps neither the header nor the quotes; a single value's row is stored already,
-with NULL in the column. These are told and left as they are. A source that each round replaces is read again anyway.
+    after_help = "Whole rows and messages are read again, by what the source's `format`, `delimiter`, `fields` and `columns` say
+now: lines of JSON and rows of CSV (http, ftp), messages (tcp). What the quarantine keeps too little of is told and left as it
+is: contents above 64 KiB, and rows of CSV that lakes of older versions keep without their header. A single value's row is
+stored already, with NULL in the column; it stays. A source that each round replaces is read again anyway.
 
 No collector may run: stop it, retry, start it.
 
@@ -123,7 +124,8 @@ async fn retry(lake: &Lake, spec: &SourceSpec, items: Vec<Quarantined>) -> Resul
     for part in items.chunks(ROUND_ITEMS) {
         let mut fitting = Vec::new();
         for item in part {
-            match connector.retry_row(spec, &item.reason, &item.content)? {
+            let row = serde_json::from_str(&item.row_key).unwrap_or_default();
+            match connector.retry_row(spec, &KeptRow { reason: &item.reason, row: &row, content: &item.content })? {
                 RetriedRow::Unable => outcome.unable += 1,
                 RetriedRow::Unfit(reason) => {
                     outcome.unfit_total += 1;
