@@ -17,6 +17,7 @@ use portolan_model::source::{KeptRow, RetriedRow};
 use portolan_model::{Error, ErrorKind, RoundName};
 
 use super::Choice;
+use crate::cli::progress::Progress;
 use crate::exit::{Exit, Stop};
 use crate::output::visible;
 
@@ -72,6 +73,9 @@ pub(super) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
     let reader = LakeReader::open(&configuration.lake.path)?;
     let mut items: BTreeMap<String, Vec<Quarantined>> = BTreeMap::new();
     let (mut bytes, mut values, mut left) = (0, 0_u64, 0_u64);
+    let bar = Progress::text();
+    bar.tell("reading the quarantine");
+    bar.keep_moving();
     reader.quarantine(&filter, &mut |item| {
         if item.retried_in.is_some() {
             return Ok(true);
@@ -89,7 +93,7 @@ pub(super) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
     let mut outcomes = BTreeMap::new();
     for (source, items) in items {
         let outcome = match configuration.sources.iter().find(|spec| spec.name.as_str() == source) {
-            Some(spec) => retry(&lake, spec, items).await?,
+            Some(spec) => retry(&lake, spec, items, &bar).await?,
             None => {
                 let reason = format!("the configuration has no source `{source}`");
                 Outcome {
@@ -102,11 +106,12 @@ pub(super) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
         outcomes.insert(source, outcome);
     }
     lake.close().await?;
+    bar.end();
     show(&configuration, &outcomes, values, left, arguments.json)?;
     Ok(Exit::Success)
 }
 
-async fn retry(lake: &Lake, spec: &SourceSpec, items: Vec<Quarantined>) -> Result<Outcome, Stop> {
+async fn retry(lake: &Lake, spec: &SourceSpec, items: Vec<Quarantined>, bar: &Progress) -> Result<Outcome, Stop> {
     let mut outcome = Outcome::default();
     let connector = Registry.get(&spec.protocol).ok_or_else(|| {
         let message = format!("no connector for protocol `{}`", spec.protocol);
@@ -121,8 +126,10 @@ async fn retry(lake: &Lake, spec: &SourceSpec, items: Vec<Quarantined>) -> Resul
         return Ok(outcome);
     }
     let clock = SystemClock::new();
-    for part in items.chunks(ROUND_ITEMS) {
+    for (index, part) in items.chunks(ROUND_ITEMS).enumerate() {
         let mut fitting = Vec::new();
+        let through = index * ROUND_ITEMS + part.len();
+        bar.tell(format!("{}: item {through} of {}", spec.name, items.len()));
         for item in part {
             let row = serde_json::from_str(&item.row_key).unwrap_or_default();
             match connector.retry_row(spec, &KeptRow { reason: &item.reason, row: &row, content: &item.content })? {
