@@ -5,11 +5,14 @@
 //! (Apache Thrift, "Thrift Compact protocol encoding"; Apache Parquet, `parquet.thrift`).
 
 use std::io::Read;
+use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
-use parquet::basic::{Compression, Type as PhysicalType};
+use parquet::basic::{Compression, Encoding, Type as PhysicalType};
+use parquet::column::page::Page as Unpacked;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 use parquet::file::reader::ChunkReader;
+use parquet::file::serialized_reader::SerializedPageReader;
 use portolan_model::error::{Error, ErrorKind, Result};
 
 use super::super::{COLUMNS_MAX, data_error};
@@ -30,6 +33,11 @@ const PAGE_BYTES_MAX: i64 = 1 << 30;
 const PACKED_BYTES_TRUSTED: u64 = 256 << 10;
 /// The largest packed page of LZ4, which unpacks to at most 255 times as much.
 const LZ4_BYTES_MAX: u64 = 8 << 20;
+/// The most lengths of one page.
+const LENGTHS_MAX: u64 = 1 << 26;
+/// Encodings whose values have their lengths in front of them, by Parquet's numbers.
+const DELTA_LENGTH_BYTE_ARRAY: i64 = 6;
+const DELTA_BYTE_ARRAY: i64 = 7;
 /// The deepest nesting of columns.
 const DEPTH_MAX: usize = 32;
 /// The deepest nesting of Thrift's structures.
@@ -170,6 +178,7 @@ pub(super) fn pages(body: &Body, group: &RowGroupMetaData) -> Result<()> {
 /// A page as its header has it.
 #[derive(Default)]
 struct Page {
+    encoding: i64,
     unpacked: i64,
     packed: i64,
     values: i64,
@@ -183,6 +192,7 @@ fn chunk(body: &Body, column: &ColumnChunkMetaData) -> Result<(), String> {
     }
     let (mut at, length) = column.byte_range();
     let end = at.checked_add(length).filter(|end| *end <= body.bytes()).ok_or("its pages are beyond the file's end")?;
+    let mut has_lengths = false;
     while at < end {
         let (header_bytes, page) = page(body, at, end).ok_or_else(|| format!("no page header at byte {at}"))?;
         at += header_bytes;
@@ -211,8 +221,54 @@ fn chunk(body: &Body, column: &ColumnChunkMetaData) -> Result<(), String> {
             _ => {}
         }
         at += packed;
+        has_lengths |= [DELTA_LENGTH_BYTE_ARRAY, DELTA_BYTE_ARRAY].contains(&page.encoding);
+    }
+    if has_lengths { lengths(body, column) } else { Ok(()) }
+}
+
+/// Checks how many lengths pages of these encodings say that they have, which the reader keeps all at once.
+fn lengths(body: &Body, column: &ColumnChunkMetaData) -> Result<(), String> {
+    let pages =
+        SerializedPageReader::new(Arc::new(body.clone()), column, 0, None).map_err(|error| error.to_string())?;
+    for page in pages {
+        let page = page.map_err(|error| error.to_string())?;
+        let values = page.num_values();
+        let (is_delta, bytes) = match &page {
+            Unpacked::DataPage { buf, encoding, .. } => (
+                [Encoding::DELTA_LENGTH_BYTE_ARRAY, Encoding::DELTA_BYTE_ARRAY].contains(encoding),
+                behind_levels(buf, column),
+            ),
+            Unpacked::DataPageV2 { buf, encoding, def_levels_byte_len, rep_levels_byte_len, .. } => (
+                [Encoding::DELTA_LENGTH_BYTE_ARRAY, Encoding::DELTA_BYTE_ARRAY].contains(encoding),
+                buf.get(*def_levels_byte_len as usize + *rep_levels_byte_len as usize..),
+            ),
+            Unpacked::DictionaryPage { .. } => continue,
+        };
+        if !is_delta {
+            continue;
+        }
+        let mut cursor = Cursor { bytes: bytes.ok_or("levels that end behind their page")?, at: 0 };
+        let runs = if page.encoding() == Encoding::DELTA_BYTE_ARRAY { 2 } else { 1 };
+        for _ in 0..runs {
+            let count = cursor.deltas().ok_or("lengths that end behind their page")?;
+            if count > u64::from(values).min(LENGTHS_MAX) {
+                return Err(format!("a page of {values} values with {count} lengths"));
+            }
+        }
     }
     Ok(())
+}
+
+/// The values of a page of version 1, behind its levels, each with its length in front.
+fn behind_levels<'b>(bytes: &'b [u8], column: &ColumnChunkMetaData) -> Option<&'b [u8]> {
+    let mut rest = bytes;
+    for level in [column.column_descr().max_rep_level(), column.column_descr().max_def_level()] {
+        if level > 0 {
+            let (length, behind) = rest.split_at_checked(4)?;
+            rest = behind.get(u32::from_le_bytes(length.try_into().ok()?) as usize..)?;
+        }
+    }
+    Some(rest)
 }
 
 /// The header at a place, and its length.
@@ -227,12 +283,18 @@ fn page(body: &Body, at: u64, end: u64) -> Option<(u64, Page)> {
                 (3, I32) => page.packed = cursor.zigzag()?,
                 (5 | 7 | 8, STRUCTURE) => {
                     let mut values = 0;
-                    cursor.structure(1, &mut |cursor, id, kind| {
-                        if id == 1 && kind == I32 {
-                            values = cursor.zigzag()?;
-                            return Some(true);
+                    let encoding_field = match id {
+                        5 => 2,
+                        8 => 4,
+                        _ => 0,
+                    };
+                    cursor.structure(1, &mut |cursor, field, kind| {
+                        match (field, kind) {
+                            (1, I32) => values = cursor.zigzag()?,
+                            _ if field == encoding_field && kind == I32 => page.encoding = cursor.zigzag()?,
+                            _ => return Some(false),
                         }
-                        Some(false)
+                        Some(true)
                     })?;
                     if id == 7 {
                         page.dictionary_values = Some(values);
@@ -304,6 +366,28 @@ impl<'b> Cursor<'b> {
         let end = self.at.checked_add(usize::try_from(count).ok()?)?;
         self.at = Some(end).filter(|end| *end <= self.bytes.len())?;
         Some(())
+    }
+
+    /// Passes over numbers of the encoding DELTA_BINARY_PACKED; how many there are (Apache Parquet, "Encodings").
+    fn deltas(&mut self) -> Option<u64> {
+        let (block, blocks, count) = (self.varint()?, self.varint()?, self.varint()?);
+        self.varint()?;
+        let in_one = block.checked_div(blocks)?;
+        let mut left = count.saturating_sub(1);
+        while left > 0 && in_one > 0 {
+            self.varint()?;
+            let start = self.at;
+            self.skip(blocks)?;
+            for place in 0..usize::try_from(blocks).ok()? {
+                if left == 0 {
+                    break;
+                }
+                let width = u64::from(*self.bytes.get(start + place)?);
+                self.skip(in_one.checked_mul(width)? / 8)?;
+                left = left.saturating_sub(in_one);
+            }
+        }
+        Some(count)
     }
 
     /// The head of a list: the number of its elements, each of which has at least a byte, and their type.

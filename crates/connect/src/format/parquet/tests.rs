@@ -7,7 +7,7 @@ use arrow::array::{
 use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, GzipLevel, ZstdLevel};
+use parquet::basic::{Compression, Encoding, GzipLevel, ZstdLevel};
 use parquet::data_type::{Int96, Int96Type};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
 use parquet::file::writer::SerializedFileWriter;
@@ -256,4 +256,27 @@ fn a_page_of_gzip_may_not_unpack_to_more_than_it_says() {
     bytes.splice(unpacked + 1..unpacked + 4, [0xd0, 0x8f, 0x00]);
     let error = read(&bytes).unwrap_err();
     assert!(error.message().contains("unpacks to more"), "{error:?}");
+}
+
+#[test]
+fn lengths_are_counted_before_they_are_kept() {
+    let texts: Vec<String> = (0..300).map(|row| format!("text {row}")).collect();
+    for encoding in [Encoding::DELTA_LENGTH_BYTE_ARRAY, Encoding::DELTA_BYTE_ARRAY] {
+        for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+            let array = Arc::new(StringArray::from_iter_values(&texts)) as ArrayRef;
+            let batch = RecordBatch::try_from_iter_with_nullable([("text", array, true)]).unwrap();
+            let properties = WriterProperties::builder()
+                .set_writer_version(version)
+                .set_dictionary_enabled(false)
+                .set_encoding(encoding);
+            let mut bytes = written(&batch, properties);
+            assert_eq!(shown(&read(&bytes).unwrap()), shown(std::slice::from_ref(&batch)), "{encoding}");
+            // A block of 128 numbers in four, of which there are 300: there shall be 16,383.
+            let head = [0x80, 0x01, 0x04, 0xac, 0x02];
+            let place = bytes.windows(5).position(|window| window == head).unwrap();
+            bytes[place + 3..place + 5].copy_from_slice(&[0xff, 0x7f]);
+            let error = read(&bytes).unwrap_err();
+            assert!(error.kind() == ErrorKind::Data && error.message().contains("length"), "{encoding} {error:?}");
+        }
+    }
 }
