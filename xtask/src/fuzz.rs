@@ -20,6 +20,7 @@ const TARGETS: [&str; 9] = [
     "ftp_listing",
     "ftp_lines",
     "tcp_framing",
+    "parquet_file",
 ];
 /// What lets libFuzzer see which code an input reaches.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

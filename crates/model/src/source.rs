@@ -57,11 +57,11 @@ pub trait Connector: Send + Sync {
     }
 
     /// Tries a whole row of the quarantine (an item without a column) once more, by the present settings of `spec` and
-    /// without the network; `content` is its [`QuarantineItem::content`].
+    /// without the network.
     ///
     /// # Errors
     /// `Configuration` if an option cannot be used.
-    fn retry_row(&self, _spec: &SourceSpec, _reason: &str, _content: &str) -> Result<RetriedRow> {
+    fn retry_row(&self, _spec: &SourceSpec, _row: &KeptRow<'_>) -> Result<RetriedRow> {
         Ok(RetriedRow::Unable)
     }
 
@@ -70,6 +70,17 @@ pub trait Connector: Send + Sync {
     /// # Errors
     /// `Configuration` if a secret cannot be read or an option cannot be used.
     fn open(&self, spec: &SourceSpec, environment: &Environment) -> Result<Box<dyn Source>>;
+}
+
+/// A whole row as the quarantine keeps it: what of a [`QuarantineItem`] is stored and may tell how to read it.
+#[derive(Clone, Copy, Debug)]
+pub struct KeptRow<'r> {
+    /// [`QuarantineItem::reason`].
+    pub reason: &'r str,
+    /// [`QuarantineItem::row`].
+    pub row: &'r Value,
+    /// [`QuarantineItem::content`].
+    pub content: &'r str,
 }
 
 /// What came of a row of the quarantine that was tried once more.

@@ -14,13 +14,14 @@ use arrow::datatypes::{FieldRef, Schema};
 use arrow::record_batch::RecordBatch;
 use csv::{ByteRecord, Reader, ReaderBuilder};
 use portolan_model::error::{Error, ErrorKind, Result};
+use portolan_model::source::QuarantineItem;
 use serde_json::Value;
 
 use super::column_type::ColumnBuilder;
 use super::inference::Traits;
 use super::{
-    BATCH_BYTES, BATCH_ROWS, COLUMNS_MAX, ColumnType, Cursor, Item, Settings, Sink, Summary, data_error,
-    quarantined_row, quarantined_value,
+    BATCH_BYTES, BATCH_ROWS, COLUMNS_MAX, ColumnType, Cursor, Item, Settings, Sink, Summary, data_error, kept,
+    quarantine_text, quarantined_value,
 };
 
 /// Decodes a body.
@@ -31,11 +32,16 @@ pub fn decode(body: &[u8], settings: &Settings, sink: &mut Sink<'_>) -> Result<S
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let mut reader = reader(body, settings);
     let names = names(reader.byte_headers().map_err(unreadable)?)?;
+    let header = (line(body, 0, &reader), settings.csv_delimiter);
     let types = types(body, settings, &names)?;
     let mut table = Table::new(settings, names, types);
     let mut record = ByteRecord::new();
     let mut row = 0_u64;
-    while reader.read_byte_record(&mut record).map_err(unreadable)? {
+    loop {
+        let start = reader.position().byte();
+        if !reader.read_byte_record(&mut record).map_err(unreadable)? {
+            break;
+        }
         row += 1;
         let problem = match std::str::from_utf8(record.as_slice()) {
             _ if record.len() != table.names.len() => Some((
@@ -47,9 +53,11 @@ pub fn decode(body: &[u8], settings: &Settings, sink: &mut Sink<'_>) -> Result<S
         };
         match problem {
             Some((reason, detail)) => {
-                let content: Vec<&[u8]> = record.iter().collect();
-                let content = content.join(&[settings.csv_delimiter][..]);
-                sink(quarantined_row(reason, row, &content, detail))?;
+                // As it came: with its quotes, it can be read again by another delimiter.
+                let content = line(body, start, &reader);
+                let place = kept::place(Some(row), content, Some(header));
+                let content = quarantine_text(content);
+                sink(Item::Quarantine(QuarantineItem { reason, column: None, row: place, content, detail }))?;
             }
             None => table.push(&record, row, sink)?,
         }
@@ -62,6 +70,17 @@ fn reader<'b>(body: &'b [u8], settings: &Settings) -> Reader<&'b [u8]> {
     ReaderBuilder::new().delimiter(settings.csv_delimiter).flexible(true).from_reader(body)
 }
 
+/// The bytes from `start` to where the reader stands, without line ends around them.
+fn line<'b>(body: &'b [u8], start: u64, reader: &Reader<&[u8]>) -> &'b [u8] {
+    let place = |byte: u64| usize::try_from(byte).unwrap_or(usize::MAX).min(body.len());
+    let end = place(reader.position().byte());
+    let mut line = &body[place(start).min(end)..end];
+    while let [b'\r' | b'\n', rest @ ..] | [rest @ .., b'\r' | b'\n'] = line {
+        line = rest;
+    }
+    line
+}
+
 fn unreadable(error: csv::Error) -> Error {
     data_error("the body is not CSV").with_cause(error)
 }
@@ -72,10 +91,15 @@ fn names(header: &ByteRecord) -> Result<Vec<String>> {
         let message = format!("the header has {} columns, more than the {COLUMNS_MAX} allowed", header.len());
         return Err(Error::new(ErrorKind::Limit, "decode body", message));
     }
+    let text = |field| Ok(std::str::from_utf8(field).map_err(|_| data_error("the header is not UTF-8"))?.trim());
+    let texts = header.iter().map(text).collect::<Result<Vec<&str>>>()?;
+    Ok(unique_names(texts.into_iter()))
+}
+
+/// Names of which none is empty and none is there twice.
+pub(super) fn unique_names<'n>(names: impl Iterator<Item = &'n str>) -> Vec<String> {
     let mut taken = BTreeSet::new();
-    let mut names = Vec::with_capacity(header.len());
-    for (index, field) in header.iter().enumerate() {
-        let text = std::str::from_utf8(field).map_err(|_| data_error("the header is not UTF-8"))?.trim();
+    let unique = names.enumerate().map(|(index, text)| {
         let base = if text.is_empty() { format!("column_{}", index + 1) } else { text.to_owned() };
         let mut name = base.clone();
         let mut number = 2;
@@ -83,9 +107,9 @@ fn names(header: &ByteRecord) -> Result<Vec<String>> {
             name = format!("{base}_{number}");
             number += 1;
         }
-        names.push(name);
-    }
-    Ok(names)
+        name
+    });
+    unique.collect()
 }
 
 fn types(body: &[u8], settings: &Settings, names: &[String]) -> Result<Vec<ColumnType>> {
@@ -202,7 +226,6 @@ fn identity(columns: &[(String, usize)], record: &ByteRecord, row: u64) -> Value
 
 #[cfg(test)]
 mod tests {
-    use portolan_model::source::QuarantineItem;
     use proptest::prelude::*;
 
     use super::*;
@@ -249,6 +272,9 @@ mod tests {
             [("value_not_exact", "1.234"), ("row_wrong_length", "10,too,few"), ("row_not_utf8", "11,\\xff,c,d")]
         );
         assert_eq!(quarantine[0].row, serde_json::json!({ "id": "9" }));
+        let header = "id,price,,id";
+        assert_eq!(quarantine[1].row, serde_json::json!({ "row": 4, "header": header, "delimiter": "," }));
+        assert_eq!(quarantine[2].row, serde_json::json!({ "row": 5, "header": header, "delimiter": ",", "bytes": 8 }));
     }
 
     #[test]

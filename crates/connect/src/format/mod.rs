@@ -1,4 +1,4 @@
-//! Bytes to Arrow record batches: JSON, NDJSON, CSV.
+//! Bytes to Arrow record batches: JSON, NDJSON, CSV, Parquet.
 //!
 //! Promise: what comes out follows from the bytes and [`Settings`] alone; no input panics; no value is rounded, cut or silently left
 //! out: what cannot be stored as configured becomes an [`Item::Quarantine`].
@@ -8,6 +8,8 @@ pub mod csv;
 pub mod encoding;
 pub(crate) mod inference;
 pub mod json;
+pub(crate) mod kept;
+pub mod parquet;
 pub mod path;
 
 use std::collections::BTreeMap;
@@ -156,8 +158,8 @@ pub(crate) fn quarantine_text(bytes: &[u8]) -> String {
 
 /// A row that cannot be read.
 pub(crate) fn quarantined_row(reason: &'static str, number: u64, content: &[u8], detail: String) -> Item {
-    let content = quarantine_text(content);
-    Item::Quarantine(QuarantineItem { reason, column: None, row: Value::from(number), content, detail })
+    let row = kept::place(Some(number), content, None);
+    Item::Quarantine(QuarantineItem { reason, column: None, row, content: quarantine_text(content), detail })
 }
 
 /// A value that does not fit its column.

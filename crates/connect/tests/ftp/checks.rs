@@ -32,6 +32,11 @@ fn every_mistake_is_found_with_its_place() {
         (format!("{good}max_body = \"2GiB\""), "max_body"),
         (format!("{good}columns = {{ a = \"number\" }}"), "unknown type"),
         (format!("{good}implicit = true"), "without TLS"),
+        (format!("{good}max_file = \"1025GiB\""), "max_file"),
+        (format!("{good}format = \"parquet\"\ndelimiter = \";\""), "CSV alone"),
+        (format!("{good}format = \"parquet\"\nrows = \"$.a\""), "no effect"),
+        (format!("{good}format = \"parquet\"\ngrowing = true"), "CSV and NDJSON alone"),
+        (format!("{good}format = \"parquet\"\ncolumns = {{ a = \"bigint\" }}"), "the files give"),
     ] {
         let text = text("h", 21, &keys);
         let found = read(&text, &Registry).err().unwrap_or_default();

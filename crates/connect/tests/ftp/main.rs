@@ -6,5 +6,6 @@ mod checks;
 mod conformance;
 mod faults;
 mod incremental;
+mod parquet;
 mod scripted;
 mod support;

@@ -12,6 +12,7 @@ use portolan_rounds::output::{MemoryRows, Receiver};
 use portolan_rounds::reading::{Patience, read_all};
 use portolan_rounds::slot::Slot;
 
+use super::watch::Watch;
 use crate::exit::{Exit, Stop, show_error, tell};
 use crate::output::{self, Options, Rows, Target};
 use crate::rows::unify;
@@ -144,7 +145,7 @@ fn chosen<'a>(configuration: &'a Configuration, names: &[String]) -> Result<Vec<
 }
 
 async fn read(
-    mut slots: Vec<Slot>,
+    slots: Vec<Slot>,
     environment: &portolan_model::source::Environment,
     arguments: &Arguments,
 ) -> (Vec<Fetched>, Vec<Error>) {
@@ -152,8 +153,12 @@ async fn read(
         .iter()
         .map(|_| Receiver { table: None, memory: Some(MemoryRows::new(arguments.memory_limit << 20)) })
         .collect();
+    let (mut slots, watch) = Watch::over(slots);
     let mut due: Vec<&mut Slot> = slots.iter_mut().collect();
     let readings = read_all(&mut due, receivers, &*environment.clock, Patience::for_whole(arguments.deadline.0)).await;
+    if let Some(watch) = watch {
+        watch.end();
+    }
     let mut fetched = Vec::new();
     let mut failures = Vec::new();
     for (slot, mut reading) in slots.iter_mut().zip(readings) {
@@ -192,8 +197,12 @@ async fn save(
     };
     let shared =
         Shared { catalog: lake.clone(), clock: environment.clock.clone(), observer: Arc::new(Quiet), jitter: || 1.0 };
+    let (slots, watch) = Watch::over(slots);
     let mut runner = RoundRunner::new(spec, slots, shared).whole();
     let end = runner.round_with(Some(arguments.memory_limit << 20)).await;
+    if let Some(watch) = watch {
+        watch.end();
+    }
     runner.close().await;
     drop(runner);
     lake.close().await?;

@@ -11,6 +11,7 @@ mod query;
 mod run;
 mod status;
 mod verify;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -1,8 +1,14 @@
 //! A bar on the standard error of a terminal while long work goes on; nothing otherwise.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// The time from one sign of life to the next.
+const TICK: Duration = Duration::from_millis(120);
+/// Items after which a bar over many of them is told anew.
+pub(crate) const ITEMS: u64 = 1_000;
 
 /// The bar.
 pub(crate) struct Progress(ProgressBar);
@@ -29,6 +35,18 @@ impl Progress {
         Self(bar)
     }
 
+    /// Whether there is a terminal that shows it.
+    pub(crate) fn is_seen(&self) -> bool {
+        !self.0.is_hidden()
+    }
+
+    /// Shows by itself that the work goes on, where nothing can be told of it for long.
+    pub(crate) fn keep_moving(&self) {
+        if self.is_seen() {
+            self.0.enable_steady_tick(TICK);
+        }
+    }
+
     /// Shows how far the work is.
     pub(crate) fn show(&self, what: &str, done: u64, total: u64) {
         self.0.set_length(total);
@@ -43,7 +61,17 @@ impl Progress {
     }
 
     /// Takes the bar away.
-    pub(crate) fn end(self) {
+    pub(crate) fn clear(&self) {
         self.0.finish_and_clear();
+    }
+
+    /// Takes the bar away for good.
+    pub(crate) fn end(self) {}
+}
+
+impl Drop for Progress {
+    /// Also where the work failed: nothing of the bar stays beside the message.
+    fn drop(&mut self) {
+        self.clear();
     }
 }

@@ -1,11 +1,15 @@
 //! `portolan query`: SQL over everything collected.
 
+#[cfg(feature = "sql")]
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 #[cfg(feature = "sql")]
 use portolan_lake::{At, LakeReader};
 use portolan_model::{Error, ErrorKind};
 
+#[cfg(feature = "sql")]
+use super::progress::Progress;
 #[cfg(feature = "sql")]
 use crate::exit::Exit;
 use crate::exit::Stop;
@@ -127,10 +131,27 @@ async fn show(
     target: &Target,
     options: &Options,
 ) -> Result<(), Stop> {
+    use futures_util::StreamExt;
+    use indicatif::HumanCount;
+
     let query_error = |error| Stop::Error(Exit::Query, error);
+    let bar = Progress::text();
+    bar.tell("query");
+    bar.keep_moving();
     let stream = engine.sql(sql).await.map_err(query_error)?;
     let schema = stream.schema.clone();
-    output::deliver_stream(format, target, options, "", &schema, stream.batches).await.map_err(query_error)?;
+    // Rows on the same terminal take its place.
+    let gives_way = matches!(target, Target::Stdout) && std::io::stdout().is_terminal();
+    let (mut bar, mut rows) = (Some(bar), 0);
+    let batches = stream.batches.inspect(move |batch| {
+        rows += batch.as_ref().map_or(0, |batch| batch.num_rows() as u64);
+        if gives_way {
+            bar = None;
+        } else if let Some(bar) = &bar {
+            bar.tell(format!("query: {} rows", HumanCount(rows)));
+        }
+    });
+    output::deliver_stream(format, target, options, "", &schema, Box::pin(batches)).await.map_err(query_error)?;
     Ok(())
 }
 

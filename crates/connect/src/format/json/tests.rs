@@ -166,7 +166,7 @@ fn bad_lines_do_not_take_the_good_ones_with_them() {
     let decoded = collect(|sink| decode_lines(body, &settings, sink)).unwrap();
     assert_eq!(decoded.summary, Summary { rows: 3, cursor: Some(Cursor::Integer(9)) });
     let rows: Vec<_> = decoded.quarantine.iter().map(|item| item.row.clone()).collect();
-    assert_eq!(rows, [json!(3), json!(4)]);
+    assert_eq!(rows, [json!(3), json!({ "row": 4, "bytes": 1 })]);
     assert_eq!(decoded.quarantine[1].content, "\\xff");
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BinaryArray, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use portolan_model::source::{Output, QuarantineItem};
+use portolan_model::source::{KeptRow, Output, QuarantineItem, RetriedRow};
 use portolan_model::{Error, ErrorKind, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::options::{FileFormat, Plan};
-use crate::format::{self, Item, Settings, Sink};
+use crate::format::{self, Item, Settings, Sink, kept};
 
 /// The column of a raw file's bytes.
 pub(super) const CONTENT_COLUMN: &str = "content";
@@ -67,6 +67,9 @@ impl Body {
         let (format, delimiter) = match format {
             FileFormat::Raw => return sink(Item::Batch(raw(&path, &plan.file_column, &bytes)?)),
             FileFormat::Rows(format, delimiter) => (format, delimiter),
+            FileFormat::Parquet => {
+                return Err(Error::new(ErrorKind::Internal, "decode file", "a Parquet file is read from disk"));
+            }
         };
         let body = if header.is_empty() { bytes } else { [header, bytes].concat() };
         let settings = Settings { csv_delimiter: delimiter, ..plan.settings.clone() };
@@ -76,16 +79,24 @@ impl Body {
                 Item::Quarantine(item) => Item::Quarantine(placed(item, &path, offset)),
             })
         });
-        result.map(drop).map_err(|error| match error.kind() {
-            ErrorKind::Cancelled | ErrorKind::Internal => error,
-            kind => Error::new(kind, "decode file", format!("{path}: {}", error.message()))
-                .with_hint("look at the file; set `format`, `delimiter` or `rows`, or narrow `path`")
-                .with_cause(error),
-        })
+        let hint = "look at the file; set `format`, `delimiter` or `rows`, or narrow `path`";
+        result.map(drop).map_err(|error| of_file(error, &path, hint))
     }
 }
 
-async fn give(item: Item, output: &mut dyn Output) -> Result<()> {
+/// Names the file in an error of its content.
+pub(super) fn of_file(error: Error, path: &str, hint: &str) -> Error {
+    match error.kind() {
+        ErrorKind::Cancelled | ErrorKind::Internal => error,
+        kind => {
+            let hint = error.hint().unwrap_or(hint).to_owned();
+            let message = format!("{path}: {}", error.message());
+            Error::new(kind, "decode file", message).with_hint(hint).with_cause(error)
+        }
+    }
+}
+
+pub(super) async fn give(item: Item, output: &mut dyn Output) -> Result<()> {
     match item {
         Item::Batch(batch) => output.batch(batch).await,
         Item::Quarantine(item) => output.quarantine(item).await,
@@ -105,7 +116,7 @@ fn raw(path: &str, file_column: &str, bytes: &[u8]) -> Result<RecordBatch> {
 }
 
 /// The rows with the path of their file in a column of its own, the last.
-fn with_path(batch: &RecordBatch, path: &str, file_column: &str) -> Result<RecordBatch> {
+pub(super) fn with_path(batch: &RecordBatch, path: &str, file_column: &str) -> Result<RecordBatch> {
     let schema = batch.schema();
     if schema.fields().iter().any(|field| field.name().eq_ignore_ascii_case(file_column)) {
         let message = format!("the rows have a column `{file_column}` of their own");
@@ -121,10 +132,24 @@ fn with_path(batch: &RecordBatch, path: &str, file_column: &str) -> Result<Recor
 
 /// Says of which file an item is; a row's number counts from the part that begins at `offset`.
 fn placed(mut item: QuarantineItem, path: &str, offset: u64) -> QuarantineItem {
-    let row = item.row.take();
-    item.row = match row {
-        Value::Number(number) => json!({ "file": path, "offset": offset, "row": number }),
-        key => json!({ "file": path, "key": key }),
-    };
+    if item.column.is_none() || item.row.is_number() {
+        let known = [("file".to_owned(), path.into()), ("offset".to_owned(), offset.into())];
+        kept::add(&mut item.row, Map::from_iter(known));
+    } else {
+        item.row = json!({ "file": path, "key": item.row.take() });
+    }
     item
+}
+
+/// Reads a row again that could not be read.
+pub(super) fn retry(plan: &Plan, delimiter: Option<u8>, row: &KeptRow<'_>) -> Result<RetriedRow> {
+    let Some(path) = row.row.get("file").and_then(Value::as_str) else { return Ok(RetriedRow::Unable) };
+    let offset = row.row.get("offset").and_then(Value::as_u64).unwrap_or_default();
+    Ok(match kept::retry(row, &plan.settings, delimiter)? {
+        RetriedRow::Fits { batches, quarantined } => RetriedRow::Fits {
+            batches: batches.iter().map(|batch| with_path(batch, path, &plan.file_column)).collect::<Result<_>>()?,
+            quarantined: quarantined.into_iter().map(|item| placed(item, path, offset)).collect(),
+        },
+        other => other,
+    })
 }

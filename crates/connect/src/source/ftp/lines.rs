@@ -148,7 +148,8 @@ pub fn digest(bytes: &[u8]) -> String {
     shown(context)
 }
 
-fn shown(context: Context) -> String {
+/// The digest of what `context` has seen, as it is stored.
+pub(super) fn shown(context: Context) -> String {
     context.finish().as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `options` is what may be configured; `wire` and `control` speak the protocol, `reply` and `listing` read what servers
 //! say; `walk` finds the files that a `glob` means, `read` reads one of them, in `lines` where it can; `convert` makes
-//! rows; `source` decides what to read and ends with a `position`. Promise: a row is given once per version of a file,
+//! rows; a file that is not read in order waits on disk in a `spool`; `source` decides what to read and ends with a `position`. Promise: a row is given once per version of a file,
 //! nothing a server sends panics or grows without bound, no secret is shown.
 
 mod control;
@@ -16,6 +16,7 @@ mod position;
 mod read;
 pub mod reply;
 mod source;
+mod spool;
 mod walk;
 mod wire;
 
@@ -23,7 +24,7 @@ use std::sync::Arc;
 
 use portolan_model::catalog::WriteMode;
 use portolan_model::config::{Diagnostic, SourceSpec};
-use portolan_model::source::{Capabilities, Connector, Environment, Source};
+use portolan_model::source::{Capabilities, Connector, Environment, KeptRow, RetriedRow, Source};
 use portolan_model::{Error, ErrorKind, Result};
 
 use self::control::Endpoint;
@@ -54,7 +55,7 @@ impl Connector for Ftp {
     }
 
     fn summary(&self) -> &'static str {
-        "CSV, NDJSON, JSON or raw files from the folders of an FTP or FTPS server"
+        "CSV, NDJSON, JSON, Parquet or raw files from the folders of an FTP or FTPS server"
     }
 
     fn default_port(&self) -> Option<u16> {
@@ -81,6 +82,14 @@ impl Connector for Ftp {
         }
     }
 
+    fn retry_row(&self, spec: &SourceSpec, row: &KeptRow<'_>) -> Result<RetriedRow> {
+        let refused =
+            |message: String| Error::new(ErrorKind::Configuration, "retry row", message).with_source(&spec.name);
+        let options: Options = spec.options.parse().map_err(|problem| refused(problem.message))?;
+        let plan = Plan::new(spec, &options).map_err(|(_, message, help)| refused(message).with_hint(help))?;
+        convert::retry(&plan, options.delimiter.map(|delimiter| delimiter as u8), row)
+    }
+
     fn open(&self, spec: &SourceSpec, environment: &Environment) -> Result<Box<dyn Source>> {
         let refused =
             |message: String| Error::new(ErrorKind::Configuration, "open source", message).with_source(&spec.name);
@@ -105,6 +114,8 @@ impl Connector for Ftp {
             address: spec.address(),
             endpoint,
             plan: Arc::new(plan),
+            // Beside the lake, on its disk, where there is one: the system's temporary folder may be memory.
+            spool: environment.intake.clone().unwrap_or_else(std::env::temp_dir),
             clock: Arc::clone(&environment.clock),
             control: None,
         }))

@@ -16,6 +16,8 @@ use crate::format::{ColumnType, Format, RowPath, Settings};
 const BODY_MAX: ByteSize = ByteSize(1 << 30);
 /// The largest `max_files`.
 const FILES_MAX: u32 = 100_000;
+/// The largest `max_file`.
+const FILE_MAX: ByteSize = ByteSize(1 << 40);
 
 /// The options that only this protocol has.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -29,7 +31,7 @@ pub(super) struct Options {
     pub(super) user: String,
     /// The account's password; `anonymous` needs none.
     pub(super) password: Option<SecretReference>,
-    /// How files are written: `auto` goes by the ending of the name (`.csv`, `.tsv`, `.ndjson`, `.jsonl`, `.json`);
+    /// How files are written: `auto` goes by the ending of the name (`.csv`, `.tsv`, `.ndjson`, `.jsonl`, `.json`, `.parquet`);
     /// `raw` makes one row of each file, with its bytes in a column `content`. Default `auto`.
     #[serde(default)]
     pub(super) format: FormatOption,
@@ -57,6 +59,9 @@ pub(super) struct Options {
     /// The largest JSON or raw file, and the longest line of CSV and NDJSON. Default `64MiB`, at most `1GiB`.
     #[serde(default = "max_body")]
     pub(super) max_body: ByteSize,
+    /// The largest Parquet file: it is kept on disk while it is read. Default `4GiB`, at most `1024GiB`.
+    #[serde(default = "max_file")]
+    pub(super) max_file: ByteSize,
     /// Whether TLS begins with the connection instead of by `AUTH TLS`. Default: on port 990.
     pub(super) implicit: Option<bool>,
 }
@@ -77,6 +82,10 @@ fn max_body() -> ByteSize {
     ByteSize(64 << 20)
 }
 
+fn max_file() -> ByteSize {
+    ByteSize(4 << 30)
+}
+
 /// How files are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -90,6 +99,8 @@ pub(super) enum FormatOption {
     Ndjson,
     /// Comma-separated values with a header line.
     Csv,
+    /// Apache Parquet.
+    Parquet,
     /// One row a file, with its bytes.
     Raw,
 }
@@ -109,6 +120,8 @@ pub(super) enum Read {
 pub(super) enum FileFormat {
     /// Rows; for CSV the byte between fields.
     Rows(Format, u8),
+    /// Row groups.
+    Parquet,
     /// Bytes.
     Raw,
 }
@@ -130,6 +143,7 @@ pub(super) struct Plan {
     pub(super) file_column: String,
     pub(super) files_max: usize,
     pub(super) body_max: u64,
+    pub(super) file_max: u64,
     format: FormatOption,
     delimiter: Option<u8>,
 }
@@ -176,6 +190,7 @@ impl Plan {
             file_column: options.file_column.clone(),
             files_max: options.max_files as usize,
             body_max: options.max_body.0,
+            file_max: options.max_file.0,
             format: options.format,
             delimiter,
         };
@@ -185,7 +200,7 @@ impl Plan {
             return Err((
                 "format",
                 format!("the ending of {last:?} does not say how the files are written"),
-                "set format to csv, ndjson, json or raw".into(),
+                "set format to csv, ndjson, json, parquet or raw".into(),
             ));
         }
         Ok(plan)
@@ -202,6 +217,7 @@ impl Plan {
                 FileFormat::Rows(Format::Ndjson, comma)
             }
             (FormatOption::Json, _) | (FormatOption::Auto, "json") => FileFormat::Rows(Format::Json, comma),
+            (FormatOption::Parquet, _) | (FormatOption::Auto, "parquet") => FileFormat::Parquet,
             (FormatOption::Raw, _) => FileFormat::Raw,
             (FormatOption::Auto, _) => return None,
         })
@@ -236,7 +252,7 @@ pub(super) fn check(spec: &SourceSpec) -> Vec<Diagnostic> {
         _ => {}
     }
     let is = |format: FormatOption| options.format == format;
-    if options.rows.is_some() && (is(FormatOption::Ndjson) || is(FormatOption::Csv) || is(FormatOption::Raw)) {
+    if options.rows.is_some() && !(is(FormatOption::Auto) || is(FormatOption::Json)) {
         problem("rows", "`rows` selects within one JSON value; it has no effect here".into(), "remove it");
     }
     for (key, present) in [("delimiter", options.delimiter.is_some()), ("infer", options.infer.is_some())] {
@@ -244,7 +260,7 @@ pub(super) fn check(spec: &SourceSpec) -> Vec<Diagnostic> {
             problem(key, format!("`{key}` is for CSV alone"), "remove it");
         }
     }
-    if options.growing.is_some() && (is(FormatOption::Json) || is(FormatOption::Raw)) {
+    if options.growing.is_some() && (is(FormatOption::Json) || is(FormatOption::Parquet) || is(FormatOption::Raw)) {
         problem("growing", "`growing` is for CSV and NDJSON alone: other files are read whole".into(), "remove it");
     }
     if let Some(delimiter) = options.delimiter
@@ -265,6 +281,14 @@ pub(super) fn check(spec: &SourceSpec) -> Vec<Diagnostic> {
     if options.max_body > BODY_MAX || options.max_body.0 == 0 {
         let message = format!("max_body {} is not between 1B and {BODY_MAX}", options.max_body);
         problem("max_body", message, "the default is \"64MiB\"");
+    }
+    if options.max_file > FILE_MAX || options.max_file.0 == 0 {
+        let message = format!("max_file {} is not between 1B and {FILE_MAX}", options.max_file);
+        problem("max_file", message, "the default is \"4GiB\"");
+    }
+    if is(FormatOption::Parquet) && !spec.columns.is_empty() {
+        let message = "`columns` has no effect on Parquet: the files give their columns types".into();
+        problem("format", message, "remove `columns`");
     }
     if options.implicit == Some(true) && !spec.tls.is_enabled() {
         problem(

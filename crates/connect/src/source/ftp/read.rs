@@ -1,9 +1,10 @@
 //! Reads one file: in parts that end with lines, from where the last read ended if the file still begins as it did; or
-//! whole.
+//! whole, in memory or on disk.
 //!
 //! Promise: rows are given of whole lines that the server has sent whole; a file that ends before its listed size is an
 //! error; memory is bounded by a part and the longest line, or by the largest file that is read whole.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use portolan_model::source::{Output, Phase};
@@ -14,6 +15,7 @@ use super::convert::Body;
 use super::lines::{HEAD_BYTES, Prefix, Scanner, TAIL_BYTES, digest};
 use super::options::{FileFormat, Plan};
 use super::position::FileState;
+use super::spool::{Spool, Spooled};
 use super::walk::RemoteFile;
 use crate::format::Format;
 
@@ -31,6 +33,7 @@ pub(super) struct FileReader<'r> {
     pub(super) plan: &'r Arc<Plan>,
     pub(super) file: &'r RemoteFile,
     pub(super) format: FileFormat,
+    pub(super) spool: &'r Path,
     /// Seconds since 1970.
     pub(super) now: i64,
     /// How far rows have been given, should the transfer break off.
@@ -120,52 +123,82 @@ impl FileReader<'_> {
     ///
     /// # Errors
     /// What the server refuses; `Disconnected` if the file ends early; `Limit` if it is too large.
-    pub(super) async fn whole(&mut self, before: Option<&FileState>, output: &mut dyn Output) -> Result<Whole> {
-        let limit = self.plan.body_max;
-        let too_large = |size: u64| {
-            self.name(
-                Error::new(
-                    ErrorKind::Limit,
-                    OPERATION,
-                    format!("{size} bytes are more than max_body allows ({limit})"),
-                )
-                .with_hint("raise max_body, or narrow `path`"),
-            )
+    pub(super) async fn whole(
+        &mut self,
+        before: Option<&FileState>,
+        output: &mut dyn Output,
+    ) -> Result<Whole<Vec<u8>>> {
+        let mut bytes = Vec::new();
+        let size = self.receive_whole(&mut Target::Memory(&mut bytes), output).await?;
+        let state = self.whole_state(size, digest(&bytes));
+        let is_new = before.is_none_or(|before| before.digest != state.digest);
+        Ok(Whole { state, content: is_new.then_some(bytes) })
+    }
+
+    /// The same with the file on disk.
+    ///
+    /// # Errors
+    /// As of [`Self::whole`]; `StorageFull`, `Storage`.
+    pub(super) async fn spooled(
+        &mut self,
+        before: Option<&FileState>,
+        output: &mut dyn Output,
+    ) -> Result<Whole<Spooled>> {
+        let mut spool = Spool::new(self.spool).map_err(|error| self.name(error))?;
+        let size = self.receive_whole(&mut Target::Disk(&mut spool), output).await?;
+        let spooled = spool.finish().await.map_err(|error| self.name(error))?;
+        let state = self.whole_state(size, spooled.digest.clone());
+        let is_new = before.is_none_or(|before| before.digest != state.digest);
+        Ok(Whole { state, content: is_new.then_some(spooled) })
+    }
+
+    fn whole_state(&self, size: u64, digest: String) -> FileState {
+        FileState { size, offset: size, modify: self.file.modify.clone(), digest, ..FileState::default() }
+    }
+
+    /// Receives a file to its end; its size.
+    async fn receive_whole(&mut self, target: &mut Target<'_>, output: &mut dyn Output) -> Result<u64> {
+        let (option, limit) = match target {
+            Target::Memory(_) => ("max_body", self.plan.body_max),
+            Target::Disk(_) => ("max_file", self.plan.file_max),
         };
         if self.file.size > limit {
-            return Err(too_large(self.file.size));
+            return Err(self.too_large(&format!("{} bytes are more", self.file.size), option, limit));
         }
         let mut transfer = self.open(0).await?;
-        let mut bytes = Vec::new();
+        let mut size = 0;
         let mut chunk = vec![0; READ_BYTES];
         loop {
             let count = receive(&mut transfer, &mut chunk, output).await?;
             if count == 0 {
                 break;
             }
-            bytes.extend_from_slice(&chunk[..count]);
-            if bytes.len() as u64 > limit {
-                return Err(self.name(
-                    Error::new(
-                        ErrorKind::Limit,
-                        OPERATION,
-                        format!("it has more bytes than max_body allows ({limit})"),
-                    )
-                    .with_hint("raise max_body, or narrow `path`"),
-                ));
+            size += count as u64;
+            if size > limit {
+                return Err(self.too_large("it has more bytes", option, limit));
+            }
+            match target {
+                Target::Memory(bytes) => bytes.extend_from_slice(&chunk[..count]),
+                Target::Disk(spool) => spool.write(&chunk[..count]).await.map_err(|error| self.name(error))?,
             }
         }
-        let size = bytes.len() as u64;
         self.end(transfer, size).await?;
-        let state = FileState {
-            size,
-            offset: size,
-            modify: self.file.modify.clone(),
-            digest: digest(&bytes),
-            ..FileState::default()
-        };
-        let is_new = before.is_none_or(|before| before.digest != state.digest);
-        Ok(Whole { state, bytes: is_new.then_some(bytes) })
+        Ok(size)
+    }
+
+    fn too_large(&self, what: &str, option: &str, limit: u64) -> Error {
+        let message = format!("{what} than {option} allows ({limit})");
+        let hint = format!("raise {option}, or narrow `path`");
+        self.name(Error::new(ErrorKind::Limit, OPERATION, message).with_hint(hint))
+    }
+
+    /// Gives the rows of a file on disk.
+    pub(super) async fn give_spooled(&mut self, file: Spooled, output: &mut dyn Output) -> Result<()> {
+        // An empty file is one that somebody has begun to write.
+        if file.bytes == 0 {
+            return Ok(());
+        }
+        file.convert(&self.file.path, self.plan, output).await
     }
 
     /// Gives the rows of a file read whole.
@@ -252,12 +285,18 @@ impl FileReader<'_> {
     }
 }
 
+/// Where a file that is read whole goes.
+enum Target<'t> {
+    Memory(&'t mut Vec<u8>),
+    Disk(&'t mut Spool),
+}
+
 /// What a file read whole is.
 #[derive(Debug)]
-pub(super) struct Whole {
+pub(super) struct Whole<C> {
     pub(super) state: FileState,
     /// Its bytes, if it is not what it was before.
-    pub(super) bytes: Option<Vec<u8>>,
+    pub(super) content: Option<C>,
 }
 
 async fn receive(transfer: &mut Transfer, chunk: &mut [u8], output: &mut dyn Output) -> Result<usize> {

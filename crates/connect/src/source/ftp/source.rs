@@ -1,5 +1,6 @@
 //! An `ftp` source: lists, decides what to read of each file, reads, and ends with a position.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -26,6 +27,8 @@ pub(super) struct FtpSource {
     pub(super) address: String,
     pub(super) endpoint: Endpoint,
     pub(super) plan: Arc<Plan>,
+    /// Where files are spooled.
+    pub(super) spool: PathBuf,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) control: Option<Control>,
 }
@@ -119,7 +122,8 @@ impl FtpSource {
         for (index, (file, format, action)) in jobs.into_iter().enumerate() {
             let (mut action, mut before) = (action, position.files.get(&file.path).cloned());
             let state = loop {
-                let mut reader = FileReader { control, plan, file, format, now, progress: None };
+                let spool = &self.spool;
+                let mut reader = FileReader { control, plan, file, format, spool, now, progress: None };
                 let result = read_file(&mut reader, action, before.as_ref(), output).await;
                 match (result, reader.progress.take()) {
                     (Ok(state), _) => break state,
@@ -192,9 +196,19 @@ async fn read_file(
     output: &mut dyn Output,
 ) -> Result<FileState> {
     let path = &reader.file.path;
+    if reader.format == FileFormat::Parquet {
+        let spooled = reader.spooled(before, output).await?;
+        if let Some(file) = spooled.content {
+            if let Some(before) = before {
+                output.quarantine(notice("file_replaced", path, changed(before, reader.file))).await?;
+            }
+            reader.give_spooled(file, output).await?;
+        }
+        return Ok(spooled.state);
+    }
     if !reader.format.is_lines() {
         let whole = reader.whole(before, output).await?;
-        if let Some(bytes) = whole.bytes {
+        if let Some(bytes) = whole.content {
             if let Some(before) = before {
                 output.quarantine(notice("file_replaced", path, changed(before, reader.file))).await?;
             }
@@ -248,7 +262,7 @@ fn refused(line: &str, why: &str) -> QuarantineItem {
 
 fn unknown_format(path: &str) -> Error {
     Error::new(ErrorKind::Data, "list files", format!("{path}: the ending does not say how the file is written"))
-        .with_hint("set `format` to csv, ndjson, json or raw, or narrow `path`, such as to \"*.csv\"")
+        .with_hint("set `format` to csv, ndjson, json, parquet or raw, or narrow `path`, such as to \"*.csv\"")
 }
 
 #[async_trait]

@@ -22,10 +22,10 @@ mod status;
 
 use portolan_model::config::{Diagnostic, SourceSpec};
 use portolan_model::error::{Error, ErrorKind, Result};
-use portolan_model::source::{Capabilities, Connector, Environment, RetriedRow, Source};
+use portolan_model::source::{Capabilities, Connector, Environment, KeptRow, RetriedRow, Source};
 
 use self::options::HttpOptions;
-use crate::format::{CONTENT_BYTES_MAX, Format, Item, decode};
+use crate::format::kept;
 
 /// What an `http` source can do at most.
 const CAPABILITIES: Capabilities = Capabilities {
@@ -67,28 +67,12 @@ impl Connector for Http {
         check::check(spec)
     }
 
-    fn retry_row(&self, spec: &SourceSpec, reason: &str, content: &str) -> Result<RetriedRow> {
-        // Of a row of CSV the quarantine keeps neither the header nor the quotes.
-        if reason != "row_not_json" || content.len() >= CONTENT_BYTES_MAX {
-            return Ok(RetriedRow::Unable);
-        }
+    fn retry_row(&self, spec: &SourceSpec, row: &KeptRow<'_>) -> Result<RetriedRow> {
         let wrong =
             |message: String| Error::new(ErrorKind::Configuration, "retry row", message).with_source(&spec.name);
         let options: HttpOptions = spec.options.parse().map_err(|found: Diagnostic| wrong(found.message))?;
         let plan = plan::Plan::new(spec, &options).map_err(|problem| wrong(problem.message))?;
-        let (mut batches, mut quarantined) = (Vec::new(), Vec::new());
-        decode(Format::Ndjson, content.as_bytes(), &plan.settings, &mut |item| {
-            match item {
-                Item::Batch(batch) => batches.push(batch),
-                Item::Quarantine(item) => quarantined.push(item),
-            }
-            Ok(())
-        })?;
-        match quarantined.iter().position(|item| item.column.is_none()) {
-            Some(whole) => Ok(RetriedRow::Unfit(quarantined.swap_remove(whole).detail)),
-            None if batches.is_empty() => Ok(RetriedRow::Unfit("it holds no row".to_owned())),
-            None => Ok(RetriedRow::Fits { batches, quarantined }),
-        }
+        kept::retry(row, &plan.settings, options.delimiter.map(|delimiter| delimiter as u8))
     }
 
     fn open(&self, spec: &SourceSpec, environment: &Environment) -> Result<Box<dyn Source>> {

@@ -6,11 +6,11 @@ use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, TimestampMic
 use arrow::datatypes::{Field, Schema};
 use bytes::Bytes;
 use portolan_model::error::{Error, ErrorKind, Result};
-use portolan_model::source::QuarantineItem;
+use portolan_model::source::{KeptRow, QuarantineItem, RetriedRow};
 use serde_json::Value;
 
 use super::options::{MessageFormat, Plan};
-use crate::format::{BATCH_ROWS, Format, Item, Sink, csv, decode, quarantine_text};
+use crate::format::{BATCH_ROWS, Format, Item, Sink, csv, decode, kept, quarantine_text};
 use crate::intake::{Block, Kind};
 
 /// Turns blocks into rows and quarantined messages, in order.
@@ -35,6 +35,7 @@ pub(super) fn rows(plan: &Plan, blocks: &[Block], sink: &mut Sink<'_>) -> Result
         let (run, others) = rest.split_at(together.count());
         let mut with_origin = |item| match item {
             Item::Batch(batch) if plan.origin => sink(Item::Batch(add_origin(batch, first)?)),
+            Item::Quarantine(item) if plan.origin => sink(Item::Quarantine(of_origin(item, first))),
             item => sink(item),
         };
         messages(plan, run, &mut with_origin)?;
@@ -162,6 +163,45 @@ fn add_origin(batch: RecordBatch, block: &Block) -> Result<RecordBatch> {
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(internal)
 }
 
+/// Keeps with a message whose columns it would have had.
+fn of_origin(mut item: QuarantineItem, block: &Block) -> QuarantineItem {
+    if item.column.is_none() {
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned().into();
+        let known =
+            [("peer", text(&block.peer)), ("sender", text(&block.sender)), ("received_us", block.received_us.into())];
+        kept::add(&mut item.row, known.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
+    }
+    item
+}
+
+/// Reads a message again that could not be read.
+///
+/// # Errors
+/// As of [`rows`].
+pub(super) fn retry(plan: &Plan, row: &KeptRow<'_>) -> Result<RetriedRow> {
+    let is_whole = matches!(
+        row.reason,
+        "row_not_json" | "row_wrong_length" | "row_not_utf8" | "row_quote_open" | "message_not_utf8"
+    );
+    let Some(content) = kept::bytes(row).filter(|_| is_whole) else { return Ok(RetriedRow::Unable) };
+    let text = |name: &str| row.row.get(name).and_then(Value::as_str);
+    let received_us = row.row.get("received_us").and_then(Value::as_i64);
+    let mut payload = bytes::BytesMut::new();
+    if plan.keeps_lines() {
+        payload.extend(content.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }));
+        payload.extend_from_slice(b"\n");
+    } else {
+        push_counted(&content, &mut payload);
+    }
+    let bytes = |name: &str| Bytes::copy_from_slice(text(name).unwrap_or_default().as_bytes());
+    let (peer, sender) = (bytes("peer"), bytes("sender"));
+    let received = received_us.unwrap_or_default();
+    let block = Block { kind: Kind::Data, sender, peer, received_us: received, sequence: 0, payload: payload.freeze() };
+    // What was not kept of its origin is not made up: the columns are NULL.
+    let plan = Plan { origin: plan.origin && received_us.is_some(), ..plan.clone() };
+    kept::retried(|sink| rows(&plan, &[block], sink))
+}
+
 /// What could not be taken as a message, as it went into the log: the reason, a line end, and what came.
 fn rejected(block: &Block) -> QuarantineItem {
     let split = block.payload.iter().position(|byte| *byte == b'\n').unwrap_or(block.payload.len());
@@ -182,7 +222,8 @@ pub(super) const REASONS: [(&str, &str); 3] = [
 
 /// A quarantined message.
 pub(super) fn quarantined(reason: &'static str, content: &[u8], detail: String) -> QuarantineItem {
-    QuarantineItem { reason, column: None, row: Value::Null, content: quarantine_text(content), detail }
+    let row = kept::place(None, content, None);
+    QuarantineItem { reason, column: None, row, content: quarantine_text(content), detail }
 }
 
 fn internal(error: arrow::error::ArrowError) -> Error {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use portolan_model::config::{Diagnostic, SourceSpec};
 use portolan_model::error::{Error, ErrorKind, Result};
-use portolan_model::source::{Capabilities, Connector, Environment, Source};
+use portolan_model::source::{Capabilities, Connector, Environment, KeptRow, RetriedRow, Source};
 use tokio_rustls::TlsAcceptor;
 
 use self::engine::{Endpoint, LogSpec};
@@ -59,6 +59,14 @@ impl Connector for Tcp {
 
     fn check(&self, spec: &SourceSpec) -> Vec<Diagnostic> {
         options::problems(spec)
+    }
+
+    fn retry_row(&self, spec: &SourceSpec, row: &KeptRow<'_>) -> Result<RetriedRow> {
+        let refused =
+            |message: String| Error::new(ErrorKind::Configuration, "retry row", message).with_source(&spec.name);
+        let options: Options = spec.options.parse().map_err(|problem| refused(problem.message))?;
+        let plan = Plan::new(spec, &options).map_err(|(_, message)| refused(message))?;
+        decode::retry(&plan, row)
     }
 
     fn open(&self, spec: &SourceSpec, environment: &Environment) -> Result<Box<dyn Source>> {

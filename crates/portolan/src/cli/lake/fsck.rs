@@ -35,6 +35,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(config: &Path, arguments: &Arguments) -> Result<Exit, Stop> {
     let path = crate::cli::lake_path(arguments.lake.as_deref(), config)?;
     let bar = Progress::text();
+    bar.keep_moving();
     let report = portolan_lake::fsck(&path, &SystemClock::new(), &mut |what| bar.tell(what));
     bar.end();
     let report = report?;

@@ -95,6 +95,7 @@ async fn run(spec: &LakeSpec, job: &Job, json: bool) -> Result<Exit, Stop> {
     LakeReader::open(&spec.path)?;
     let lake = open(spec)?;
     let bar = Progress::text();
+    bar.keep_moving();
     let outcome = lake.run_job(job, &mut |at| bar.tell(format!("{}: {}", at.what, at.done))).await;
     bar.end();
     let report = outcome?;

@@ -7,6 +7,7 @@ use indicatif::HumanBytes;
 use portolan_lake::{LakeReader, LakeStats};
 use portolan_model::clock::SystemClock;
 
+use crate::cli::progress::Progress;
 use crate::exit::{Exit, Stop};
 use crate::output::visible;
 
@@ -29,7 +30,11 @@ pub(crate) struct Arguments {
 /// Shows the numbers.
 pub(crate) fn run(config: &Path, arguments: &Arguments) -> Result<Exit, Stop> {
     let path = crate::cli::lake_path(arguments.lake.as_deref(), config)?;
+    let bar = Progress::text();
+    bar.tell("reading the catalog and the names of files");
+    bar.keep_moving();
     let stats = LakeReader::open(&path)?.stats(&SystemClock::new())?;
+    bar.end();
     if arguments.json {
         crate::cli::print_line(to_json(&path, &stats))?;
         return Ok(Exit::Success);

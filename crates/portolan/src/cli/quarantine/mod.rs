@@ -2,7 +2,7 @@
 
 mod retry;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -10,6 +10,7 @@ use comfy_table::{Table, presets};
 use portolan_lake::{LakeReader, QuarantineFilter, Quarantined};
 use portolan_model::{Error, ErrorKind};
 
+use super::progress::{ITEMS, Progress};
 use crate::exit::{Exit, Stop};
 use crate::output::visible;
 
@@ -118,7 +119,12 @@ fn list(config: &Path, arguments: &ListArguments) -> Result<Exit, Stop> {
     table.load_preset(presets::NOTHING);
     table.set_header(["ID", "ROUND", "SOURCE", "REASON", "COLUMN", "ROW", "CONTENT", "RETRIED"]);
     let (mut shown, mut total) = (0, 0_u64);
+    let bar = Progress::text();
+    bar.keep_moving();
     reader.quarantine(&filter, &mut |item| {
+        if total.is_multiple_of(ITEMS) {
+            bar.tell(format!("reading the quarantine: {total} items"));
+        }
         total += 1;
         if arguments.rows == 0 || shown < arguments.rows {
             shown += 1;
@@ -135,6 +141,7 @@ fn list(config: &Path, arguments: &ListArguments) -> Result<Exit, Stop> {
         }
         Ok(true)
     })?;
+    bar.end();
     super::print_line(table)?;
     let left = total - shown as u64;
     let more = if left > 0 { format!(", {left} of them not shown (--rows 0 shows all)") } else { String::new() };
@@ -164,8 +171,15 @@ fn list_json(reader: &LakeReader, filter: &QuarantineFilter) -> Result<Exit, Sto
             false
         }
     };
+    // On a terminal the items themselves show how far it is.
+    let bar = (!std::io::stdout().is_terminal()).then(Progress::text);
+    let mut count = 0_u64;
     if write("{\"items\":[") {
         reader.quarantine(filter, &mut |item| {
+            if let Some(bar) = bar.as_ref().filter(|_| count.is_multiple_of(ITEMS)) {
+                bar.tell(format!("reading the quarantine: {count} items"));
+            }
+            count += 1;
             let separator = if std::mem::take(&mut first) { "\n" } else { ",\n" };
             Ok(write(separator) && write(&to_json(&item).to_string()))
         })?;
@@ -223,7 +237,7 @@ fn next(item: &Quarantined) -> String {
              is kept here"
         ),
         (None, None) => format!(
-            "its row is not stored. Correct the source's `format` and `columns`, then: portolan quarantine retry --source {}",
+            "its row is not stored. Correct what the source's configuration says of it, then: portolan quarantine retry --source {}",
             item.source
         ),
     }

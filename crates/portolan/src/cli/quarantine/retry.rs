@@ -13,10 +13,11 @@ use portolan_model::catalog::{Catalog, TableSpec, WriteMode};
 use portolan_model::clock::{Clock, SystemClock};
 use portolan_model::config::{Configuration, ConnectorSet, SourceSpec};
 use portolan_model::round::{Receipt, ReceiptVerdict, RoundRecord, RoundVerdict};
-use portolan_model::source::RetriedRow;
+use portolan_model::source::{KeptRow, RetriedRow};
 use portolan_model::{Error, ErrorKind, RoundName};
 
 use super::Choice;
+use crate::cli::progress::Progress;
 use crate::exit::{Exit, Stop};
 use crate::output::visible;
 
@@ -30,9 +31,10 @@ const NAMED_MAX: usize = 10;
 /// Arguments of `portolan quarantine retry`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Only whole rows can be stored again, and only where the quarantine keeps enough of them: lines of JSON that
-could not be read. Of a row of CSV it keeps neither the header nor the quotes; a single value's row is stored already,
-with NULL in the column. These are told and left as they are. A source that each round replaces is read again anyway.
+    after_help = "Whole rows and messages are read again, by what the source's `format`, `delimiter`, `fields` and `columns` say
+now: lines of JSON and rows of CSV (http, ftp), messages (tcp). What the quarantine keeps too little of is told and left as it
+is: contents above 64 KiB, and rows of CSV that lakes of older versions keep without their header. A single value's row is
+stored already, with NULL in the column; it stays. A source that each round replaces is read again anyway.
 
 No collector may run: stop it, retry, start it.
 
@@ -71,6 +73,9 @@ pub(super) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
     let reader = LakeReader::open(&configuration.lake.path)?;
     let mut items: BTreeMap<String, Vec<Quarantined>> = BTreeMap::new();
     let (mut bytes, mut values, mut left) = (0, 0_u64, 0_u64);
+    let bar = Progress::text();
+    bar.tell("reading the quarantine");
+    bar.keep_moving();
     reader.quarantine(&filter, &mut |item| {
         if item.retried_in.is_some() {
             return Ok(true);
@@ -88,7 +93,7 @@ pub(super) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
     let mut outcomes = BTreeMap::new();
     for (source, items) in items {
         let outcome = match configuration.sources.iter().find(|spec| spec.name.as_str() == source) {
-            Some(spec) => retry(&lake, spec, items).await?,
+            Some(spec) => retry(&lake, spec, items, &bar).await?,
             None => {
                 let reason = format!("the configuration has no source `{source}`");
                 Outcome {
@@ -101,11 +106,12 @@ pub(super) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
         outcomes.insert(source, outcome);
     }
     lake.close().await?;
+    bar.end();
     show(&configuration, &outcomes, values, left, arguments.json)?;
     Ok(Exit::Success)
 }
 
-async fn retry(lake: &Lake, spec: &SourceSpec, items: Vec<Quarantined>) -> Result<Outcome, Stop> {
+async fn retry(lake: &Lake, spec: &SourceSpec, items: Vec<Quarantined>, bar: &Progress) -> Result<Outcome, Stop> {
     let mut outcome = Outcome::default();
     let connector = Registry.get(&spec.protocol).ok_or_else(|| {
         let message = format!("no connector for protocol `{}`", spec.protocol);
@@ -120,10 +126,13 @@ async fn retry(lake: &Lake, spec: &SourceSpec, items: Vec<Quarantined>) -> Resul
         return Ok(outcome);
     }
     let clock = SystemClock::new();
-    for part in items.chunks(ROUND_ITEMS) {
+    for (index, part) in items.chunks(ROUND_ITEMS).enumerate() {
         let mut fitting = Vec::new();
+        let through = index * ROUND_ITEMS + part.len();
+        bar.tell(format!("{}: item {through} of {}", spec.name, items.len()));
         for item in part {
-            match connector.retry_row(spec, &item.reason, &item.content)? {
+            let row = serde_json::from_str(&item.row_key).unwrap_or_default();
+            match connector.retry_row(spec, &KeptRow { reason: &item.reason, row: &row, content: &item.content })? {
                 RetriedRow::Unable => outcome.unable += 1,
                 RetriedRow::Unfit(reason) => {
                     outcome.unfit_total += 1;
