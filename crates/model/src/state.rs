@@ -108,6 +108,13 @@ impl StateMachine {
         self.enter(next, now) || other_kind
     }
 
+    /// What was stored could not be acknowledged. It is safe, so the source is read on: this alone never puts it down.
+    /// Returns whether state or kind of cause changed.
+    pub fn not_acknowledged(&mut self, error: &Error, now: Timestamp) -> bool {
+        self.failures = self.failures.min(FAILURES_UNTIL_DOWN - 2);
+        self.failed(error, now)
+    }
+
     /// The probe beside the rounds got through. The cause is kept until a read succeeds, and one more failure puts the
     /// source down again: a port that accepts and then hangs holds up one round, not three.
     pub fn reached(&mut self, now: Timestamp) -> bool {

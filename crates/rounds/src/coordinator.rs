@@ -292,7 +292,7 @@ impl RoundRunner {
             Ok(commit) => {
                 if is_published {
                     let round = (commit.round, start.wall);
-                    (end.more, end.failures) = settle(&mut due, readings, round, clock, self.spec.deadline).await;
+                    (end.more, end.failures) = settle(&mut due, readings, round, &shared, self.spec.deadline).await;
                 }
                 end.commit = Some(commit);
                 shared.observer.event(Event::Committed { commit, record });
@@ -367,9 +367,10 @@ async fn settle(
     due: &mut [&mut Slot],
     readings: Vec<Reading>,
     (round, start): (RoundId, jiff::Timestamp),
-    clock: &dyn Clock,
+    shared: &Shared,
     deadline: Duration,
 ) -> (Vec<SourceName>, Vec<Error>) {
+    let clock = &*shared.clock;
     let (mut more, mut failures) = (Vec::new(), Vec::new());
     for (slot, reading) in due.iter_mut().zip(readings) {
         let outcome = match reading.outcome {
@@ -379,20 +380,25 @@ async fn settle(
                 continue;
             }
         };
-        if outcome.end.more {
-            more.push(slot.name.clone());
-        }
+        let has_more = outcome.end.more;
         let position = outcome.end.position.or_else(|| slot.position.clone());
         let rows = outcome.staged.as_ref().map_or(0, |staged| staged.rows);
         slot.committed(round, start, rows, position);
-        let (true, Some(position)) = (slot.source.capabilities().acknowledge, slot.position.clone()) else { continue };
-        let told = tokio::time::timeout(deadline, slot.source.acknowledge(&position)).await.unwrap_or_else(|_| {
-            let message = format!("no answer within the deadline of {} ms", deadline.as_millis());
-            Err(Error::new(portolan_model::ErrorKind::Timeout, "acknowledge", message).with_source(&slot.name))
-        });
-        if let Err(error) = told {
-            // The rows are safe; the server will deliver them again and the lake will leave them out.
-            slot.failed(&error, clock);
+        let mut is_told = true;
+        if let (true, Some(position)) = (slot.source.capabilities().acknowledge, slot.position.clone()) {
+            let told = tokio::time::timeout(deadline, slot.source.acknowledge(&position)).await.unwrap_or_else(|_| {
+                let message = format!("no answer within the deadline of {} ms", deadline.as_millis());
+                Err(Error::new(portolan_model::ErrorKind::Timeout, "acknowledge", message).with_source(&slot.name))
+            });
+            // Where it fails the rows are safe: the server gives them again and the lake leaves them out.
+            is_told = told.is_ok();
+            if slot.acknowledged(&told, clock) {
+                shared.observer.event(Event::SourceChanged(slot.status()));
+            }
+        }
+        // What could not be acknowledged would come again, at once and for ever.
+        if has_more && is_told {
+            more.push(slot.name.clone());
         }
     }
     (more, failures)

@@ -37,6 +37,8 @@ pub struct Slot {
     key_memory: u64,
     pause: Duration,
     not_before: Duration,
+    /// The server could not be told of what is stored.
+    is_unacknowledged: bool,
     last_round: Option<RoundId>,
     last_success: Option<jiff::Timestamp>,
     rows_total: u64,
@@ -63,6 +65,7 @@ impl Slot {
             key_memory: spec.key_memory,
             pause: PAUSE_MIN,
             not_before: Duration::ZERO,
+            is_unacknowledged: false,
             last_round: None,
             last_success: None,
             rows_total: 0,
@@ -113,10 +116,23 @@ impl Slot {
         self.rows_total += rows;
     }
 
-    /// Notes a read that succeeded, committed or not: the source is well, whatever becomes of its round.
+    /// Notes a read that succeeded, committed or not: the source is well, whatever becomes of its round, unless what was
+    /// stored before could not be acknowledged.
     pub fn succeeded(&mut self, clock: &dyn Clock) -> bool {
         self.pause = PAUSE_MIN;
-        self.machine.succeeded(clock.wall())
+        !self.is_unacknowledged && self.machine.succeeded(clock.wall())
+    }
+
+    /// Notes whether the server could be told of what is stored. Returns whether the state changed.
+    pub fn acknowledged(&mut self, told: &Result<()>, clock: &dyn Clock) -> bool {
+        let was_unacknowledged = std::mem::replace(&mut self.is_unacknowledged, told.is_err());
+        match told {
+            Ok(()) => was_unacknowledged && self.machine.succeeded(clock.wall()),
+            Err(error) => {
+                self.errors_total += 1;
+                self.machine.not_acknowledged(error, clock.wall())
+            }
+        }
     }
 
     /// The pause before the next probe, with the next one doubled. `jitter` in 0 … 1 spreads many sources out.

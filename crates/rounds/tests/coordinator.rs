@@ -354,6 +354,25 @@ async fn a_server_that_hears_no_acknowledgement_holds_the_round_up_no_longer_tha
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_cannot_be_acknowledged_is_told_and_is_no_reason_to_go_on_at_once() {
+    let world = World::new();
+    let mut runner = world.runner(&[("a", true, vec![Step::More(1); 10])]);
+    let state = || world.catalog.status("a").map(|status| (status.state, status.cause_kind));
+    world.set_refuses_acknowledgements("a", true);
+    assert!(!runner.round().await, "the same rows would come again");
+    for _ in 0..5 {
+        assert!(!runner.round().await);
+        assert_eq!(state(), Some((State::Degraded, Some("permission".into()))), "read on, and not well");
+    }
+    assert_eq!(world.catalog.rows("a"), 6);
+    world.set_refuses_acknowledgements("a", false);
+    assert!(runner.round().await);
+    runner.round().await;
+    assert_eq!(state(), Some((State::Healthy, None)));
+    assert_eq!(world.acknowledged("a"), vec![7, 8]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_gives_a_round_up_that_does_not_end() {
     let world = World::new();
     let runner = world.runner(&[("a", true, vec![Step::Hang])]);

@@ -68,6 +68,7 @@ struct Script {
     acknowledged: Mutex<Vec<i64>>,
     unreachable: AtomicBool,
     deaf: AtomicBool,
+    refuses_acknowledgements: AtomicBool,
     probes: AtomicI64,
 }
 
@@ -149,6 +150,9 @@ impl Source for ScriptedSource {
     async fn acknowledge(&mut self, position: &Position) -> Result<()> {
         if self.0.deaf.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
+        }
+        if self.0.refuses_acknowledgements.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Permission, "acknowledge", "scripted"));
         }
         self.0.acknowledged.lock().unwrap().push(value(Some(position)).unwrap());
         Ok(())
@@ -404,6 +408,9 @@ impl World {
     }
     pub(crate) fn set_deaf(&self, source: &str, is_deaf: bool) {
         self.script(source).deaf.store(is_deaf, Ordering::SeqCst);
+    }
+    pub(crate) fn set_refuses_acknowledgements(&self, source: &str, refuses: bool) {
+        self.script(source).refuses_acknowledgements.store(refuses, Ordering::SeqCst);
     }
     pub(crate) fn probes(&self, source: &str) -> i64 {
         self.script(source).probes.load(Ordering::SeqCst)
