@@ -13,6 +13,7 @@ file, which is text in the page cache: they parse nothing and sync nothing.
 import argparse
 import contextlib
 import json
+import os
 import sys
 import tempfile
 import time
@@ -32,10 +33,10 @@ POLL_S = 0.005
 PATIENCE_S = 300
 
 
-def competitors(program):
+def competitors(program, every):
     """Name → what makes its command, for a folder, a port and a number of connections."""
     return {
-        OURS: lambda *given: receivers.portolan(program, *given),
+        OURS: lambda *given: receivers.portolan(program, *given, every),
         "rsyslog → file, untyped, not synced": receivers.rsyslog,
         "syslog-ng → file, untyped, not synced": receivers.syslog_ng,
     }
@@ -79,15 +80,17 @@ def check(name, folder, messages, receiver):
 def throughput(program, given):
     """Everybody in turns, over each number of connections; the report in Markdown."""
     machine, seen, left_out = support.machine(), {}, []
-    for name, make in competitors(program).items():
+    for name, make in competitors(program, given.every).items():
         with tempfile.TemporaryDirectory(prefix="portolan-bench-") as folder:
             if make(Path(folder), 1, 1) is None:
                 left_out.append(name)
     for number in range(given.repeats):
         for connections in CONNECTIONS:
-            for name, make in competitors(program).items():
+            for name, make in competitors(program, given.every).items():
                 if name in left_out or given.only and not any(word in name for word in given.only):
                     continue
+                # Nobody waits for what somebody else has left to be written.
+                os.sync()
                 run = transfer(make, name, connections, given.messages)
                 seen.setdefault(f"{connections}", {}).setdefault(name, []).append(run)
                 print(f"# {number + 1} {connections} {name}: {given.messages / run[0] / 1e3:.0f} k/s, "
@@ -112,8 +115,8 @@ def show(seen, left_out, machine, given):
                 bars.append(f"- {verdict}: {given.messages / wall / 1e6:.2f} M messages/s over {connections}, "
                             f"at least {MESSAGES_PER_S_MIN / 1e6:.1f} M")
     headings = ["receiver", "messages/s", "range, k/s", "CPU s per million", "peak MiB"]
-    text = [f"{millions:g} M lines of {MESSAGE_BYTES}-byte JSON over TCP, medians of {given.repeats} runs in turns; "
-            f"{machine}.", "", support.table(headings, rows), "", *bars]
+    text = [f"{millions:g} M lines of {MESSAGE_BYTES}-byte JSON over TCP, medians of {given.repeats} runs in turns, "
+            f"our rounds every {given.every}; {machine}.", "", support.table(headings, rows), "", *bars]
     text += [f"- left out: {name}, which could not be had (benches/setup.sh)" for name in left_out]
     return "\n".join(text)
 
@@ -121,22 +124,23 @@ def show(seen, left_out, machine, given):
 def main():
     """Measures and reports."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--messages", type=int, help="of one run; 6,000,000 unless told")
+    arguments.add_argument("--messages", type=int, help="of one run; 12,000,000 unless told")
     arguments.add_argument("--repeats", type=int)
-    arguments.add_argument("--quick", action="store_true", help="2,000,000 messages, one run each; shorter schedules")
+    arguments.add_argument("--quick", action="store_true", help="3,000,000 messages, one run each; shorter schedules")
+    arguments.add_argument("--every", default="1s", help="the interval of our rounds, whose last one is waited for")
     arguments.add_argument("--only", nargs="*", help="only those whose name holds one of these words")
     arguments.add_argument("--latency", action="store_true", help="how old messages are when they can be seen")
     arguments.add_argument("--profile", action="store_true", help="shares of our CPU time, with perf")
     arguments.add_argument("--program", help="the portolan program, if it is not in target/release")
     given = arguments.parse_args()
-    given.messages = given.messages or (2_000_000 if given.quick else 6_000_000)
+    given.messages = given.messages or (3_000_000 if given.quick else 12_000_000)
     given.repeats = given.repeats or (1 if given.quick else 3)
     program = support.release_program("portolan", given.program)
     support.raise_file_limit()
     if given.latency:
         support.keep("tcp_latency.md", latency.measure(program, given.quick))
     elif given.profile:
-        make = competitors(program)[OURS]
+        make = competitors(program, given.every)[OURS]
         runs = lambda connections, perf: transfer(make, OURS, connections, given.messages, perf)
         support.keep("tcp_profile.md", shares.measure(runs, CONNECTIONS, given.messages))
     else:

@@ -62,7 +62,7 @@ def libraries(folder):
     return {"LD_LIBRARY_PATH": ":".join(sorted(found))}
 
 
-def portolan(program, folder, port, connections, every="1s"):
+def portolan(program, folder, port, connections, every):
     """Command, environment and, as a function, the messages stored; `every = None` leaves the source's default."""
     line = f'every = "{every}"' if every else ""
     text = PORTOLAN.format(port=port, connections=max(connections + 8, 64), every=line)

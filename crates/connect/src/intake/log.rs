@@ -84,7 +84,7 @@ impl Log {
         let mut synced = Place { segment: segments.keys().next().copied().unwrap_or(1), offset: HEAD_BYTES };
         if let Some(number) = segments.keys().next_back().copied() {
             let file = File::options().read(true).write(true).open(segment::path(folder, number))?;
-            let end = segment::walk(&file, number, HEAD_BYTES, u64::MAX, &mut |block| {
+            let end = segment::walk(&file, number, HEAD_BYTES, u64::MAX, u64::MAX, &mut |block| {
                 note_marks(&block, &mut marks);
                 true
             })?;
@@ -165,7 +165,8 @@ impl Log {
             let file = File::open(segment::path(&self.folder, number))?;
             let limit = if number == until.segment { until.offset } else { size };
             let offset = chunk.next.offset.max(HEAD_BYTES);
-            let end = segment::walk(&file, number, offset, limit, &mut |block| {
+            let wanted = bytes_max.saturating_sub(taken) as u64;
+            let end = segment::walk(&file, number, offset, limit, wanted, &mut |block| {
                 taken += block.stored_bytes();
                 if matches!(block.kind, Kind::Data | Kind::Rejected) {
                     chunk.blocks.push(block);

@@ -19,8 +19,8 @@ use super::block::{Block, Decoded, Kind, PREFIX_BYTES, decode};
 const MAGIC: &[u8; 8] = b"PTLNTAK1";
 /// Where the first block begins.
 pub(super) const HEAD_BYTES: u64 = 32;
-/// Bytes read at once, unless a block is larger.
-const READ_BYTES: usize = 4 << 20;
+/// Bytes read at once at most, unless a block is larger.
+const READ_BYTES_MAX: u64 = 4 << 20;
 
 /// The file of a segment.
 pub(super) fn path(folder: &Path, number: u64) -> PathBuf {
@@ -92,12 +92,14 @@ pub(super) enum WalkEnd {
     },
 }
 
-/// Hands the blocks of a segment from `offset` up to `until` to `take`, until it says no.
+/// Hands the blocks of a segment from `offset` up to `until` to `take`, until it says no, which is after about
+/// `bytes_wanted` of them.
 pub(super) fn walk(
     file: &File,
     number: u64,
     offset: u64,
     until: u64,
+    bytes_wanted: u64,
     take: &mut dyn FnMut(Block) -> bool,
 ) -> io::Result<WalkEnd> {
     let length = file.metadata()?.len();
@@ -119,7 +121,9 @@ pub(super) fn walk(
                 }
             }
             Decoded::Short(needed) if (needed as u64) <= length.saturating_sub(at) => {
-                let size = (READ_BYTES.max(needed) as u64).min(length - at) as usize;
+                // No further ahead than is wanted: the next walk begins there and would read it once more.
+                let ahead = offset.saturating_add(bytes_wanted).min(until).saturating_sub(at).min(READ_BYTES_MAX);
+                let size = ahead.max(needed as u64).min(length - at) as usize;
                 let mut buffer = vec![0; size];
                 file.read_exact_at(&mut buffer, at)?;
                 bytes = Bytes::from(buffer);

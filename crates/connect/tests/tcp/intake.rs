@@ -196,6 +196,30 @@ async fn a_full_log_makes_appending_wait_until_something_is_committed() {
     assert_eq!(intake.failure(), None);
 }
 
+/// A backlog is read in chunks, each from where the one before ended: what is read ahead of a chunk is read again.
+#[tokio::test]
+async fn reading_in_chunks_reads_each_byte_about_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let intake = open(folder.path(), ROOM).unwrap();
+    append(&intake, 1..=128, 32 << 10).await;
+    let before = bytes_read_by_this_thread();
+    let (mut place, mut blocks) = (intake.log().start(), 0);
+    while place < intake.log().synced() {
+        let chunk = intake.log().read(place, 256 << 10).unwrap();
+        blocks += chunk.blocks.len();
+        place = chunk.next;
+    }
+    assert_eq!(blocks, 128);
+    let (read, stored) = (bytes_read_by_this_thread() - before, intake.log().bytes());
+    assert!(read < stored * 3 / 2, "{read} bytes were read of a log of {stored}");
+}
+
+/// Bytes that this thread has asked the system for, as Linux counts them.
+fn bytes_read_by_this_thread() -> u64 {
+    let counts = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+    counts.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
 #[tokio::test]
 async fn two_at_once_are_refused() {
     let folder = tempfile::tempdir().unwrap();
