@@ -170,6 +170,64 @@ async fn a_gap_is_shown_before_the_group_goes_on() {
     assert_eq!(shown, ["4 entries"]);
 }
 
+#[tokio::test]
+async fn a_stream_that_is_cut_off_all_the_time_is_read_all_the_same() {
+    let name = fresh("g");
+    let server = server();
+    send(&server, &[&format!("XGROUP CREATE {name} g 0 MKSTREAM")]);
+    let mut source = open(&format!("stream = \"{name}\"\ngroup = \"g\""));
+    add(&server, &name, 1..=1);
+    let (mut rows, mut gone, mut position) = (0, 0, None);
+    for step in 0..6 {
+        // Before each read six more come, of which three are left.
+        add(&server, &name, step * 6 + 2..=step * 6 + 7);
+        send(&server, &[&format!("XTRIM {name} MAXLEN 3")]);
+        let (recorder, end) = read(&mut source, position.as_ref()).await.unwrap();
+        rows += recorder.rows();
+        let counts = recorder.quarantined.iter().map(|item| item.content.trim_end_matches(" entries").to_owned());
+        gone += counts.map(|count| count.parse::<u64>().unwrap()).sum::<u64>();
+        if let Some(position) = &end.position {
+            source.acknowledge(position).await.unwrap();
+        }
+        position = end.position;
+    }
+    // Of 37, four were gone before the first read and three are to be read next.
+    assert_eq!((rows as u64 + gone, rows), (30, 9), "each is read or shown, and every second read gives rows");
+}
+
+#[tokio::test]
+async fn a_stream_that_was_made_anew_is_told_of_a_group_too() {
+    let name = fresh("g");
+    let server = server();
+    let options = format!("stream = \"{name}\"\ngroup = \"g\"\ncreate_group = true");
+    let mut source = open(&options);
+    ids(&mut source, None).await;
+    add(&server, &name, 1..=50);
+    let (_, position, _) = ids(&mut source, None).await;
+    source.acknowledge(position.as_ref().unwrap()).await.unwrap();
+    // Another one under the name, of which the first thirty are gone before anybody has read them.
+    send(&server, &[&format!("DEL {name}")]);
+    add(&server, &name, 1..=40);
+    send(&server, &[&format!("XTRIM {name} MAXLEN 10")]);
+    let mut source = open(&options);
+    let (found, shown, recorder) = ids(&mut source, position.as_ref()).await;
+    assert_eq!((found.len(), recorder.reasons().len()), (0, 2), "{:?}", recorder.reasons());
+    assert_eq!(recorder.quarantined[0].reason, "stream_recreated");
+    assert_eq!(recorder.reasons()[1], ("stream_trimmed", "30 entries"));
+    let (found, position, recorder) = ids(&mut source, shown.as_ref()).await;
+    assert_eq!((found, recorder.quarantined.len()), (numbered(31..=40), 0));
+    source.acknowledge(position.as_ref().unwrap()).await.unwrap();
+    // Nothing of it is left, and nothing new has come: told once.
+    send(&server, &[&format!("DEL {name}")]);
+    let mut source = open(&options);
+    let (_, position, recorder) = ids(&mut source, position.as_ref()).await;
+    assert_eq!(recorder.quarantined.iter().map(|item| item.reason).collect::<Vec<_>>(), ["stream_recreated"]);
+    for _ in 0..2 {
+        let (found, _, recorder) = ids(&mut source, position.as_ref()).await;
+        assert_eq!((found.len(), recorder.quarantined.len()), (0, 0));
+    }
+}
+
 /// A read takes no more than the lake remembers: all of it may come again after a crash between commit and
 /// acknowledgement.
 #[tokio::test]

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use portolan_model::source::{Output, ReadEnd};
+use portolan_model::source::{Output, QuarantineItem, ReadEnd};
 use portolan_model::{Error, ErrorKind, Position, Result};
 
 use super::connection::{Connection, Silent};
@@ -70,11 +70,24 @@ pub(super) async fn read(
 
     let mut more = reader.pending(connection, output).await?;
     let mut accounted = before.accounted.max(state.read);
+    let mut shown = before.shown;
     if !more {
+        let mut has_gap = false;
+        if matches!((before.accounted, info.added), (Some(before), Some(added)) if before > added) {
+            output.quarantine(recreated_group(plan, &before, &info)).await?;
+            // What was given of the new one; before its first entry is given, all that is gone is a loss.
+            accounted = state.read.or_else(|| (state.delivered == EntryId::default()).then_some(0));
+            has_gap = true;
+        }
         if let Some((count, first)) = removed(&info, &state, accounted) {
-            // Shown and stored before the group goes on, because the server then forgets it.
             output.quarantine(trimmed(&plan.stream, count, state.delivered, first)).await?;
             accounted = info.removed();
+            has_gap = true;
+        }
+        // Shown and stored before the group goes on, because the server then forgets it. Not twice in a row: who cuts a
+        // stream off all the time would never have it read.
+        shown = has_gap && !before.shown;
+        if shown {
             more = true;
         } else {
             let taken_before = reader.ids.len();
@@ -88,7 +101,7 @@ pub(super) async fn read(
     give(reader.table.take()?, output).await?;
     let ids = reader.ids;
     let is_begun = from.is_some() || !ids.is_empty() || more;
-    let after = GroupPosition { entries: before.entries + ids.len() as u64, accounted };
+    let after = GroupPosition { entries: before.entries + ids.len() as u64, accounted, shown };
     let position = is_begun.then(|| after.to_position(plan));
     *taken = Taken { ids, position: position.clone() };
     Ok(Reading { end: ReadEnd { position, more, ..ReadEnd::default() }, is_cut: false })
@@ -236,6 +249,20 @@ fn removed(info: &StreamInfo, state: &GroupInfo, accounted: Option<u64>) -> Opti
     let all_are_new = end > state.delivered && info.last > state.delivered;
     let count = info.removed()?.checked_sub(accounted?)?;
     (all_are_new && count > 0).then_some((count, end))
+}
+
+fn recreated_group(plan: &StreamPlan, before: &GroupPosition, info: &StreamInfo) -> QuarantineItem {
+    QuarantineItem {
+        reason: "stream_recreated",
+        column: None,
+        row: serde_json::json!({ "stream": plan.stream }),
+        content: format!("last id {}, entries added {:?}", info.last, info.added),
+        detail: format!(
+            "the stream is not the one of which {} entries were accounted for: it was deleted and made anew, and the group \
+             with it. What was added to the old one and not read is lost",
+            before.accounted.unwrap_or_default()
+        ),
+    }
 }
 
 fn no_group(plan: &StreamPlan, group: &GroupPlan, what: &str) -> Error {

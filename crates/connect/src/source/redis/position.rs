@@ -24,6 +24,8 @@ pub(super) struct GroupPosition {
     pub(super) entries: u64,
     /// Entries ever added to the stream that need no further thought: given to consumers, or shown as removed.
     pub(super) accounted: Option<u64>,
+    /// The last read showed entries that were removed, and took none that are new.
+    pub(super) shown: bool,
 }
 
 impl StreamPosition {
@@ -43,7 +45,8 @@ impl GroupPosition {
     pub(super) fn read(plan: &StreamPlan, position: &Position) -> Result<Self> {
         check(plan, position)?;
         let entries = position.value["entries"].as_u64().ok_or_else(|| unreadable(position))?;
-        Ok(Self { entries, accounted: position.value["accounted"].as_u64() })
+        let shown = position.value["shown"].as_bool().unwrap_or_default();
+        Ok(Self { entries, accounted: position.value["accounted"].as_u64(), shown })
     }
 
     pub(super) fn to_position(self, plan: &StreamPlan) -> Position {
@@ -53,6 +56,7 @@ impl GroupPosition {
             "group": plan.group.as_ref().map(|group| &group.group),
             "entries": self.entries,
             "accounted": self.accounted,
+            "shown": self.shown,
         });
         Position::new(VERSION, value)
     }
