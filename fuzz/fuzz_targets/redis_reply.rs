@@ -8,8 +8,9 @@ use portolan_connect::format::{ColumnType, Item};
 use portolan_connect::source::redis::{GroupInfo, Layout, Parser, StreamInfo, Table, push_entries, survey};
 
 /// Replies of one input as text; `None` if it is refused.
-fn replies(bytes: &[u8], piece: usize) -> Option<Vec<String>> {
-    let mut parser = Parser::new(1 << 16, 1 << 20);
+fn replies(bytes: &[u8], piece: usize, passes_large: bool) -> Option<Vec<String>> {
+    let mut parser = Parser::new(if passes_large { 16 } else { 1 << 16 }, 1 << 20);
+    parser.pass_large(passes_large);
     let mut replies = Vec::new();
     for piece in bytes.chunks(piece.max(1)) {
         let mut rest = piece;
@@ -30,7 +31,9 @@ fn replies(bytes: &[u8], piece: usize) -> Option<Vec<String>> {
 
 fuzz_target!(|input: (u8, u16, Vec<u8>)| {
     let (kind, piece, bytes) = input;
-    assert_eq!(replies(&bytes, bytes.len()), replies(&bytes, usize::from(piece)));
+    for passes_large in [false, true] {
+        assert_eq!(replies(&bytes, bytes.len(), passes_large), replies(&bytes, usize::from(piece), passes_large));
+    }
 
     let layout = Layout {
         identity: if kind & 1 != 0 { "id".into() } else { "a".into() },

@@ -186,6 +186,60 @@ async fn large_entries_behind_small_ones_come_in_smaller_pages() {
 }
 
 #[tokio::test]
+async fn what_stands_before_an_entry_that_is_too_large_is_read() {
+    let name = fresh("s");
+    let server = server();
+    for id in 1..=20 {
+        send(&server, &[&format!("XADD {name} {id}-0 v x")]);
+    }
+    let value = vec![b'x'; 5_000];
+    server.session().unwrap().run(&[b"XADD", name.as_bytes(), b"21-0", b"v", &value]).unwrap();
+    send(&server, &[&format!("XGROUP CREATE {name} g 0")]);
+    for group in ["", "group = \"g\""] {
+        // The answer to XINFO holds the last entry, too.
+        let mut source = open(&format!("stream = \"{name}\"\nmax_value = \"1KiB\"\n{group}"));
+        let (mut found, mut position, mut error) = (Vec::new(), None, None);
+        for _ in 0..10 {
+            match read(&mut source, position.as_ref()).await {
+                Ok((recorder, end)) => {
+                    found.extend(recorder.texts("id"));
+                    if let Some(position) = &end.position {
+                        source.acknowledge(position).await.unwrap();
+                    }
+                    position = end.position;
+                    assert!(end.more, "there is another one");
+                }
+                Err(refused) if found.len() == 20 => {
+                    error = Some(refused);
+                    break;
+                }
+                // Smaller pages are next.
+                Err(refused) => assert_eq!(refused.kind(), ErrorKind::Limit, "{refused:?}"),
+            }
+        }
+        assert_eq!(found, numbered(1..=20), "{group}");
+        assert_eq!(error.unwrap().kind(), ErrorKind::Limit, "{group}");
+    }
+}
+
+#[tokio::test]
+async fn an_entry_with_too_many_fields_holds_up_no_other() {
+    let name = fresh("s");
+    let server = server();
+    let fields: String = (0..1_001).map(|number| format!(" f{number} v")).collect();
+    send(
+        &server,
+        &[&format!("XADD {name} 1-0 a b"), &format!("XADD {name} 2-0{fields}"), &format!("XADD {name} 3-0 a c")],
+    );
+    let (recorder, _) = read(&mut open(&format!("stream = \"{name}\"")), None).await.unwrap();
+    assert_eq!(recorder.texts("id"), ["1-0", "3-0"]);
+    assert_eq!(recorder.quarantined.len(), 1);
+    let item = &recorder.quarantined[0];
+    assert_eq!((item.reason, &item.row), ("entry_too_wide", &json!({ "id": "2-0" })));
+    assert!(item.content.starts_with("f0=v\nf1=v\n"), "{}", item.content);
+}
+
+#[tokio::test]
 async fn another_type_is_said() {
     let name = fresh("s");
     send(&server(), &[&format!("SET {name} x")]);

@@ -211,6 +211,11 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether values that are too large are passed over in the replies that come, instead of being refused.
+    pub(super) fn pass_large(&mut self, passes_large: bool) {
+        self.parser.pass_large(passes_large);
+    }
+
     /// The reply that [`Self::receive`] has waited for.
     pub(super) fn reply(&self) -> Reply<'_> {
         self.parser.reply()

@@ -6,7 +6,8 @@ use portolan_model::source::QuarantineItem;
 
 use super::reply::{Reply, Value};
 use super::resp::Fault;
-use super::rows::Table;
+use super::rows::{RECORD_FIELDS_MAX, Table};
+use crate::format::{CONTENT_BYTES_MAX, quarantine_text};
 
 /// The id of an entry: milliseconds and a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,6 +92,10 @@ pub fn push_entries(mut reply: Reply<'_>, table: &mut Table) -> Result<(), Fault
             }
             _ => return Err(Fault::Malformed("an entry without its fields")),
         };
+        if count as usize > RECORD_FIELDS_MAX {
+            table.quarantine(too_wide(id, count as usize, &mut reply)?);
+            continue;
+        }
         table.begin(id.to_string().as_bytes());
         for _ in 0..count {
             let (name, value) = (reply.text()?, reply.text()?);
@@ -99,6 +104,25 @@ pub fn push_entries(mut reply: Reply<'_>, table: &mut Table) -> Result<(), Fault
         table.end();
     }
     Ok(())
+}
+
+/// An entry with more fields than a row has columns.
+fn too_wide(id: EntryId, fields: usize, reply: &mut Reply<'_>) -> Result<QuarantineItem, Fault> {
+    let mut content = Vec::new();
+    for _ in 0..fields {
+        let (name, value) = (reply.text()?, reply.text()?);
+        for part in [name, b"=", value, b"\n"] {
+            let left = CONTENT_BYTES_MAX.saturating_sub(content.len());
+            content.extend_from_slice(&part[..part.len().min(left)]);
+        }
+    }
+    Ok(QuarantineItem {
+        reason: "entry_too_wide",
+        column: None,
+        row: serde_json::json!({ "id": id.to_string() }),
+        content: quarantine_text(&content),
+        detail: format!("an entry with {fields} fields, more than {RECORD_FIELDS_MAX}, is no record"),
+    })
 }
 
 /// An entry that was delivered to the consumer and removed before it was stored.

@@ -52,11 +52,14 @@ pub(super) async fn read(
     output: &mut dyn Output,
 ) -> Result<Reading> {
     let before = from.map(|position| GroupPosition::read(plan, position)).transpose()?.unwrap_or_default();
-    let mut reader = Reader { plan, group, page, ids: Vec::new(), table: Table::new(plan.layout.clone()) };
+    let mut reader =
+        Reader { plan, group, page, ids: Vec::new(), table: Table::new(plan.layout.clone()), is_cut: false };
     connection.command(&[b"XINFO", b"STREAM", plan.stream.as_bytes()]);
     connection.command(&[b"XINFO", b"GROUPS", plan.stream.as_bytes()]);
     connection.release(output).await?;
+    connection.pass_large(true);
     connection.receive(output).await?;
+    connection.pass_large(false);
     let Some(info) = stream_info(connection)? else {
         // The second answer says the same.
         connection.receive(output).await?;
@@ -99,12 +102,12 @@ pub(super) async fn read(
         }
     }
     give(reader.table.take()?, output).await?;
-    let ids = reader.ids;
+    let ids = std::mem::take(&mut reader.ids);
     let is_begun = from.is_some() || !ids.is_empty() || more;
     let after = GroupPosition { entries: before.entries + ids.len() as u64, accounted, shown };
     let position = is_begun.then(|| after.to_position(plan));
     *taken = Taken { ids, position: position.clone() };
-    Ok(Reading { end: ReadEnd { position, more, ..ReadEnd::default() }, is_cut: false })
+    Ok(Reading { end: ReadEnd { position, more, ..ReadEnd::default() }, is_cut: reader.is_cut })
 }
 
 /// Tells the server that what the read with this position took is safe.
@@ -140,6 +143,8 @@ struct Reader<'a> {
     page: &'a mut PageSize,
     ids: Vec<EntryId>,
     table: Table,
+    /// The last page was too large, and the rest of it is still under way.
+    is_cut: bool,
 }
 
 impl Reader<'_> {
@@ -147,7 +152,9 @@ impl Reader<'_> {
     async fn pending(&mut self, connection: &mut Connection, output: &mut dyn Output) -> Result<bool> {
         let mut after = EntryId::default();
         loop {
-            let (_, seen) = self.page(connection, after.to_string().as_bytes(), output).await?;
+            let Some((_, seen)) = self.page(connection, after.to_string().as_bytes(), output).await? else {
+                return Ok(true);
+            };
             let Some(last) = seen.last else { return Ok(false) };
             if last <= after {
                 return Err(refused(&Fault::Malformed("pending entries that do not rise")));
@@ -165,7 +172,7 @@ impl Reader<'_> {
             if self.is_enough(output) {
                 return Ok(true);
             }
-            let (asked, seen) = self.page(connection, b">", output).await?;
+            let Some((asked, seen)) = self.page(connection, b">", output).await? else { return Ok(true) };
             if seen.count < asked || seen.last.is_none_or(|seen| seen >= last) {
                 return Ok(false);
             }
@@ -177,13 +184,14 @@ impl Reader<'_> {
         !self.ids.is_empty() && (output.is_enough() || self.ids.len() >= self.group.entries_max)
     }
 
-    /// One page: how many entries were asked for, and what came.
+    /// One page: how many entries were asked for, and what came; `None` if it is too large, and what has come before it is
+    /// to be stored first.
     async fn page(
         &mut self,
         connection: &mut Connection,
         after: &[u8],
         output: &mut dyn Output,
-    ) -> Result<(u32, Entries)> {
+    ) -> Result<Option<(u32, Entries)>> {
         let left = self.group.entries_max.saturating_sub(self.ids.len()).max(1);
         let asked = self.page.next().min(u32::try_from(left).unwrap_or(u32::MAX));
         let count = asked.to_string();
@@ -205,6 +213,10 @@ impl Reader<'_> {
             if error.kind() == ErrorKind::Limit {
                 // They are pending now and come again, fewer at once.
                 self.page.shrink();
+                self.is_cut = !self.ids.is_empty();
+                if self.is_cut {
+                    return Ok(None);
+                }
             }
             return Err(error);
         }
@@ -223,7 +235,7 @@ impl Reader<'_> {
         if self.table.is_full() {
             give(self.table.take()?, output).await?;
         }
-        Ok((asked, seen))
+        Ok(Some((asked, seen)))
     }
 }
 

@@ -16,7 +16,7 @@ use super::error::refused;
 use super::plan::{FieldsAs, KeyKind, KeyPlan, give};
 use super::reply::{Reply, Value};
 use super::resp::Fault;
-use super::rows::{Fixed, Table};
+use super::rows::{Fixed, RECORD_FIELDS_MAX, Table};
 use super::window::Window;
 use crate::format::quarantine_text;
 
@@ -24,8 +24,6 @@ use crate::format::quarantine_text;
 const AHEAD_BYTES: usize = 2 << 20;
 /// Keys asked for at first, before their size is known.
 const KEYS_AT_FIRST: usize = 32;
-/// The most fields of a hash that become columns of one row. The lake has 1,900 columns a table.
-const RECORD_FIELDS_MAX: usize = 1_000;
 
 /// A key and the type it has.
 struct Key {

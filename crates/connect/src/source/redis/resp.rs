@@ -67,6 +67,10 @@ pub struct Parser {
     scanned: usize,
     /// The length of a string whose header has been parsed and whose bytes have not all come.
     string: Option<Pending>,
+    /// Whether strings that are too large are passed over, as if they were nothing, instead of being refused.
+    passes_large: bool,
+    /// Bytes of such a string that have not come yet, its end included.
+    passing: usize,
     /// Elements still to come, of each aggregate that is open.
     open: Vec<u32>,
     nodes: Vec<Node>,
@@ -92,6 +96,8 @@ impl Parser {
             parsed: 0,
             scanned: 0,
             string: None,
+            passes_large: false,
+            passing: 0,
             open: Vec::new(),
             nodes: Vec::new(),
             is_aside: false,
@@ -107,6 +113,12 @@ impl Parser {
         // Places in a reply are counted with 32 bits.
         self.reply_bytes_max = reply_bytes_max.min(u32::MAX as usize / 2);
         self.value_bytes_max = value_bytes_max.min(self.reply_bytes_max);
+    }
+
+    /// Whether, from now on, strings that are too large become nothing instead of a fault: where only what stands beside
+    /// them is wanted. Their bytes are not kept.
+    pub fn pass_large(&mut self, passes_large: bool) {
+        self.passes_large = passes_large;
     }
 
     /// Where the next bytes go; never empty.
@@ -208,6 +220,9 @@ impl Parser {
         if let Some(pending) = self.string {
             return self.string(pending);
         }
+        if self.passing > 0 {
+            return self.pass();
+        }
         let Some((kind, line)) = self.line()? else { return Ok(None) };
         let text = &self.buffer[self.start + line.start..self.start + line.end];
         let range = (line.start as u32, line.end as u32);
@@ -225,6 +240,10 @@ impl Parser {
                     Node::Null
                 } else {
                     let length = usize::try_from(length).map_err(|_| Fault::Malformed("a negative length"))?;
+                    if length > self.value_bytes_max && self.passes_large {
+                        self.passing = length.saturating_add(2);
+                        return self.pass();
+                    }
                     if length > self.value_bytes_max {
                         let (size, limit) = (length as u64, self.value_bytes_max as u64);
                         return Err(Fault::TooLarge { what: "a value", size, limit });
@@ -279,6 +298,21 @@ impl Parser {
         }
         self.nodes.push(node);
         Ok(())
+    }
+
+    /// Takes what has come of a string that is passed over out of the buffer.
+    fn pass(&mut self) -> Result<Option<bool>, Fault> {
+        let from = self.start + self.parsed;
+        let count = self.passing.min(self.end - from);
+        self.buffer.copy_within(from + count..self.end, from);
+        self.end -= count;
+        self.passing -= count;
+        self.scanned = self.parsed;
+        if self.passing > 0 {
+            return Ok(None);
+        }
+        self.push(Node::Null)?;
+        Ok(Some(false))
     }
 
     /// The rest of a string whose header has been parsed.
@@ -392,6 +426,25 @@ mod tests {
             assert_eq!(shown[11], "Text([97, 98, 99])");
             assert_eq!(shown[13], "Array(2) Array(0) Array(1) Integer(1)");
             assert_eq!(shown[14], "Array(2) Text([97]) Integer(1)");
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_passed_over_where_that_is_asked_for() {
+        let large = "x".repeat(3 << 20);
+        let bytes = format!("*3\r\n+a\r\n${}\r\n{large}\r\n:7\r\n+next\r\n", large.len());
+        for piece in [1_000, 65_537, bytes.len()] {
+            let mut parser = Parser::new(1 << 20, 1 << 20);
+            parser.pass_large(true);
+            let mut found = Vec::new();
+            for piece in bytes.as_bytes().chunks(piece) {
+                feed(&mut parser, piece);
+                while parser.advance().unwrap() {
+                    found.push(parser.reply().map(|value| format!("{value:?}")).collect::<Vec<_>>().join(" "));
+                    parser.consume();
+                }
+            }
+            assert_eq!(found, ["Array(3) Text([97]) Null Integer(7)", "Text([110, 101, 120, 116])"]);
         }
     }
 

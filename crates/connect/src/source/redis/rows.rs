@@ -20,6 +20,9 @@ use crate::format::inference::Traits;
 use crate::format::json::{self, node::Node, parse::parse};
 use crate::format::{BATCH_BYTES, BATCH_ROWS, COLUMNS_MAX, ColumnType, Item, Settings, quarantine_text};
 
+/// The most fields of a hash or entry that become columns of one row. The lake has 1,900 columns a table.
+pub(super) const RECORD_FIELDS_MAX: usize = 1_000;
+
 /// How rows look.
 #[derive(Clone, Debug)]
 pub struct Layout {

@@ -129,7 +129,9 @@ impl Source for RedisSource {
         }
         if let Plan::Stream(plan) = &self.plan {
             connection.command(&[b"XINFO", b"STREAM", plan.stream.as_bytes()]);
+            connection.pass_large(true);
             connection.exchange(&mut Silent).await.map_err(|error| self.named(error))?;
+            connection.pass_large(false);
             match stream::stream_info(&mut connection).map_err(|error| self.named(error))? {
                 None => facts.push(("stream".into(), "does not exist yet".into())),
                 Some(info) => {

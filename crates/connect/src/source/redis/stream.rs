@@ -31,11 +31,13 @@ const GROWTH: u32 = 8;
 pub(super) struct PageSize {
     next: u32,
     limit: u32,
+    /// What the limit was at first; it returns to it when entries are small again.
+    most: u32,
 }
 
 impl PageSize {
     pub(super) fn new(limit: u32) -> Self {
-        Self { next: ENTRIES_AT_FIRST.min(limit), limit }
+        Self { next: ENTRIES_AT_FIRST.min(limit), limit, most: limit }
     }
 
     pub(super) fn next(self) -> u32 {
@@ -47,15 +49,16 @@ impl PageSize {
         if entries > 0 {
             let fitting = (PAGE_BYTES / (bytes / entries as usize).max(1)).clamp(1, self.limit as usize) as u32;
             self.next = fitting.min(self.next.saturating_mul(GROWTH)).max(1);
+            if fitting >= self.limit {
+                self.limit = self.limit.saturating_mul(2).min(self.most);
+            }
         }
     }
 
-    /// A page was larger than allowed. Whether a smaller one is possible.
-    pub(super) fn shrink(&mut self) -> bool {
-        let is_possible = self.next > 1;
+    /// A page was larger than allowed.
+    pub(super) fn shrink(&mut self) {
         self.limit = (self.next / GROWTH).max(1);
         self.next = self.limit;
-        is_possible
     }
 }
 
@@ -77,7 +80,10 @@ pub(super) async fn read(
     let before = from.map(|position| StreamPosition::read(plan, position)).transpose()?;
     connection.command(&[b"XINFO", b"STREAM", plan.stream.as_bytes()]);
     connection.release(output).await?;
+    // It holds the first and the last entry, of which the ids are wanted alone.
+    connection.pass_large(true);
     connection.receive(output).await?;
+    connection.pass_large(false);
     let ended = |position: Option<Position>, more| Reading {
         end: ReadEnd { position, more, ..ReadEnd::default() },
         is_cut: false,
@@ -112,12 +118,18 @@ pub(super) async fn read(
         match connection.receive(output).await {
             Ok(()) => {}
             // Large entries after small ones: what has come is kept, and the next read goes on with smaller pages.
-            Err(error) if error.kind() == ErrorKind::Limit && page.shrink() && entries > 0 => {
+            Err(error) if error.kind() == ErrorKind::Limit && entries > 0 => {
+                page.shrink();
                 give(table.take()?, output).await?;
                 let end = ReadEnd { position: Some(at.to_position(plan)), more: true, ..ReadEnd::default() };
                 return Ok(Reading { end, is_cut: true });
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                if error.kind() == ErrorKind::Limit {
+                    page.shrink();
+                }
+                return Err(error);
+            }
         }
         connection.check("read stream", "XRANGE")?;
         let seen = survey(connection.reply(), &mut |_| {}).map_err(|fault| refused(&fault))?;
