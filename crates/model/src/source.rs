@@ -46,6 +46,12 @@ pub trait Connector: Send + Sync {
     /// Checks the options without touching the network; every problem found, each with its place in the file.
     fn check(&self, spec: &SourceSpec) -> Vec<Diagnostic>;
 
+    /// Whether a source of this specification reads secrets or certificates when it is opened: where the collector is told
+    /// to read them again, it is opened anew.
+    fn reads_secrets(&self, _spec: &SourceSpec) -> bool {
+        true
+    }
+
     /// How rows meet those already there, where the configuration does not say.
     fn default_mode(&self, _spec: &SourceSpec) -> WriteMode {
         WriteMode::Append

@@ -10,8 +10,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portolan_connect::Registry;
 use portolan_lake::Lake;
-use portolan_model::config::{Configuration, RoundSpec, SourceSpec};
+use portolan_model::config::{Configuration, ConnectorSet, RoundSpec, SourceSpec};
 use portolan_model::source::Environment;
 use portolan_model::{Error, ErrorKind, RoundName, SourceName};
 use portolan_rounds::coordinator::{Observer, RoundRunner, Shared};
@@ -29,7 +30,7 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) configuration: Configuration,
-    /// Whether sources that have not changed are opened anew, too: secrets and certificates are read again.
+    /// Whether sources that have not changed are opened anew, too, where they have secrets or certificates.
     pub(crate) reopen: bool,
 }
 
@@ -226,7 +227,9 @@ impl Difference {
         for source in &new.sources {
             let list = match old.sources.iter().find(|known| known.name == source.name) {
                 None => &mut difference.added,
-                Some(known) if known.is_same(source) && !change.reopen => &mut difference.same_sources,
+                Some(known) if known.is_same(source) && !(change.reopen && reads_secrets(source)) => {
+                    &mut difference.same_sources
+                }
                 Some(_) => &mut difference.changed,
             };
             list.push(source.name.clone());
@@ -246,6 +249,11 @@ impl Difference {
     fn is_empty(&self) -> bool {
         self.ends.is_empty() && self.begins.is_empty()
     }
+}
+
+/// Whether a source that has not changed is to be opened anew, to read its secrets and certificates again.
+fn reads_secrets(source: &SourceSpec) -> bool {
+    Registry.get(&source.protocol).is_none_or(|connector| connector.reads_secrets(source))
 }
 
 async fn maintain(lake: Arc<Lake>, mut stop: watch::Receiver<bool>) {

@@ -6,7 +6,7 @@
 //! kind      u8    1 data, 2 rejected, 3 marks, 4 end
 //! sender    u8    length of the sender's name
 //! peer      u8    length of the peer's address
-//! reserved  u8    0
+//! layout    u8    of data: 1 lines, 2 each message behind its length as u32, 0 not said; else 0
 //! received  i64   microseconds since 1970
 //! sequence  u64   the sender's number of the last message in it; 0 without one
 //! sender, peer, payload
@@ -51,11 +51,39 @@ impl Kind {
     }
 }
 
+/// How the messages of a block are told apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// Not said: no messages, or a block of an early version.
+    #[default]
+    Unsaid,
+    /// Each ends with a line feed and holds none.
+    Lines,
+    /// Each has its length in front, as four little-endian bytes.
+    Counted,
+}
+
+impl Layout {
+    fn number(self) -> u8 {
+        match self {
+            Self::Unsaid => 0,
+            Self::Lines => 1,
+            Self::Counted => 2,
+        }
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        [Self::Unsaid, Self::Lines, Self::Counted].into_iter().find(|layout| layout.number() == number)
+    }
+}
+
 /// One piece of what arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     /// What it holds.
     pub kind: Kind,
+    /// How its messages are told apart, whatever the source's settings are when it is read.
+    pub layout: Layout,
     /// Who sent it, by its own name; empty without one. At most 255 bytes.
     pub sender: Bytes,
     /// The address it came from; at most 255 bytes.
@@ -71,7 +99,15 @@ pub struct Block {
 impl Block {
     /// A block without sender or peer.
     pub(super) fn bare(kind: Kind, received_us: i64, payload: Bytes) -> Self {
-        Self { kind, sender: Bytes::new(), peer: Bytes::new(), received_us, sequence: 0, payload }
+        Self {
+            kind,
+            layout: Layout::Unsaid,
+            sender: Bytes::new(),
+            peer: Bytes::new(),
+            received_us,
+            sequence: 0,
+            payload,
+        }
     }
 
     /// Bytes on disk.
@@ -89,7 +125,7 @@ impl Block {
         let checksum_at = buffer.len();
         buffer.extend_from_slice(&[0; 4]);
         let body_at = buffer.len();
-        buffer.extend_from_slice(&[self.kind.number(), sender.len() as u8, peer.len() as u8, 0]);
+        buffer.extend_from_slice(&[self.kind.number(), sender.len() as u8, peer.len() as u8, self.layout.number()]);
         buffer.extend_from_slice(&self.received_us.to_le_bytes());
         buffer.extend_from_slice(&self.sequence.to_le_bytes());
         buffer.extend_from_slice(sender);
@@ -148,12 +184,13 @@ pub(super) fn decode(place: (u64, u64), bytes: &Bytes) -> Decoded {
     let payload_at = HEAD_BYTES + sender + peer;
     let eight = |at: usize| body.get(at..at + 8).and_then(|part| part.try_into().ok());
     let (Some(kind), Some(received), Some(sequence)) = (kind, eight(4), eight(12)) else { return Decoded::Damaged };
-    if payload_at > body.len() {
+    let (true, Some(layout)) = (payload_at <= body.len(), Layout::from_number(body[3])) else {
         return Decoded::Damaged;
-    }
+    };
     let at = |from: usize, to: usize| bytes.slice(PREFIX_BYTES + from..PREFIX_BYTES + to);
     let block = Block {
         kind,
+        layout,
         sender: at(HEAD_BYTES, HEAD_BYTES + sender),
         peer: at(HEAD_BYTES + sender, payload_at),
         received_us: i64::from_le_bytes(received),

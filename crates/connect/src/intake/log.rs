@@ -82,12 +82,21 @@ impl Log {
             }
         }
         let mut synced = Place { segment: segments.keys().next().copied().unwrap_or(1), offset: HEAD_BYTES };
-        if let Some(number) = segments.keys().next_back().copied() {
-            let file = File::options().read(true).write(true).open(segment::path(folder, number))?;
+        while let Some(number) = segments.keys().next_back().copied() {
+            let path = segment::path(folder, number);
+            let file = File::options().read(true).write(true).open(&path)?;
+            let mut is_empty = true;
             let end = segment::walk(&file, number, HEAD_BYTES, u64::MAX, u64::MAX, &mut |block| {
+                is_empty = false;
                 note_marks(&block, &mut marks);
                 true
             })?;
+            // A crash came before its first block was durable: it counts for nothing, and the one before knows the senders.
+            if is_empty && segments.len() > 1 {
+                std::fs::remove_file(&path)?;
+                segments.remove(&number);
+                continue;
+            }
             let at = match end {
                 WalkEnd::Sealed(at) => at,
                 WalkEnd::Stopped(at) | WalkEnd::Torn { at, .. } => {
@@ -97,6 +106,7 @@ impl Log {
             };
             segments.insert(number, file.metadata()?.len());
             synced = Place { segment: number, offset: at };
+            break;
         }
         let state = Mutex::new(State { segments, synced });
         let log = Log { folder: folder.to_owned(), id: id.unwrap_or(now_us), state };

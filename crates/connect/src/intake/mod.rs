@@ -18,7 +18,7 @@ mod log;
 mod segment;
 mod writer;
 
-pub use block::{Block, Kind, decode_block};
+pub use block::{Block, Kind, Layout, decode_block};
 pub use log::{Chunk, Damage, Log};
 pub use writer::{Appender, Closed, Intake, Progress};
 

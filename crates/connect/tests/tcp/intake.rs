@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use portolan_connect::intake::{Block, Intake, Kind, Log, Place, Progress};
+use portolan_connect::intake::{Block, Intake, Kind, Layout, Log, Place, Progress};
 use portolan_model::clock::SystemClock;
 
 const ROOM: u64 = 1 << 30;
@@ -19,6 +19,7 @@ fn open(folder: &Path, bytes_max: u64) -> std::io::Result<Intake> {
 fn block(sender: &'static str, sequence: u64, payload: impl Into<Bytes>) -> Block {
     Block {
         kind: Kind::Data,
+        layout: Layout::Unsaid,
         sender: Bytes::from_static(sender.as_bytes()),
         peer: Bytes::from_static(b"127.0.0.1:1"),
         received_us: 1_700_000_000_000_000,
@@ -111,6 +112,38 @@ async fn a_torn_end_is_cut_off_wherever_it_is_torn_and_the_log_goes_on() {
             assert_eq!(damage, Vec::<String>::new());
             intake.close().await;
         }
+    }
+}
+
+/// A process that was killed while it began a segment leaves one that counts for nothing: the one before knows the senders.
+#[tokio::test]
+async fn a_segment_that_was_only_begun_forgets_no_sender() {
+    let folder = tempfile::tempdir().unwrap();
+    let intake = open(folder.path(), ROOM).unwrap();
+    append(&intake, 1..=41, 10).await;
+    intake.close().await;
+    let whole = segments(folder.path())[0].clone();
+    let intake = open(folder.path(), ROOM).unwrap();
+    append(&intake, 42..=42, 10).await;
+    intake.close().await;
+    let second = std::fs::read(&segments(folder.path())[1]).unwrap();
+    for length in [0, 10, 32, 40, 60] {
+        let torn = tempfile::tempdir().unwrap();
+        std::fs::copy(&whole, torn.path().join(whole.file_name().unwrap())).unwrap();
+        let name = segments(folder.path())[1].file_name().unwrap().to_owned();
+        std::fs::write(torn.path().join(name), &second[..length]).unwrap();
+        for _ in 0..2 {
+            let intake = open(torn.path(), ROOM).unwrap();
+            assert_eq!(intake.marks().get(b"pump".as_slice()), Some(&41), "cut at {length}");
+            assert_eq!(read_all(intake.log(), intake.log().start()), ((1..=41).collect(), vec![]), "cut at {length}");
+            intake.close().await;
+        }
+        let intake = open(torn.path(), ROOM).unwrap();
+        append(&intake, 42..=43, 10).await;
+        intake.close().await;
+        let intake = open(torn.path(), ROOM).unwrap();
+        assert_eq!(read_all(intake.log(), intake.log().start()), ((1..=43).collect(), vec![]), "cut at {length}");
+        intake.close().await;
     }
 }
 

@@ -152,6 +152,83 @@ async fn what_is_no_message_goes_to_the_quarantine_and_the_others_stay() {
     );
 }
 
+/// What the log holds is told apart as it came, whatever the settings are by the time it is read.
+#[tokio::test]
+async fn messages_that_came_under_another_format_are_read_all_the_same() {
+    for (before, after, bytes, expected) in [
+        (
+            "",
+            "format = \"text\"",
+            &b"{\"id\":1}\n{\"id\":2}\n"[..],
+            json!([{ "value": "{\"id\":1}" }, { "value": "{\"id\":2}" }]),
+        ),
+        ("format = \"text\"", "", b"{\"id\":1}\n{\"id\":2}\n", json!([{ "id": 1 }, { "id": 2 }])),
+        (
+            "",
+            "format = \"csv\"\nfields = [\"a\", \"b\"]",
+            b"1,2\n3,4\n",
+            json!([{ "a": "1", "b": "2" }, { "a": "3", "b": "4" }]),
+        ),
+    ] {
+        let mut world = World::new(before);
+        let mut source = world.open().await;
+        world.send(bytes).await;
+        source.close().await;
+        world.options = format!("listen = true\n{after}");
+        let mut source = world.open().await;
+        let (output, _) = read(source.as_mut(), None, 2).await;
+        assert_eq!(Value::from(output.rows), expected, "{before} → {after}");
+        assert!(output.quarantined.is_empty(), "{:?}", output.quarantined);
+        source.close().await;
+    }
+}
+
+/// One peer cannot stop the others: what no round could take at once comes in several.
+#[tokio::test]
+async fn any_number_of_bad_messages_is_taken_in_parts() {
+    let world = World::new("");
+    let mut source = world.open().await;
+    world.send(&b"x\n".repeat(200_000)).await;
+    world.send(b"{\"id\":1}\n").await;
+    let (mut position, mut quarantined, mut rows, mut reads) = (None, 0, 0, 0);
+    while rows == 0 {
+        let mut output = Recorder::default();
+        let end = source.read(position.as_ref(), &mut output).await.unwrap();
+        assert!(output.quarantined.len() < 100_000, "{} in one read", output.quarantined.len());
+        (quarantined, rows, reads) = (quarantined + output.quarantined.len(), rows + output.rows.len(), reads + 1);
+        assert!(reads < 2_000, "{quarantined} items and no row");
+        if !end.more {
+            // It is still on its way through the log.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        position = end.position;
+    }
+    assert_eq!((quarantined, rows), (200_000, 1));
+    assert!(reads > 1);
+    source.close().await;
+}
+
+/// A source that is closed, to be opened anew by a changed configuration, takes what its senders had sent.
+#[tokio::test]
+async fn what_was_sent_before_the_source_closes_is_kept() {
+    let world = World::new("");
+    let mut source = world.open().await;
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        streams.push(world.connect().await);
+    }
+    let lines: String = (0..2_000).map(|id| format!("{{\"id\":{id},\"text\":\"{}\"}}\n", "x".repeat(100))).collect();
+    for stream in &mut streams {
+        stream.write_all(lines.as_bytes()).await.unwrap();
+        stream.write_all(b"{\"half\"").await.unwrap();
+    }
+    source.close().await;
+    let mut source = world.open().await;
+    let (output, _) = read(source.as_mut(), None, 20 * 2_001).await;
+    assert_eq!((output.rows.len(), reasons(&output)), (20 * 2_000, vec!["message_cut"; 20]));
+    source.close().await;
+}
+
 #[tokio::test]
 async fn the_origin_of_rows_is_told_where_asked_for() {
     let world = World::new("origin = true");

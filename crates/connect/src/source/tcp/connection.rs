@@ -23,12 +23,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use portolan_model::clock::Clock;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use super::decode::push_counted;
+use super::decode::{push_counted, push_line};
 use super::framing::{Frame, Framer, Framing, Rejected};
 use super::options::Plan;
-use crate::intake::{Appender, Block, Closed, Kind, Progress};
+use crate::intake::{Appender, Block, Closed, Kind, Layout, Progress};
 
 /// Bytes read at once: at first, so that idle connections cost little, and at most.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 4 << 10..=128 << 10;
@@ -39,6 +39,12 @@ const SENDERS_MAX: usize = 65_536;
 /// The longest a peer may leave an answer of ours unread.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a connection is silent until all that its sender had sent is taken, once the source ends, and how long that may
+/// take.
+const CLOSE_SILENCE: Duration = Duration::from_millis(50);
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+/// The longest a sender may take to name itself.
+const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 /// The longest a peer may take to hear that its connection ends.
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
 /// The time from one call to leave to the next.
@@ -50,6 +56,8 @@ pub(super) struct Shared {
     pub(super) appender: Appender,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) senders: Senders,
+    /// True once the source ends.
+    pub(super) is_closing: watch::Receiver<bool>,
 }
 
 /// The senders that have named themselves.
@@ -85,6 +93,18 @@ impl Senders {
     }
 }
 
+impl Senders {
+    /// Forgets a sender that has never sent anything and that no other connection speaks for: names alone take no place.
+    fn forget_if_silent(&self, name: &Bytes, sender: Arc<Sender>) {
+        let mut senders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_silent = sender.received.try_lock().is_ok_and(|received| *received == 0);
+        // One is in the map, one is ours.
+        if is_silent && Arc::strong_count(&sender) == 2 {
+            senders.remove(name);
+        }
+    }
+}
+
 impl Sender {
     fn new(mark: u64) -> Self {
         let received = Arc::new(tokio::sync::Mutex::new(mark));
@@ -108,7 +128,14 @@ where
         peer: Bytes::copy_from_slice(peer.as_bytes()),
         shared,
     };
-    let ended = if shared.plan.acknowledge { connection.acknowledged().await } else { connection.plain().await };
+    let mut is_closing = shared.is_closing.clone();
+    let ended = match shared.plan.acknowledge {
+        false => connection.plain().await,
+        true => tokio::select! {
+            ended = connection.acknowledged() => ended,
+            _ = is_closing.wait_for(|is_closing| *is_closing) => Ok(()),
+        },
+    };
     // Over TLS the sender is told that nothing was cut off; whether it listens does not matter.
     let _ = tokio::time::timeout(GOODBYE_PATIENCE, connection.stream.shutdown()).await;
     ended
@@ -137,10 +164,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     async fn plain(&mut self) -> io::Result<()> {
+        let mut is_closing = self.shared.is_closing.clone();
+        let mut ends_at: Option<tokio::time::Instant> = None;
         loop {
-            let filled = self.fill().await;
+            // Who is not acknowledged does not send again: what is under way is taken before the connection ends.
+            let filled = match ends_at {
+                None => tokio::select! {
+                    filled = self.fill() => filled,
+                    _ = is_closing.wait_for(|is_closing| *is_closing) => Ok(true),
+                },
+                Some(at) if at <= tokio::time::Instant::now() => Ok(false),
+                Some(at) => {
+                    let at = at.min(tokio::time::Instant::now() + CLOSE_SILENCE);
+                    tokio::time::timeout_at(at, self.fill()).await.unwrap_or(Ok(false))
+                }
+            };
+            if ends_at.is_none() && *is_closing.borrow() {
+                ends_at = Some(tokio::time::Instant::now() + CLOSE_PATIENCE);
+            }
             let is_open = matches!(filled, Ok(true));
-            if self.shared.plan.keeps_lines()
+            if self.shared.plan.layout() == Layout::Lines
                 && let Some(lines) = self.framer.lines(&mut self.buffer)
             {
                 self.append(Bytes::new(), 0, lines, None).await?;
@@ -171,7 +214,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     async fn acknowledged(&mut self) -> io::Result<()> {
-        let Some(greeting) = self.greeting().await? else { return Ok(()) };
+        let Ok(greeting) = tokio::time::timeout(GREETING_PATIENCE, self.greeting()).await else {
+            return self.refuse("expected HELLO").await;
+        };
+        let Some(greeting) = greeting? else { return Ok(()) };
         let name = greeting.strip_prefix(b"HELLO ").filter(|name| is_name(name)).map(Bytes::copy_from_slice);
         let Some(name) = name else {
             return self.refuse("expected HELLO and a name of 1 to 64 of A-Z a-z 0-9 . _ : -").await;
@@ -188,12 +234,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         };
         let durable = sender.progress.durable();
         self.answer(&format!("OK {durable}")).await?;
-        tokio::select! {
+        let ended = tokio::select! {
             ended = self.messages(&name, &sender, received, durable) => ended,
             () = sender.replaced.notified() => {
                 Err(io::Error::new(io::ErrorKind::ConnectionAborted, "another connection speaks for the sender"))
             }
-        }
+        };
+        self.shared.senders.forget_if_silent(&name, sender);
+        ended
     }
 
     async fn greeting(&mut self) -> io::Result<Option<Bytes>> {
@@ -237,6 +285,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                                 let rejected = Rejected { content: message, ..rejected.clone() };
                                 let taken = payload.split().freeze();
                                 self.append(name.clone(), last - 1, taken, Some(&sender.progress)).await?;
+                                *received = last - 1;
                                 let block = self.rejected(&rejected);
                                 let block = Block { sender: name.clone(), sequence: last, ..block };
                                 self.give(block, Some(&sender.progress)).await?;
@@ -251,7 +300,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 }
             }
             let is_busy = payload.len() >= BLOCK_BYTES;
-            // Nothing waits between the two: a message that was appended counts as received.
+            // Nothing waits between appending and noting it, here and above: a message that was appended counts as received.
             self.append(name.clone(), last, payload.freeze(), Some(&sender.progress)).await?;
             *received = last;
             if let Some(problem) = problem {
@@ -282,16 +331,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     fn push(&self, message: &Bytes, payload: &mut BytesMut) {
-        if !self.shared.plan.keeps_lines() {
-            return push_counted(message, payload);
+        match self.shared.plan.layout() {
+            Layout::Lines => push_line(message, payload),
+            Layout::Counted | Layout::Unsaid => push_counted(message, payload),
         }
-        if matches!(self.shared.plan.framing, Framing::Lines) {
-            payload.extend_from_slice(message);
-        } else {
-            // In JSON a line feed stands between values alone, where a space means the same.
-            payload.extend(message.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }));
-        }
-        payload.extend_from_slice(b"\n");
     }
 
     async fn append(
@@ -305,7 +348,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             return Ok(());
         }
         let received_us = self.shared.clock.wall().as_microsecond();
-        let block = Block { kind: Kind::Data, sender, peer: self.peer.clone(), received_us, sequence, payload };
+        let layout = self.shared.plan.layout();
+        let block = Block { kind: Kind::Data, layout, sender, peer: self.peer.clone(), received_us, sequence, payload };
         self.give(block, progress).await
     }
 
@@ -319,6 +363,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let received_us = self.shared.clock.wall().as_microsecond();
         Block {
             kind: Kind::Rejected,
+            layout: Layout::Unsaid,
             sender: Bytes::new(),
             peer: self.peer.clone(),
             received_us,

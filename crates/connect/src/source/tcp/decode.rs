@@ -1,5 +1,6 @@
 //! Blocks of the intake log to rows: pure functions.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use super::options::{MessageFormat, Plan};
 use crate::format::{BATCH_ROWS, Format, Item, Sink, csv, decode, kept, quarantine_text};
-use crate::intake::{Block, Kind};
+use crate::intake::{Block, Kind, Layout};
 
 /// Turns blocks into rows and quarantined messages, in order.
 ///
@@ -33,6 +34,7 @@ pub(super) fn rows(plan: &Plan, blocks: &[Block], sink: &mut Sink<'_>) -> Result
                         == (&first.peer, &first.sender, first.received_us))
         });
         let (run, others) = rest.split_at(together.count());
+        let run = &laid_out(plan.layout(), run)[..];
         let mut with_origin = |item| match item {
             Item::Batch(batch) if plan.origin => sink(Item::Batch(add_origin(batch, first)?)),
             Item::Quarantine(item) if plan.origin => sink(Item::Quarantine(of_origin(item, first))),
@@ -68,6 +70,32 @@ fn messages(plan: &Plan, run: &[Block], sink: &mut Sink<'_>) -> Result<()> {
     }
 }
 
+/// The blocks with their messages told apart as the present format wants it: they may have come under another one.
+fn laid_out(wanted: Layout, run: &[Block]) -> Cow<'_, [Block]> {
+    let is_other = |block: &Block| block.layout != wanted && block.layout != Layout::Unsaid;
+    if !run.iter().any(is_other) {
+        return Cow::Borrowed(run);
+    }
+    let other = |block: &Block| {
+        if !is_other(block) {
+            return block.clone();
+        }
+        let mut payload = bytes::BytesMut::with_capacity(block.payload.len() * 2);
+        if wanted == Layout::Lines {
+            let mut rest = block.payload.clone();
+            while let Some((message, behind)) = split_counted(&rest) {
+                push_line(&message, &mut payload);
+                rest = behind;
+            }
+        } else {
+            let lines = block.payload.strip_suffix(b"\n").unwrap_or(&block.payload);
+            lines.split(|byte| *byte == b'\n').for_each(|line| push_counted(line, &mut payload));
+        }
+        Block { layout: wanted, payload: payload.freeze(), ..block.clone() }
+    };
+    Cow::Owned(run.iter().map(other).collect())
+}
+
 fn joined(run: &[Block]) -> Bytes {
     if let [block] = run {
         return block.payload.clone();
@@ -96,6 +124,7 @@ fn csv_records(plan: &Plan, run: &[Block], sink: &mut Sink<'_>) -> Result<()> {
             }
             rest = behind;
         }
+        left_over(&rest, sink)?;
     }
     csv::decode(&body, &plan.settings, sink).map(drop)
 }
@@ -114,6 +143,7 @@ fn values(run: &[Block], sink: &mut Sink<'_>, column: &Column) -> Result<()> {
                 give(&std::mem::take(&mut part), sink, column)?;
             }
         }
+        left_over(&rest, sink)?;
     }
     give(&part, sink, column)
 }
@@ -125,6 +155,25 @@ fn give(part: &[Bytes], sink: &mut Sink<'_>, column: &Column) -> Result<()> {
     }
     let field = Field::new("value", array.data_type().clone(), true);
     sink(Item::Batch(RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![array]).map_err(internal)?))
+}
+
+/// A message as a line. In JSON a line feed stands between values alone, where a space means the same.
+pub(super) fn push_line(message: &[u8], payload: &mut bytes::BytesMut) {
+    if memchr::memchr(b'\n', message).is_none() {
+        payload.extend_from_slice(message);
+    } else {
+        payload.extend(message.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }));
+    }
+    payload.extend_from_slice(b"\n");
+}
+
+/// What is left of a block when its messages have been taken: none, unless it is not what it is taken for.
+fn left_over(rest: &Bytes, sink: &mut Sink<'_>) -> Result<()> {
+    if rest.is_empty() {
+        return Ok(());
+    }
+    let detail = "a part of a block holds no messages of the source's format".to_owned();
+    sink(Item::Quarantine(quarantined("intake_damaged", rest, detail)))
 }
 
 /// A message with its length in front, for [`split_counted`].
@@ -187,16 +236,16 @@ pub(super) fn retry(plan: &Plan, row: &KeptRow<'_>) -> Result<RetriedRow> {
     let text = |name: &str| row.row.get(name).and_then(Value::as_str);
     let received_us = row.row.get("received_us").and_then(Value::as_i64);
     let mut payload = bytes::BytesMut::new();
-    if plan.keeps_lines() {
-        payload.extend(content.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }));
-        payload.extend_from_slice(b"\n");
-    } else {
-        push_counted(&content, &mut payload);
+    let layout = plan.layout();
+    match layout {
+        Layout::Lines => push_line(&content, &mut payload),
+        Layout::Counted | Layout::Unsaid => push_counted(&content, &mut payload),
     }
     let bytes = |name: &str| Bytes::copy_from_slice(text(name).unwrap_or_default().as_bytes());
     let (peer, sender) = (bytes("peer"), bytes("sender"));
     let received = received_us.unwrap_or_default();
-    let block = Block { kind: Kind::Data, sender, peer, received_us: received, sequence: 0, payload: payload.freeze() };
+    let payload = payload.freeze();
+    let block = Block { kind: Kind::Data, layout, sender, peer, received_us: received, sequence: 0, payload };
     // What was not kept of its origin is not made up: the columns are NULL.
     let plan = Plan { origin: plan.origin && received_us.is_some(), ..plan.clone() };
     kept::retried(|sink| rows(&plan, &[block], sink))

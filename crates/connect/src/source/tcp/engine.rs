@@ -10,6 +10,7 @@ use std::time::Duration;
 use portolan_model::clock::Clock;
 use portolan_model::error::{Error, ErrorKind, Result};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -28,6 +29,9 @@ const BIND_ATTEMPTS: u32 = 20;
 const BIND_PAUSE: Duration = Duration::from_millis(50);
 /// A silent peer is asked after this time whether it is still there, so that one that has gone takes no place for ever.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// The longest that connections may take to end.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where messages come from.
 #[derive(Clone)]
@@ -75,6 +79,8 @@ pub(super) struct Engine {
     pub(super) intake: Intake,
     pub(super) counters: Arc<Counters>,
     shared: Arc<Shared>,
+    /// Tells connections to take what is there and end.
+    closing: watch::Sender<bool>,
     /// The one task that serves; it ends with this.
     task: JoinSet<()>,
 }
@@ -95,13 +101,15 @@ impl Engine {
                 .with_hint("look at the folder: ls -la, df -h")
                 .with_cause(error)
         })?;
+        let (closing, is_closing) = watch::channel(false);
         let shared = Arc::new(Shared {
+            is_closing,
             plan: plan.clone(),
             appender: intake.appender(),
             clock: Arc::clone(clock),
             senders: Senders::new(intake.marks()),
         });
-        Ok(Self { intake, counters: Arc::default(), shared, task: JoinSet::new() })
+        Ok(Self { intake, counters: Arc::default(), shared, closing, task: JoinSet::new() })
     }
 
     /// Whether messages can come in.
@@ -139,8 +147,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends every connection and the log; what had come whole is on disk then.
+    /// Takes what senders have sent, ends every connection and the log; what had come whole is on disk then.
     pub(super) async fn close(mut self) {
+        let _ = self.closing.send(true);
+        let _ = tokio::time::timeout(CLOSE_PATIENCE, self.task.join_next()).await;
         self.task.shutdown().await;
         drop(self.shared);
         self.intake.close().await;
@@ -219,9 +229,14 @@ impl Door {
     async fn accept(self, listener: TcpListener) {
         // Dropped with this task, which ends every connection.
         let mut connections = JoinSet::new();
+        let mut is_closing = self.shared.is_closing.clone();
         loop {
             while connections.try_join_next().is_some() {}
-            let Ok((socket, peer)) = listener.accept().await else {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = is_closing.wait_for(|is_closing| *is_closing) => break,
+            };
+            let Ok((socket, peer)) = accepted else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
@@ -245,6 +260,8 @@ impl Door {
                 };
             });
         }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
     }
 }
 

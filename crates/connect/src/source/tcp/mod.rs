@@ -61,6 +61,10 @@ impl Connector for Tcp {
         options::problems(spec)
     }
 
+    fn reads_secrets(&self, spec: &SourceSpec) -> bool {
+        spec.tls.allow_plaintext.is_none()
+    }
+
     fn retry_row(&self, spec: &SourceSpec, row: &KeptRow<'_>) -> Result<RetriedRow> {
         let refused =
             |message: String| Error::new(ErrorKind::Configuration, "retry row", message).with_source(&spec.name);

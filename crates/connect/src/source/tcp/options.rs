@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::framing::{Framing, Length};
 use crate::format::{ColumnType, Settings};
+use crate::intake::Layout;
 
 /// The largest message that may be configured.
 const MESSAGE_MAX: u64 = 16 << 20;
@@ -181,9 +182,9 @@ impl Plan {
         })
     }
 
-    /// Whether messages are kept as lines; otherwise each with its length in front.
-    pub(super) fn keeps_lines(&self) -> bool {
-        self.format == MessageFormat::Json
+    /// How messages are kept, and how their format is read best.
+    pub(super) fn layout(&self) -> Layout {
+        if self.format == MessageFormat::Json { Layout::Lines } else { Layout::Counted }
     }
 }
 

@@ -23,6 +23,9 @@ use crate::intake::{Chunk, Log, Place};
 /// Bytes of blocks that are decoded at once.
 const CHUNK_BYTES: usize = 512 << 10;
 
+/// What the quarantine takes of one read, in items and bytes: well below what the lake takes of one round.
+const QUARANTINE_MAX: (usize, usize) = (30_000, 8 << 20);
+
 /// How often a read that may wait looks whether something has come.
 const WAIT_PAUSE: Duration = Duration::from_millis(5);
 /// How long it waits for more then.
@@ -51,6 +54,8 @@ struct Decoded {
     items: Vec<Item>,
     payloads: Vec<Bytes>,
     next: Place,
+    /// How much of it goes to the quarantine: items, bytes.
+    quarantined: (usize, usize),
 }
 
 impl TcpSource {
@@ -95,12 +100,25 @@ impl TcpSource {
         }
         let until = log.synced();
         let mut is_first = true;
-        let mut decoding = start_decoding(&log, &plan, place);
+        let mut decoding = start_decoding(&log, &plan, place, CHUNK_BYTES);
+        let mut quarantined = (0, 0);
         loop {
-            let decoded = finish(decoding).await?;
+            let mut decoded = finish(decoding).await?;
+            let exceeds = |more: (usize, usize)| {
+                quarantined.0 + more.0 > QUARANTINE_MAX.0 || quarantined.1 + more.1 > QUARANTINE_MAX.1
+            };
+            if exceeds(decoded.quarantined) {
+                // What has been given is stored first. A single block always has room.
+                if quarantined != (0, 0) {
+                    break;
+                }
+                decoded = finish(start_decoding(&log, &plan, place, 1)).await?;
+            }
+            quarantined = (quarantined.0 + decoded.quarantined.0, quarantined.1 + decoded.quarantined.1);
+            let is_full = quarantined.0 > QUARANTINE_MAX.0 || quarantined.1 > QUARANTINE_MAX.1;
             // What comes next is decoded while this is stored.
             let has_more = decoded.next < until;
-            let next = has_more.then(|| start_decoding(&log, &plan, decoded.next));
+            let next = (has_more && !is_full).then(|| start_decoding(&log, &plan, decoded.next, CHUNK_BYTES));
             if std::mem::take(&mut is_first) {
                 output.mark(Phase::FirstByte);
             }
@@ -141,10 +159,10 @@ async fn wait_for_rows(log: &Log, place: Place, patience: Duration) {
     tokio::time::sleep(SETTLE.min(patience)).await;
 }
 
-fn start_decoding(log: &Arc<Log>, plan: &Arc<Plan>, from: Place) -> Decoding {
+fn start_decoding(log: &Arc<Log>, plan: &Arc<Plan>, from: Place, bytes_max: usize) -> Decoding {
     let (log, plan) = (Arc::clone(log), Arc::clone(plan));
     tokio::task::spawn_blocking(move || {
-        let chunk = log.read(from, CHUNK_BYTES).map_err(|error| {
+        let chunk = log.read(from, bytes_max).map_err(|error| {
             let message = format!("the intake log cannot be read in segment {}", from.segment);
             Error::new(ErrorKind::Storage, "read intake log", message)
                 .with_hint("look at the lake's folder `intake` and at the disk: dmesg")
@@ -165,7 +183,12 @@ fn start_decoding(log: &Arc<Log>, plan: &Arc<Plan>, from: Place) -> Decoding {
             items.push(item);
             Ok(())
         })?;
-        Ok(Decoded { items, payloads: blocks.into_iter().map(|block| block.payload).collect(), next })
+        let quarantined = items.iter().fold((0, 0), |(count, bytes), item| match item {
+            Item::Quarantine(item) => (count + 1, bytes + item.content.len() + item.detail.len()),
+            Item::Batch(_) => (count, bytes),
+        });
+        let payloads = blocks.into_iter().map(|block| block.payload).collect();
+        Ok(Decoded { items, payloads, next, quarantined })
     })
 }
 
