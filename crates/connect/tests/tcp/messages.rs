@@ -291,6 +291,39 @@ async fn an_acknowledged_message_is_on_disk_and_comes_once() {
     }
 }
 
+/// Nobody knows where the next message begins, but the sender need not send this one for ever.
+#[tokio::test]
+async fn an_acknowledged_message_of_a_length_that_is_too_large_is_kept_and_passed() {
+    let world = World::new("acknowledge = true\nframing = \"length\"\nmax_message = \"1KiB\"");
+    let mut source = world.open().await;
+    let frame = |text: &str| [&(text.len() as u32).to_be_bytes()[..], text.as_bytes()].concat();
+    let too_large = format!("2 {{\"text\":\"{}\"}}", "x".repeat(5_000));
+    let greet = async || {
+        let mut stream = world.connect().await;
+        stream.write_all(&frame("HELLO pump-7")).await.unwrap();
+        let mut answer = [0; 8];
+        stream.read_exact(&mut answer).await.unwrap();
+        (stream, String::from_utf8_lossy(&answer[4..]).into_owned())
+    };
+    let (mut stream, answer) = greet().await;
+    assert_eq!(answer, "OK 0");
+    stream.write_all(&[frame("1 {\"id\":1}"), frame(&too_large)].concat()).await.unwrap();
+    // The connection is closed; whether with a last word depends on what was still under way.
+    let _ = stream.read_to_end(&mut Vec::new()).await;
+    let mut stream = loop {
+        let (stream, answer) = greet().await;
+        match answer.as_str() {
+            "OK 2" => break stream,
+            // Not on disk yet.
+            answer => assert!(matches!(answer, "OK 0" | "OK 1"), "{answer}"),
+        }
+    };
+    stream.write_all(&frame("3 {\"id\":3}")).await.unwrap();
+    let (output, _) = read(source.as_mut(), None, 3).await;
+    assert_eq!((output.ids(), reasons(&output)), (vec![1, 3], vec!["message_too_large"]));
+    source.close().await;
+}
+
 #[tokio::test]
 async fn connections_beyond_the_limits_are_refused_and_a_thousand_are_served() {
     let world = World::new("max_connections = 3\nmax_connections_per_peer = 2");

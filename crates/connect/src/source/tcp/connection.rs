@@ -26,7 +26,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, watch};
 
 use super::decode::{push_counted, push_line};
-use super::framing::{Frame, Framer, Framing, Rejected};
+use super::framing::{Frame, Framer, Framing, NUMBER_BYTES, Rejected};
 use super::options::Plan;
 use crate::intake::{Appender, Block, Closed, Kind, Layout, Progress};
 
@@ -272,7 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 let numbered = match &frame {
                     Frame::Message(message) => numbered(message),
                     Frame::Rejected(rejected) => numbered(&rejected.content),
-                    Frame::Lost(_) => None,
+                    Frame::Lost(lost) => numbered(&lost.content.slice(self.width().min(lost.content.len())..)),
                 };
                 match numbered {
                     Some((sequence, _)) if sequence <= last => {}
@@ -291,6 +291,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                                 self.give(block, Some(&sender.progress)).await?;
                                 *received = last;
                             }
+                        }
+                        if matches!(frame, Frame::Lost(_)) {
+                            problem = Some(format!("message {last} is too large: what follows cannot be told apart"));
+                            break;
                         }
                     }
                     _ => {
@@ -327,6 +331,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             if !more {
                 return Ok(());
             }
+        }
+    }
+
+    /// Bytes in front of a message that are its length.
+    fn width(&self) -> usize {
+        match &self.shared.plan.framing {
+            Framing::Length(length) => usize::from(length.bytes),
+            Framing::Lines | Framing::Delimiter(_) => 0,
         }
     }
 
@@ -424,7 +436,7 @@ fn trimmed(message: &Bytes) -> Bytes {
 
 /// A message's number, and the message behind it.
 fn numbered(message: &Bytes) -> Option<(u64, Bytes)> {
-    let space = memchr::memchr(b' ', &message[..message.len().min(21)])?;
+    let space = memchr::memchr(b' ', &message[..message.len().min(NUMBER_BYTES)])?;
     let digits = std::str::from_utf8(&message[..space]).ok().filter(|text| !text.starts_with('+'))?;
     Some((digits.parse().ok().filter(|number| *number > 0)?, message.slice(space + 1..)))
 }

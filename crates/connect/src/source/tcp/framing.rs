@@ -41,6 +41,18 @@ pub enum Frame {
     Lost(Rejected),
 }
 
+/// The longest number in front of a message, with the space behind it.
+pub const NUMBER_BYTES: usize = 21;
+
+impl Length {
+    /// What it says at the beginning of some bytes.
+    fn of(self, bytes: &[u8]) -> Option<u64> {
+        let head = bytes.get(..usize::from(self.bytes))?;
+        let fold = |number: u64, byte: &u8| (number << 8) | u64::from(*byte);
+        Some(if self.is_little_endian { head.iter().rev().fold(0, fold) } else { head.iter().fold(0, fold) })
+    }
+}
+
 /// What cannot be taken as a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
@@ -106,15 +118,23 @@ impl Framer {
             skipped.bytes += rest.len() as u64;
             return Some(skipped);
         }
+        if let Framing::Length(length) = &self.framing
+            && let Some(size) = length.of(&rest)
+            && size > self.message_max as u64
+        {
+            return Some(rejected("message_too_large", &rest, size));
+        }
         (!rest.is_empty()).then(|| rejected("message_cut", &rest, rest.len() as u64))
     }
 
     fn next_counted(&mut self, length: Length, buffer: &mut BytesMut) -> Option<Frame> {
         let width = usize::from(length.bytes);
-        let head = buffer.get(..width)?;
-        let fold = |number: u64, byte: &u8| (number << 8) | u64::from(*byte);
-        let size = if length.is_little_endian { head.iter().rev().fold(0, fold) } else { head.iter().fold(0, fold) };
+        let size = length.of(buffer)?;
         let Some(size) = usize::try_from(size).ok().filter(|size| *size <= self.message_max) else {
+            // Its first bytes hold its number, where it has one.
+            if buffer.len() < width + NUMBER_BYTES {
+                return None;
+            }
             // A length that cannot be: nobody knows where the next message begins.
             let content = buffer.split().freeze();
             return Some(Frame::Lost(rejected("message_too_large", &content, size)));
