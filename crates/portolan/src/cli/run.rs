@@ -46,6 +46,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
     let (configuration, folder, text) = super::configuration_with_text(config)?;
     let changes = reload::watch(config, text, !super::is_terminal_stderr())?;
+    raise_file_limit();
     let (stop_sender, stop) = watch::channel(false);
     let mut signals = StopSignals::new()?;
     let asked_again = tokio::spawn(async move {
@@ -78,6 +79,15 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
             tracing::warn!("ended at once: what was not committed is read again");
             exit.map_err(|error| anyhow::anyhow!("the task that waits for signals ended by itself: {error}").into())
         }
+    }
+}
+
+/// As many open files as the system lets us have: each source has a connection, and each sender to a port of ours.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_err() {
+        tracing::debug!(current, maximum, "the limit of open files stays");
     }
 }
 
