@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::run::{capture, cargo, command, run, workspace};
 
 /// The targets, as in `fuzz/Cargo.toml`.
-const TARGETS: [&str; 9] = [
+const TARGETS: [&str; 10] = [
     "configuration",
     "http_paging",
     "http_body",
