@@ -159,8 +159,6 @@ fn write_file(
     let mut open: Option<(FileWriter, FileGuard)> = None;
     let (mut first_snapshot, mut last_snapshot) = (i64::MAX, 0);
     for part in &parts {
-        first_snapshot = first_snapshot.min(part.begin_snapshot);
-        last_snapshot = last_snapshot.max(part.partial_max.unwrap_or(part.begin_snapshot));
         let mut rows = open_file(part, &stored, i64::MAX)?;
         while let Some(next) = rows.next_with_ids() {
             let next = next?;
@@ -168,6 +166,10 @@ fn write_file(
                 Some(snapshots) => snapshots,
                 None => Int64Array::from_value(part.begin_snapshot, next.batch.num_rows()),
             };
+            // By the rows: a file whose flush was never settled, because its rows in the catalog expired first, begins
+            // later than they do.
+            first_snapshot = snapshots.values().iter().copied().min().unwrap_or(i64::MAX).min(first_snapshot);
+            last_snapshot = snapshots.values().iter().copied().max().unwrap_or(0).max(last_snapshot);
             let batch = append_ids(&next.batch, next.row_ids, snapshots, &columns)?;
             if open.is_none() {
                 let path = folder.join(file_name());
