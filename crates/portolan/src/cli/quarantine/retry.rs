@@ -3,7 +3,7 @@
 //! Promise: what fits is stored in rounds of its own, each in one transaction that also marks its items as retried. A row is
 //! stored once, whenever the process is killed and however often the command is run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::output::visible;
 
 /// Items of one round.
 const ROUND_ITEMS: usize = 10_000;
-/// Bytes of content that one call takes into memory; what is more is left for the next.
+/// Bytes of content that are taken into memory at once.
 const CONTENT_BYTES_MAX: usize = 64 << 20;
 /// Items that still do not fit and are named.
 const NAMED_MAX: usize = 10;
@@ -71,48 +71,66 @@ pub(super) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
     // First the lock: nobody else retries, or collects, from here on.
     let lake = crate::cli::lake::open(&configuration.lake)?;
     let reader = LakeReader::open(&configuration.lake.path)?;
-    let mut items: BTreeMap<String, Vec<Quarantined>> = BTreeMap::new();
-    let (mut bytes, mut values, mut left) = (0, 0_u64, 0_u64);
     let bar = Progress::text();
-    bar.tell("reading the quarantine");
     bar.keep_moving();
-    reader.quarantine(&filter, &mut |item| {
-        if item.retried_in.is_some() {
-            return Ok(true);
-        }
-        if item.column.is_some() {
-            values += 1;
-        } else if bytes >= CONTENT_BYTES_MAX {
-            left += 1;
-        } else {
-            bytes += item.content.len();
-            items.entry(item.source.clone()).or_default().push(item);
-        }
-        Ok(true)
-    })?;
-    let mut outcomes = BTreeMap::new();
-    for (source, items) in items {
-        let outcome = match configuration.sources.iter().find(|spec| spec.name.as_str() == source) {
-            Some(spec) => retry(&lake, spec, items, &bar).await?,
-            None => {
-                let reason = format!("the configuration has no source `{source}`");
-                Outcome {
-                    unfit_total: items.len() as u64,
-                    unfit: items.iter().take(NAMED_MAX).map(|item| (item.id, reason.clone())).collect(),
-                    ..Outcome::default()
-                }
+    let mut outcomes: BTreeMap<String, Outcome> = BTreeMap::new();
+    // What a retry itself puts into the quarantine is for the next call.
+    let (mut known, mut highest, mut values) = (HashSet::new(), None, 0_u64);
+    loop {
+        let mut items: BTreeMap<String, Vec<Quarantined>> = BTreeMap::new();
+        let (mut bytes, mut has_more, mut last) = (0, false, i64::MIN);
+        bar.tell("reading the quarantine");
+        reader.quarantine(&filter, &mut |item| {
+            last = last.max(item.id);
+            if item.retried_in.is_some() || highest.is_some_and(|highest| item.id > highest) || known.contains(&item.id) {
+                return Ok(true);
             }
-        };
-        outcomes.insert(source, outcome);
+            if item.column.is_some() {
+                known.insert(item.id);
+                values += 1;
+            } else if bytes >= CONTENT_BYTES_MAX {
+                has_more = true;
+            } else {
+                bytes += item.content.len();
+                known.insert(item.id);
+                items.entry(item.source.clone()).or_default().push(item);
+            }
+            Ok(true)
+        })?;
+        highest.get_or_insert(last);
+        for (source, items) in items {
+            let outcome = outcomes.entry(source.clone()).or_default();
+            match configuration.sources.iter().find(|spec| spec.name.as_str() == source) {
+                Some(spec) => retry(&lake, spec, items, &bar, outcome).await?,
+                None => outcome.does_not_fit(&items, &format!("the configuration has no source `{source}`")),
+            }
+        }
+        if !has_more {
+            break;
+        }
     }
     lake.close().await?;
     bar.end();
-    show(&configuration, &outcomes, values, left, arguments.json)?;
+    show(&configuration, &outcomes, values, arguments.json)?;
     Ok(Exit::Success)
 }
 
-async fn retry(lake: &Lake, spec: &SourceSpec, items: Vec<Quarantined>, bar: &Progress) -> Result<Outcome, Stop> {
-    let mut outcome = Outcome::default();
+impl Outcome {
+    /// Notes items that fit nowhere, for one reason.
+    fn does_not_fit(&mut self, items: &[Quarantined], reason: &str) {
+        self.unfit_total += items.len() as u64;
+        let room = NAMED_MAX.saturating_sub(self.unfit.len());
+        self.unfit.extend(items.iter().take(room).map(|item| (item.id, reason.to_owned())));
+    }
+}
+
+async fn retry(
+    lake: &Lake,
+    spec: &SourceSpec,
+    items: Vec<Quarantined>,
+    bar: &Progress,
+    outcome: &mut Outcome,
+) -> Result<(), Stop> {
     let connector = Registry.get(&spec.protocol).ok_or_else(|| {
         let message = format!("no connector for protocol `{}`", spec.protocol);
         Error::new(ErrorKind::Configuration, "retry quarantine", message).with_source(&spec.name)
@@ -120,10 +138,8 @@ async fn retry(lake: &Lake, spec: &SourceSpec, items: Vec<Quarantined>, bar: &Pr
     let mode = spec.mode.unwrap_or_else(|| connector.default_mode(spec));
     if mode == WriteMode::Replace {
         // Its rows alone would be the whole table.
-        outcome.unfit_total = items.len() as u64;
-        let reason = "each round replaces the table: the next one reads the row again";
-        outcome.unfit = items.iter().take(NAMED_MAX).map(|item| (item.id, reason.to_owned())).collect();
-        return Ok(outcome);
+        outcome.does_not_fit(&items, "each round replaces the table: the next one reads the row again");
+        return Ok(());
     }
     let clock = SystemClock::new();
     for (index, part) in items.chunks(ROUND_ITEMS).enumerate() {
@@ -176,7 +192,7 @@ async fn retry(lake: &Lake, spec: &SourceSpec, items: Vec<Quarantined>, bar: &Pr
         outcome.values_quarantined += staged.quarantined;
         outcome.rounds.push(commit.round.0);
     }
-    Ok(outcome)
+    Ok(())
 }
 
 fn record(start: jiff::Timestamp, duration: Duration, receipt: Receipt) -> Result<RoundRecord, Stop> {
@@ -195,7 +211,6 @@ fn show(
     configuration: &Configuration,
     outcomes: &BTreeMap<String, Outcome>,
     values: u64,
-    left: u64,
     json: bool,
 ) -> std::io::Result<()> {
     if json {
@@ -213,7 +228,7 @@ fn show(
             })
             .collect();
         return crate::cli::print_line(serde_json::json!({
-            "lake": configuration.lake.path.display().to_string(), "sources": sources, "values": values, "left": left,
+            "lake": configuration.lake.path.display().to_string(), "sources": sources, "values": values,
         }));
     }
     let line = |text: std::fmt::Arguments<'_>| crate::cli::print_line(text);
@@ -245,9 +260,6 @@ fn show(
     }
     if values > 0 {
         line(format_args!("{values} single values are left: their rows are stored; see portolan quarantine show ID"))?;
-    }
-    if left > 0 {
-        line(format_args!("{left} items are left for the next call: run it again"))?;
     }
     if outcomes.is_empty() && values == 0 {
         line(format_args!("nothing to retry"))?;
