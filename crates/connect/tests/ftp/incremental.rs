@@ -303,3 +303,21 @@ async fn links_are_read_where_they_lead_to_a_file() {
         assert_eq!(output.texts("id"), ["1", "1"]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_behind_a_mark_or_ended_by_a_carriage_return_are_headers_alone() {
+    for server in servers() {
+        for (start, column) in [("\u{feff}\"Amount\n(EUR)\",x\n", "Amount\n(EUR)"), ("amount,x\r", "amount")] {
+            server.clear().unwrap();
+            let mut text = start.to_owned();
+            (0..120_000).for_each(|id| text.push_str(&format!("{id},\"some text\"\n")));
+            server.write("out/a.csv", &text).unwrap();
+            let mut source = open(&server, "path = \"/out/a.csv\"");
+            let mut position = None;
+            let output = read_on(&mut source, &mut position).await;
+            assert!(output.texts(column).into_iter().eq((0..120_000).map(|id| id.to_string())), "{start:?}");
+            server.append("out/a.csv", "-1,\n").unwrap();
+            assert_eq!(read_on(&mut source, &mut position).await.texts(column), ["-1"], "{start:?}");
+        }
+    }
+}

@@ -315,7 +315,8 @@ struct Parts {
     offset: u64,
     /// Of CSV: the first line, with empty ones before it.
     header: Option<Vec<u8>>,
-    is_csv: bool,
+    /// Of CSV: what stands between fields.
+    delimiter: Option<u8>,
 }
 
 impl Parts {
@@ -324,16 +325,16 @@ impl Parts {
             FileFormat::Rows(Format::Csv, delimiter) => Some(delimiter),
             _ => None,
         };
-        let scanner = Scanner::new(delimiter);
-        Self { buffer: Vec::new(), scanner, offset, header: None, is_csv: delimiter.is_some() }
+        let scanner = Scanner::new(delimiter, offset);
+        Self { buffer: Vec::new(), scanner, offset, header: None, delimiter }
     }
 
     /// Finds the header in the bytes before `offset`.
     fn header_of(&mut self, head: &[u8], offset: u64) -> Result<()> {
-        if !self.is_csv {
+        if self.delimiter.is_none() {
             return Ok(());
         }
-        let mut scanner = self.scanner.clone();
+        let mut scanner = Scanner::new(self.delimiter, 0);
         scanner.scan(head);
         match scanner.first_end {
             Some(end) => self.header = Some(head[..end].to_vec()),
@@ -362,12 +363,16 @@ impl Parts {
         }
         let bytes: Vec<u8> = self.buffer.drain(..end).collect();
         let mut header = Vec::new();
-        if self.is_csv {
-            match (&self.header, self.scanner.first_end) {
+        if self.delimiter.is_some() {
+            // Behind empty lines that are taken the header may have ended with a CR, and its rows have not.
+            match (&self.header, self.scanner.first_end.filter(|first| *first <= end)) {
                 (Some(known), _) => header.clone_from(known),
                 (None, Some(first)) if first > HEAD_BYTES => return Err(long_header()),
-                (None, Some(first)) => self.header = Some(bytes[..first].to_vec()),
-                (None, None) => {}
+                (None, first) => {
+                    self.header = first.map(|first| bytes[..first].to_vec());
+                    // Behind empty lines, a byte order mark is none.
+                    header.extend((self.offset > 0).then_some(b'\n'));
+                }
             }
         }
         if !with_rest {
