@@ -321,3 +321,38 @@ async fn headers_behind_a_mark_or_ended_by_a_carriage_return_are_headers_alone()
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_before_a_file_that_fails_is_stored() {
+    // One that fails before it gives rows, and one that fails behind them.
+    let late = format!("[{}{{", "{\"id\":\"x\"},".repeat(200_000));
+    for bad in ["[{", &late] {
+        for server in servers() {
+            server.write("out/a.csv", "id\n1\n").unwrap();
+            server.write("out/b.csv", "id\n2\n").unwrap();
+            server.write("out/c.json", bad).unwrap();
+            server.write("out/d.csv", "id\n4\n").unwrap();
+            let mut source = open(&server, "path = \"/out/*\"");
+            let (mut position, mut ids, mut errors) = (None, Vec::new(), 0);
+            for _ in 0..4 {
+                source.prepare().await.unwrap();
+                let mut output = Collected::default();
+                match source.read(position.as_ref(), &mut output).await {
+                    Ok(end) => {
+                        assert!(end.more && output.quarantine.is_empty());
+                        ids.extend(output.texts("id"));
+                        position = end.position;
+                    }
+                    Err(error) => {
+                        assert!(error.kind() == ErrorKind::Data && error.message().contains("c.json"), "{error:?}");
+                        errors += 1;
+                    }
+                }
+            }
+            assert_eq!((ids, errors), (vec!["1".into(), "2".into()], 3), "{} bytes", bad.len());
+            // Mended, it and what is behind it follow.
+            server.write("out/c.json", "[{\"id\":\"3\"}]").unwrap();
+            assert_eq!(read_on(&mut source, &mut position).await.texts("id"), ["3", "4"]);
+        }
+    }
+}

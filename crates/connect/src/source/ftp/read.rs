@@ -207,12 +207,11 @@ impl FileReader<'_> {
         if bytes.is_empty() && self.format != FileFormat::Raw {
             return Ok(());
         }
-        output.payload(&bytes);
         self.body(0, Vec::new(), bytes).convert(self.plan, output).await
     }
 
     fn body(&self, offset: u64, header: Vec<u8>, bytes: Vec<u8>) -> Body {
-        Body { path: self.file.path.clone(), format: self.format, offset, header, bytes }
+        Body { path: self.file.path.clone(), format: self.format, offset, header, bytes: Arc::new(bytes) }
     }
 
     async fn open(&mut self, offset: u64) -> Result<Transfer> {
@@ -261,7 +260,6 @@ impl FileReader<'_> {
         let offset = parts.offset;
         let Some((header, bytes)) = parts.take(with_rest).map_err(|error| self.name(error))? else { return Ok(()) };
         prefix.push(&bytes);
-        output.payload(&bytes);
         self.body(offset, header, bytes).convert(self.plan, output).await
     }
 
