@@ -104,6 +104,8 @@ async fn files_that_do_not_grow_are_read_to_their_last_byte() {
         server.append("out/a.csv", "3\n").unwrap();
         let output = read_on(&mut source, &mut position).await;
         assert_eq!((output.texts("id"), output.reasons()), (vec!["1".into(), "23".into()], vec!["file_replaced"]));
+        // It does begin with what was read.
+        assert!(!output.quarantine[0].detail.contains("begin"), "{:?}", output.quarantine);
     }
 }
 
@@ -353,6 +355,26 @@ async fn what_stands_before_a_file_that_fails_is_stored() {
             // Mended, it and what is behind it follow.
             server.write("out/c.json", "[{\"id\":\"3\"}]").unwrap();
             assert_eq!(read_on(&mut source, &mut position).await.texts("id"), ["3", "4"]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_that_became_shorter_is_read_again() {
+    for server in servers() {
+        let text: String = (0..30_000).map(|id| format!("{{\"id\":{id}}}\n")).collect();
+        server.write("out/a.ndjson", &text).unwrap();
+        let mut source = open(&server, "path = \"/out/a.ndjson\"");
+        let mut position = None;
+        assert_eq!(read_on(&mut source, &mut position).await.rows().len(), 30_000);
+        // To less than what is verified, then to what ends before the last bytes that are, then to what ends within them.
+        for lines in [10, 8_000, 29_000] {
+            let shorter: String = text.split_inclusive('\n').take(lines).collect();
+            server.write("out/a.ndjson", &shorter).unwrap();
+            let output = read_on(&mut source, &mut position).await;
+            assert_eq!((output.rows().len(), output.reasons()), (lines, vec!["file_shrunk"]));
+            server.write("out/a.ndjson", &text).unwrap();
+            read_on(&mut source, &mut position).await;
         }
     }
 }

@@ -48,7 +48,7 @@ enum Action {
     /// Read it whole; it may be as it was.
     Compare,
     /// Read it from the start: it is not what it was.
-    Again(&'static str),
+    Again,
 }
 
 /// What follows from what is known of a file.
@@ -65,13 +65,12 @@ fn action(plan: &Plan, format: FileFormat, file: &RemoteFile, before: Option<&Fi
                 Action::Skip
             }
         }
-        // How large it was when a read ended within it is not known.
-        (true, true) if file.size < before.offset => Action::Again("file_shrunk"),
+        // A listing may lag behind a file that is being written: only the file itself tells that it has become shorter.
         (true, true) => Action::Resume,
         (true, false) if before.is_partial && before.size <= file.size && before.modify == file.modify => {
             Action::Resume
         }
-        (true, false) => Action::Again("file_replaced"),
+        (true, false) => Action::Again,
     }
 }
 
@@ -241,7 +240,7 @@ async fn read_file(
         let spooled = reader.spooled(before, output).await?;
         if let Some(file) = spooled.content {
             if let Some(before) = before {
-                output.quarantine(notice("file_replaced", path, changed(before, reader.file))).await?;
+                output.quarantine(notice("file_replaced", path, changed(before, reader.file, "its bytes are others"))).await?;
             }
             reader.give_spooled(file, output).await?;
         }
@@ -251,27 +250,36 @@ async fn read_file(
         let whole = reader.whole(before, output).await?;
         if let Some(bytes) = whole.content {
             if let Some(before) = before {
-                output.quarantine(notice("file_replaced", path, changed(before, reader.file))).await?;
+                output.quarantine(notice("file_replaced", path, changed(before, reader.file, "its bytes are others"))).await?;
             }
             reader.give_whole(bytes, output).await?;
         }
         return Ok(whole.state);
     }
-    let reason = match action {
-        Action::Again(reason) => Some(reason),
+    let other = match action {
+        Action::Again => Some(("file_replaced", "it is not to grow, so that it is another one")),
         Action::Resume => match reader.lines(before, output).await? {
             Lines::Read(state) => return Ok(state),
-            Lines::Differs => Some("file_replaced"),
+            // Rows of the one file were given in this round: with those of the other it would hold a state that never was.
+            _ if !reader.plan.is_incremental => return Err(mixed(path)),
+            Lines::Differs => Some(("file_replaced", "it does not begin with them")),
+            Lines::Shrunk => Some(("file_shrunk", "it is shorter than that")),
         },
         _ => None,
     };
-    if let (Some(reason), Some(before)) = (reason, before) {
-        output.quarantine(notice(reason, path, changed(before, reader.file))).await?;
+    if let (Some((reason, why)), Some(before)) = (other, before) {
+        output.quarantine(notice(reason, path, changed(before, reader.file, why))).await?;
     }
     match reader.lines(None, output).await? {
         Lines::Read(state) => Ok(state),
-        Lines::Differs => Err(Error::new(ErrorKind::Internal, "read file", "a read from the start was verified")),
+        _ => Err(Error::new(ErrorKind::Internal, "read file", "a read from the start was verified")),
     }
+}
+
+fn mixed(path: &str) -> Error {
+    let message = format!("{path}: it became another file while its transfer was broken off");
+    Error::new(ErrorKind::Disconnected, "read file", message)
+        .with_hint("the next round reads it anew; have files written under another name and renamed")
 }
 
 /// Whether an error is the server's or the network's and may pass by itself: 4xx replies, broken and silent connections.
@@ -280,11 +288,11 @@ fn is_interruption(error: &Error) -> bool {
     error.retry() == Retry::Transient && matches!(error.kind(), K::Disconnected | K::Timeout | K::Busy | K::Server)
 }
 
-fn changed(before: &FileState, file: &RemoteFile) -> String {
+fn changed(before: &FileState, file: &RemoteFile, why: &str) -> String {
     let time = |modify: &Option<String>| modify.clone().unwrap_or_else(|| "an unknown time".into());
     format!(
-        "{} bytes of it, as changed at {}, had been read; it now has {} bytes, as changed at {}, and does not begin with \
-         them: it is read from the start, and the rows of before stay",
+        "{} bytes of it, as changed at {}, had been read; it is now listed with {} bytes, as changed at {}, and {why}: it is \
+         read from the start, and the rows of before stay",
         before.offset,
         time(&before.modify),
         file.size,
