@@ -271,7 +271,8 @@ async fn strangers_and_endless_replies_are_told() {
 
 #[tokio::test]
 async fn a_file_replaced_while_its_transfer_was_broken_fails_a_read_of_all() {
-    let lines = |from: i64| (from..from + 300_000).map(|id| format!("{{\"id\":{id}}}\n")).collect::<String>().into_bytes();
+    let lines =
+        |from: i64| (from..from + 300_000).map(|id| format!("{{\"id\":{id}}}\n")).collect::<String>().into_bytes();
     let (file, other) = (lines(100_000), lines(500_000));
     for (keys, rows) in [("read = \"all\"", None), ("read = \"new\"", Some(300_000))] {
         let script = Script {

@@ -240,7 +240,9 @@ async fn read_file(
         let spooled = reader.spooled(before, output).await?;
         if let Some(file) = spooled.content {
             if let Some(before) = before {
-                output.quarantine(notice("file_replaced", path, changed(before, reader.file, "its bytes are others"))).await?;
+                output
+                    .quarantine(notice("file_replaced", path, changed(before, reader.file, "its bytes are others")))
+                    .await?;
             }
             reader.give_spooled(file, output).await?;
         }
@@ -250,7 +252,9 @@ async fn read_file(
         let whole = reader.whole(before, output).await?;
         if let Some(bytes) = whole.content {
             if let Some(before) = before {
-                output.quarantine(notice("file_replaced", path, changed(before, reader.file, "its bytes are others"))).await?;
+                output
+                    .quarantine(notice("file_replaced", path, changed(before, reader.file, "its bytes are others")))
+                    .await?;
             }
             reader.give_whole(bytes, output).await?;
         }
