@@ -33,8 +33,8 @@ pub struct Scanner {
     record_start: usize,
     /// The end of the last whole record, in bytes from the start of the buffer.
     pub end: usize,
-    /// The end of the first record that is not an empty line, in bytes from the start of the buffer, 0 where that has been
-    /// taken out; in CSV a CR alone ends it, too, so that it may lie behind `end`.
+    /// The end of the first record that is not an empty line, in bytes from the start of the buffer, 0 where it
+    /// has been taken out; in CSV a CR alone ends it, too, so that it may lie behind `end`.
     pub first_end: Option<usize>,
     is_blank: bool,
     /// The longest record so far, the unfinished one included, in bytes.

@@ -264,7 +264,7 @@ async fn read_file(
         Action::Again => Some(("file_replaced", "it is not to grow, so that it is another one")),
         Action::Resume => match reader.lines(before, output).await? {
             Lines::Read(state) => return Ok(state),
-            // Rows of the one file were given in this round: with those of the other it would hold a state that never was.
+            // Rows of the one file were given: with those of the other the round would hold a state that never was.
             _ if !reader.plan.is_incremental => return Err(mixed(path)),
             Lines::Differs => Some(("file_replaced", "it does not begin with them")),
             Lines::Shrunk => Some(("file_shrunk", "it is shorter than that")),
@@ -295,8 +295,8 @@ fn is_interruption(error: &Error) -> bool {
 fn changed(before: &FileState, file: &RemoteFile, why: &str) -> String {
     let time = |modify: &Option<String>| modify.clone().unwrap_or_else(|| "an unknown time".into());
     format!(
-        "{} bytes of it, as changed at {}, had been read; it is now listed with {} bytes, as changed at {}, and {why}: it is \
-         read from the start, and the rows of before stay",
+        "{} bytes of it, as changed at {}, had been read; it is now listed with {} bytes, as changed at {}, and {why}: it \
+         is read from the start, and the rows of before stay",
         before.offset,
         time(&before.modify),
         file.size,
