@@ -20,8 +20,10 @@ fn records(bytes: &[u8], delimiter: Option<u8>) -> Vec<Vec<Vec<u8>>> {
 fuzz_target!(|input: (u8, u8, Vec<u8>)| {
     let (kind, piece, bytes) = input;
     let delimiter = [None, Some(b','), Some(b'\t'), Some(b';')][usize::from(kind % 4)];
-    let mut scanner = Scanner::new(delimiter);
+    let mut scanner = Scanner::new(delimiter, 0);
     let (mut buffer, mut found, mut taken) = (Vec::new(), Vec::new(), 0);
+    // Of CSV: the first record, which stands before each part as it is read.
+    let mut header: Option<Vec<u8>> = None;
     let (mut prefix, mut whole) = (Prefix::default(), Prefix::default());
     for piece in bytes.chunks(usize::from(piece).max(1)) {
         buffer.extend_from_slice(piece);
@@ -30,7 +32,18 @@ fuzz_target!(|input: (u8, u8, Vec<u8>)| {
         assert!(end <= buffer.len() && scanner.longest <= bytes.len());
         if end > 0 {
             assert_eq!(buffer[end - 1], b'\n');
-            found.extend(records(&buffer[..end], delimiter));
+            let before = match &header {
+                Some(header) => header.as_slice(),
+                // Behind empty lines, a byte order mark is none.
+                None if taken > 0 && delimiter.is_some() => b"\n",
+                None => b"",
+            };
+            let part = records(&[before, &buffer[..end]].concat(), delimiter);
+            found.extend(part.into_iter().skip(usize::from(delimiter.is_some() && header.is_some())));
+            let first_end = scanner.first_end.filter(|first| *first <= end);
+            if let (None, Some(first)) = (&header, first_end) {
+                header = Some(buffer[..first].to_vec());
+            }
             prefix.push(&buffer[..end]);
             buffer.drain(..end);
             scanner.taken();

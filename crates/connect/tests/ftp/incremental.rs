@@ -104,6 +104,8 @@ async fn files_that_do_not_grow_are_read_to_their_last_byte() {
         server.append("out/a.csv", "3\n").unwrap();
         let output = read_on(&mut source, &mut position).await;
         assert_eq!((output.texts("id"), output.reasons()), (vec!["1".into(), "23".into()], vec!["file_replaced"]));
+        // It does begin with what was read.
+        assert!(!output.quarantine[0].detail.contains("begin"), "{:?}", output.quarantine);
     }
 }
 
@@ -301,5 +303,78 @@ async fn links_are_read_where_they_lead_to_a_file() {
         let (output, _) = read(&mut source, None).await.unwrap();
         assert_eq!(output.texts("_file"), ["/out/a.csv", "/out/link.csv"]);
         assert_eq!(output.texts("id"), ["1", "1"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_behind_a_mark_or_ended_by_a_carriage_return_are_headers_alone() {
+    for server in servers() {
+        for (start, column) in [("\u{feff}\"Amount\n(EUR)\",x\n", "Amount\n(EUR)"), ("amount,x\r", "amount")] {
+            server.clear().unwrap();
+            let mut text = start.to_owned();
+            (0..120_000).for_each(|id| text.push_str(&format!("{id},\"some text\"\n")));
+            server.write("out/a.csv", &text).unwrap();
+            let mut source = open(&server, "path = \"/out/a.csv\"");
+            let mut position = None;
+            let output = read_on(&mut source, &mut position).await;
+            assert!(output.texts(column).into_iter().eq((0..120_000).map(|id| id.to_string())), "{start:?}");
+            server.append("out/a.csv", "-1,\n").unwrap();
+            assert_eq!(read_on(&mut source, &mut position).await.texts(column), ["-1"], "{start:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_before_a_file_that_fails_is_stored() {
+    // One that fails before it gives rows, and one that fails behind them.
+    let late = format!("[{}{{", "{\"id\":\"x\"},".repeat(200_000));
+    for bad in ["[{", &late] {
+        for server in servers() {
+            server.write("out/a.csv", "id\n1\n").unwrap();
+            server.write("out/b.csv", "id\n2\n").unwrap();
+            server.write("out/c.json", bad).unwrap();
+            server.write("out/d.csv", "id\n4\n").unwrap();
+            let mut source = open(&server, "path = \"/out/*\"");
+            let (mut position, mut ids, mut errors) = (None, Vec::new(), 0);
+            for _ in 0..4 {
+                source.prepare().await.unwrap();
+                let mut output = Collected::default();
+                match source.read(position.as_ref(), &mut output).await {
+                    Ok(end) => {
+                        assert!(end.more && output.quarantine.is_empty());
+                        ids.extend(output.texts("id"));
+                        position = end.position;
+                    }
+                    Err(error) => {
+                        assert!(error.kind() == ErrorKind::Data && error.message().contains("c.json"), "{error:?}");
+                        errors += 1;
+                    }
+                }
+            }
+            assert_eq!((ids, errors), (vec!["1".into(), "2".into()], 3), "{} bytes", bad.len());
+            // Mended, it and what is behind it follow.
+            server.write("out/c.json", "[{\"id\":\"3\"}]").unwrap();
+            assert_eq!(read_on(&mut source, &mut position).await.texts("id"), ["3", "4"]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_that_became_shorter_is_read_again() {
+    for server in servers() {
+        let text: String = (0..30_000).map(|id| format!("{{\"id\":{id}}}\n")).collect();
+        server.write("out/a.ndjson", &text).unwrap();
+        let mut source = open(&server, "path = \"/out/a.ndjson\"");
+        let mut position = None;
+        assert_eq!(read_on(&mut source, &mut position).await.rows().len(), 30_000);
+        // To less than what is verified, then to what ends before the last bytes that are, then to what ends within them.
+        for lines in [10, 8_000, 29_000] {
+            let shorter: String = text.split_inclusive('\n').take(lines).collect();
+            server.write("out/a.ndjson", &shorter).unwrap();
+            let output = read_on(&mut source, &mut position).await;
+            assert_eq!((output.rows().len(), output.reasons()), (lines, vec!["file_shrunk"]));
+            server.write("out/a.ndjson", &text).unwrap();
+            read_on(&mut source, &mut position).await;
+        }
     }
 }

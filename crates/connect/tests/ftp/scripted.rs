@@ -21,6 +21,8 @@ struct Script {
     named: Option<Ipv4Addr>,
     /// The reply after a file, in place of 226.
     after_file: Option<&'static str>,
+    /// The first transfer of a file is cut behind so many bytes; the file is this one then.
+    cut: Option<(usize, Vec<u8>)>,
     /// Bytes behind the answer to AUTH.
     after_auth: &'static str,
     greeting: Option<Vec<u8>>,
@@ -94,12 +96,20 @@ async fn serve(stream: TcpStream, script: Script, log: Arc<Mutex<Vec<String>>>) 
                 let (mut socket, _) = data.take()?.accept().await.ok()?;
                 stream.write_all(b"150 comes\r\n").await.ok()?;
                 let is_file = verb == "RETR";
-                let bytes = if is_file { &script.file[offset..] } else { &script.listing };
+                let files = log.lock().unwrap().iter().filter(|line| line.starts_with("RETR")).count();
+                let bytes = match &script.cut {
+                    _ if !is_file => &script.listing,
+                    Some((length, _)) if files == 1 => &script.file[..*length],
+                    Some((_, file)) => &file[offset..],
+                    None => &script.file[offset..],
+                };
+                let is_cut = is_file && files == 1 && script.cut.is_some();
                 offset = 0;
                 let is_sent = socket.write_all(bytes).await.is_ok();
                 drop(socket);
                 let closed_early = "426 cut\r\n226 closed";
-                script.after_file.filter(|_| is_file).unwrap_or(if is_sent { "226 done" } else { closed_early }).into()
+                let done = if is_cut { "426 cut" } else { "226 done" };
+                script.after_file.filter(|_| is_file).unwrap_or(if is_sent { done } else { closed_early }).into()
             }
             _ => "502 not here".into(),
         };
@@ -256,5 +266,58 @@ async fn strangers_and_endless_replies_are_told() {
         let server = Server::start(Script { greeting: Some(greeting), ..Script::default() }).await;
         let error = failure(&mut server.open(FILES)).await;
         assert!(error.kind() == kind && error.message().contains(words), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_replaced_while_its_transfer_was_broken_fails_a_read_of_all() {
+    let lines =
+        |from: i64| (from..from + 300_000).map(|id| format!("{{\"id\":{id}}}\n")).collect::<String>().into_bytes();
+    let (file, other) = (lines(100_000), lines(500_000));
+    for (keys, rows) in [("read = \"all\"", None), ("read = \"new\"", Some(300_000))] {
+        let script = Script {
+            features: " MLSD\r\n REST STREAM\r\n",
+            listing: format!("type=file;size={};modify=20260101000000; a.ndjson\r\n", file.len()).into_bytes(),
+            file: file.clone(),
+            cut: Some((2 << 20, other.clone())),
+            ..Script::default()
+        };
+        let mut source = Server::start(script).await.open(&format!("path = \"/out/a.ndjson\"\n{keys}"));
+        match (read(&mut source, None).await, rows) {
+            (Err(error), None) => {
+                assert_eq!((error.kind(), error.retry()), (ErrorKind::Disconnected, Retry::Transient), "{error:?}");
+                // The next round holds the one that is there.
+                let (output, _) = read(&mut source, None).await.unwrap();
+                assert!(output.payload == other && output.quarantine.is_empty());
+            }
+            (Ok((output, _)), Some(rows)) => {
+                assert!(output.rows().len() > rows && output.payload.ends_with(&other));
+                assert_eq!(output.reasons(), ["file_replaced"]);
+            }
+            (result, _) => panic!("{keys}: {:?}", result.map(|(output, _)| output.payload.len())),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_listing_that_lags_behind_a_file_does_not_make_it_shorter() {
+    let line = |id: usize| format!("{{\"id\":{id}}}\n");
+    let mut text: String = (0..20_000).map(line).collect();
+    let listed = text.len() - 50_000;
+    let mut position = None;
+    for rows in [20_000, 0, 10] {
+        // As of a server that lists what was written when the file was last opened.
+        let script = Script {
+            features: " MLSD\r\n REST STREAM\r\n",
+            listing: format!("type=file;size={listed};modify=20260101000000; a.ndjson\r\n").into_bytes(),
+            file: text.clone().into_bytes(),
+            ..Script::default()
+        };
+        let mut source = Server::start(script).await.open("path = \"/out/a.ndjson\"");
+        let output = read_on(&mut source, &mut position).await;
+        assert_eq!((output.rows().len(), output.quarantine.len()), (rows, 0));
+        if rows == 0 {
+            text.extend((20_000..20_010).map(line));
+        }
     }
 }

@@ -27,12 +27,19 @@ pub(super) struct Body {
     pub(super) offset: u64,
     /// For CSV: the header, where `bytes` do not begin with it.
     pub(super) header: Vec<u8>,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Arc<Vec<u8>>,
 }
 
 impl Body {
-    /// Converts and gives the rows to `output`.
+    /// Converts, gives the rows to `output`, and the bytes then as payload: what is not readable has given nothing.
     pub(super) async fn convert(self, plan: &Arc<Plan>, output: &mut dyn Output) -> Result<()> {
+        let bytes = Arc::clone(&self.bytes);
+        self.rows(plan, output).await?;
+        output.payload(&bytes);
+        Ok(())
+    }
+
+    async fn rows(self, plan: &Arc<Plan>, output: &mut dyn Output) -> Result<()> {
         if self.bytes.len() <= INLINE_BYTES {
             let mut items = Vec::with_capacity(1);
             self.decode(plan, &mut |item| {
@@ -71,9 +78,10 @@ impl Body {
                 return Err(Error::new(ErrorKind::Internal, "decode file", "a Parquet file is read from disk"));
             }
         };
-        let body = if header.is_empty() { bytes } else { [header, bytes].concat() };
+        let joined = (!header.is_empty()).then(|| [header.as_slice(), &bytes].concat());
+        let body = joined.as_deref().unwrap_or(&bytes);
         let settings = Settings { csv_delimiter: delimiter, ..plan.settings.clone() };
-        let result = format::decode(format, &body, &settings, &mut |item| {
+        let result = format::decode(format, body, &settings, &mut |item| {
             sink(match item {
                 Item::Batch(batch) => Item::Batch(with_path(&batch, &path, &plan.file_column)?),
                 Item::Quarantine(item) => Item::Quarantine(placed(item, &path, offset)),

@@ -9,10 +9,14 @@ use aws_lc_rs::digest::{Context, SHA256};
 pub const HEAD_BYTES: usize = 64 << 10;
 /// Bytes before the offset that its digest covers beside the start.
 pub const TAIL_BYTES: usize = 64 << 10;
+/// The byte order mark of UTF-8, which the CSV reader passes over at the start of a file.
+const MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
 /// Where in a CSV record the scanner stands (as the `csv` crate reads quotes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
+    /// At the start of the file, behind so many bytes of a byte order mark.
+    Mark(usize),
     FieldStart,
     Field,
     Quoted,
@@ -29,7 +33,8 @@ pub struct Scanner {
     record_start: usize,
     /// The end of the last whole record, in bytes from the start of the buffer.
     pub end: usize,
-    /// The end of the first record that is not an empty line.
+    /// The end of the first record that is not an empty line, in bytes from the start of the buffer, 0 where it
+    /// has been taken out; in CSV a CR alone ends it, too, so that it may lie behind `end`.
     pub first_end: Option<usize>,
     is_blank: bool,
     /// The longest record so far, the unfinished one included, in bytes.
@@ -37,11 +42,11 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// A scanner at the start of a record of a file whose fields are told apart by `delimiter`.
-    pub fn new(delimiter: Option<u8>) -> Self {
+    /// A scanner at the start of a record, `offset` bytes into a file whose fields are told apart by `delimiter`.
+    pub fn new(delimiter: Option<u8>, offset: u64) -> Self {
         Self {
             delimiter,
-            place: Place::FieldStart,
+            place: if offset == 0 && delimiter.is_some() { Place::Mark(0) } else { Place::FieldStart },
             scanned: 0,
             record_start: 0,
             end: 0,
@@ -55,6 +60,14 @@ impl Scanner {
     pub fn scan(&mut self, buffer: &[u8]) {
         for (index, byte) in buffer.iter().enumerate().skip(self.scanned) {
             let is_line_end = *byte == b'\n';
+            if let Place::Mark(known) = self.place {
+                if MARK[known] == *byte {
+                    self.place = if known + 1 == MARK.len() { Place::FieldStart } else { Place::Mark(known + 1) };
+                    continue;
+                }
+                self.place = if known == 0 { Place::FieldStart } else { Place::Field };
+                self.is_blank = known == 0;
+            }
             self.is_blank &= is_line_end || *byte == b'\r';
             if let Some(delimiter) = self.delimiter {
                 self.place = match (self.place, *byte) {
@@ -66,13 +79,18 @@ impl Scanner {
                     _ => Place::Field,
                 };
             }
+            // What a CR ends is the header already: with the rows behind it up to an LF, these would be read again.
+            let is_first = match self.first_end {
+                None => !self.is_blank && matches!(*byte, b'\n' | b'\r') && (is_line_end || self.delimiter.is_some()),
+                Some(end) => is_line_end && end > 0 && end == index && buffer[index - 1] == b'\r',
+            };
+            if is_first && self.place == Place::FieldStart {
+                self.first_end = Some(index + 1);
+            }
             if is_line_end && self.place == Place::FieldStart {
                 self.longest = self.longest.max(index + 1 - self.record_start);
                 self.end = index + 1;
                 self.record_start = self.end;
-                if !self.is_blank && self.first_end.is_none() {
-                    self.first_end = Some(self.end);
-                }
             }
         }
         self.scanned = buffer.len();
@@ -82,6 +100,7 @@ impl Scanner {
     /// The bytes up to the last record's end have been taken out of the buffer.
     pub fn taken(&mut self) {
         self.scanned -= self.end;
+        self.first_end = self.first_end.map(|first| first.saturating_sub(self.end));
         self.record_start = 0;
         self.end = 0;
         self.longest = self.scanned;
@@ -160,7 +179,7 @@ mod tests {
     use super::*;
 
     fn ends(bytes: &[u8], delimiter: Option<u8>, step: usize) -> (usize, Option<usize>, usize) {
-        let mut scanner = Scanner::new(delimiter);
+        let mut scanner = Scanner::new(delimiter, 0);
         for end in (0..bytes.len()).step_by(step.max(1)).chain([bytes.len()]) {
             scanner.scan(&bytes[..end]);
         }
@@ -174,34 +193,55 @@ mod tests {
         assert_eq!(ends(b"\r\n\na\n", Some(b','), 1), (5, Some(5), 2));
         assert_eq!(ends(b"{\"a\":\"\n{}", None, 2), (7, Some(7), 7));
         assert_eq!(ends(b"no end", None, 2), (0, None, 6));
+        // A mark, whole, cut, and none at the start.
+        assert_eq!(ends(b"\xef\xbb\xbf\"a\nb\"\n1\n", Some(b','), 2), (11, Some(9), 9));
+        assert_eq!(ends(b"\xef\xbb\"a\nb\"\n1\n", Some(b','), 1), (10, Some(5), 5));
+        assert_eq!(ends(b"\xef\xbb\xbf\n\xef\xbb\xbf\"a\nb\"\n", Some(b','), 1), (13, Some(10), 6));
+        // A CR ends the header.
+        assert_eq!(ends(b"a,b\r1,2\n3,4\n", Some(b','), 1), (12, Some(4), 8));
+        assert_eq!(ends(b"\r\na\r\n1\r2\n", Some(b','), 1), (9, Some(5), 4));
+        assert_eq!(ends(b"\na\r", Some(b','), 1), (1, Some(3), 2));
+        assert_eq!(ends(b"{\r}\n", None, 1), (4, Some(4), 4));
     }
 
     proptest! {
         #[test]
         fn parts_hold_the_rows_of_the_whole(
             rows in prop::collection::vec(prop::collection::vec("[a-b\",\n\r ]{0,5}", 2), 1..20),
+            header_end in prop::sample::select(vec!["\r", "\n", "\r\n", "\r\r\n"]),
+            has_mark: bool,
             step in 1usize..9,
         ) {
-            let mut writer = csv::Writer::from_writer(Vec::new());
-            for row in &rows {
-                writer.write_record(row).unwrap();
+            let mut body = if has_mark { MARK.to_vec() } else { Vec::new() };
+            for (index, row) in rows.iter().enumerate() {
+                let cells: Vec<_> = row.iter().map(|cell| format!("\"{}\"", cell.replace('"', "\"\""))).collect();
+                let end = if index == 0 { header_end } else { "\n" };
+                body.extend_from_slice(format!("{}{end}", cells.join(",")).as_bytes());
             }
-            let body = writer.into_inner().unwrap();
-            let mut scanner = Scanner::new(Some(b','));
-            let (mut buffer, mut parts) = (Vec::new(), Vec::new());
+            body.push(b'\n');
+            let mut scanner = Scanner::new(Some(b','), 0);
+            let (mut buffer, mut parts, mut header) = (Vec::new(), Vec::new(), None::<Vec<u8>>);
             for piece in body.chunks(step) {
                 buffer.extend_from_slice(piece);
                 scanner.scan(&buffer);
                 if scanner.end > 0 {
-                    parts.push(buffer.drain(..scanner.end).collect::<Vec<u8>>());
+                    let first_end = scanner.first_end.filter(|first| *first <= scanner.end);
+                    let part = buffer.drain(..scanner.end).collect::<Vec<u8>>();
+                    if let (None, Some(end)) = (&header, first_end) {
+                        header = Some(part[..end].to_vec());
+                        parts.push(part);
+                    } else {
+                        // The header is the first record, whole and alone.
+                        parts.push([header.clone().unwrap_or_default(), part].concat());
+                    }
                     scanner.taken();
                 }
             }
             prop_assert!(buffer.is_empty());
             let mut seen = Vec::new();
-            for part in parts {
+            for (index, part) in parts.iter().enumerate() {
                 let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(part.as_slice());
-                for record in reader.records() {
+                for record in reader.records().skip(usize::from(index > 0)) {
                     seen.push(record.unwrap().iter().map(str::to_owned).collect::<Vec<_>>());
                 }
             }

@@ -118,6 +118,7 @@ impl Connector for Ftp {
             spool: environment.intake.clone().unwrap_or_else(std::env::temp_dir),
             clock: Arc::clone(&environment.clock),
             control: None,
+            failed: None,
         }))
     }
 }

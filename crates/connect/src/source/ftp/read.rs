@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use portolan_model::source::{Output, Phase};
-use portolan_model::{Error, ErrorKind, Result};
+use portolan_model::{Error, ErrorKind, Result, Retry};
 
 use super::control::{Control, Transfer};
 use super::convert::Body;
@@ -47,6 +47,8 @@ pub(super) enum Lines {
     Read(FileState),
     /// The file does not begin with what was read before.
     Differs,
+    /// The file is shorter than that.
+    Shrunk,
 }
 
 impl FileReader<'_> {
@@ -61,12 +63,18 @@ impl FileReader<'_> {
         // Without REST a file is read from its start, and verified whole.
         if Prefix::has_middle(offset) && self.control.features.rest_stream {
             if !self.read_head(&mut prefix, output).await? {
-                return Ok(Lines::Differs);
+                return Ok(Lines::Shrunk);
             }
             prefix.skip_to_tail_of(offset);
             start = offset - TAIL_BYTES as u64;
         }
-        let mut transfer = self.open(start).await?;
+        let mut transfer = match self.open(start).await {
+            // There is no such place, if the listing is right; if not, a read from the start is refused, too.
+            Err(error) if start > 0 && self.file.size < offset && error.retry() == Retry::Permanent => {
+                return Ok(Lines::Shrunk);
+            }
+            opened => opened?,
+        };
         let mut parts = Parts::new(self.format, offset);
         let mut is_verified = offset == 0;
         let mut total = start;
@@ -108,7 +116,7 @@ impl FileReader<'_> {
         }
         self.end(transfer, total).await?;
         if !is_verified {
-            return Ok(Lines::Differs);
+            return Ok(Lines::Shrunk);
         }
         self.give(&mut parts, &mut prefix, !self.plan.is_growing, output).await?;
         let mut state = self.state(&parts, &prefix, total);
@@ -207,12 +215,11 @@ impl FileReader<'_> {
         if bytes.is_empty() && self.format != FileFormat::Raw {
             return Ok(());
         }
-        output.payload(&bytes);
         self.body(0, Vec::new(), bytes).convert(self.plan, output).await
     }
 
     fn body(&self, offset: u64, header: Vec<u8>, bytes: Vec<u8>) -> Body {
-        Body { path: self.file.path.clone(), format: self.format, offset, header, bytes }
+        Body { path: self.file.path.clone(), format: self.format, offset, header, bytes: Arc::new(bytes) }
     }
 
     async fn open(&mut self, offset: u64) -> Result<Transfer> {
@@ -228,7 +235,7 @@ impl FileReader<'_> {
             let missing = HEAD_BYTES - prefix.head().len();
             let count = receive(&mut transfer, &mut chunk[..missing], output).await?;
             if count == 0 {
-                self.control.finish(OPERATION, transfer).await?;
+                self.end(transfer, prefix.length()).await?;
                 return Ok(false);
             }
             prefix.push(&chunk[..count]);
@@ -239,14 +246,16 @@ impl FileReader<'_> {
 
     /// Ends a transfer at its end: a connection that was cut looks like the end of a file, so the size tells.
     async fn end(&mut self, transfer: Transfer, total: u64) -> Result<()> {
+        let is_unclean = transfer.is_unclean;
         self.control.finish(OPERATION, transfer).await?;
-        if total >= self.file.size {
+        let is_followed = self.format.is_lines() && self.plan.is_growing;
+        if is_whole(total, self.file.size, is_unclean, is_followed) {
             return Ok(());
         }
         let message = format!("it ended after {total} bytes and was listed with {}", self.file.size);
         Err(self.name(
             Error::new(ErrorKind::Disconnected, OPERATION, message)
-                .with_hint("the data connection was cut, or the file became shorter while it was read"),
+                .with_hint("the data connection was cut, or the file became another while it was read"),
         ))
     }
 
@@ -261,7 +270,6 @@ impl FileReader<'_> {
         let offset = parts.offset;
         let Some((header, bytes)) = parts.take(with_rest).map_err(|error| self.name(error))? else { return Ok(()) };
         prefix.push(&bytes);
-        output.payload(&bytes);
         self.body(offset, header, bytes).convert(self.plan, output).await
     }
 
@@ -283,6 +291,12 @@ impl FileReader<'_> {
             None => named,
         }
     }
+}
+
+/// Whether `total` bytes are a file that was listed with `listed`. More may be what has been added since, unless the
+/// stream was cut: then nothing tells, and only one whose rest is read later, `is_followed`, may end anywhere behind.
+fn is_whole(total: u64, listed: u64, is_unclean: bool, is_followed: bool) -> bool {
+    if is_unclean && !is_followed { total == listed } else { total >= listed }
 }
 
 /// Where a file that is read whole goes.
@@ -315,7 +329,8 @@ struct Parts {
     offset: u64,
     /// Of CSV: the first line, with empty ones before it.
     header: Option<Vec<u8>>,
-    is_csv: bool,
+    /// Of CSV: what stands between fields.
+    delimiter: Option<u8>,
 }
 
 impl Parts {
@@ -324,16 +339,16 @@ impl Parts {
             FileFormat::Rows(Format::Csv, delimiter) => Some(delimiter),
             _ => None,
         };
-        let scanner = Scanner::new(delimiter);
-        Self { buffer: Vec::new(), scanner, offset, header: None, is_csv: delimiter.is_some() }
+        let scanner = Scanner::new(delimiter, offset);
+        Self { buffer: Vec::new(), scanner, offset, header: None, delimiter }
     }
 
     /// Finds the header in the bytes before `offset`.
     fn header_of(&mut self, head: &[u8], offset: u64) -> Result<()> {
-        if !self.is_csv {
+        if self.delimiter.is_none() {
             return Ok(());
         }
-        let mut scanner = self.scanner.clone();
+        let mut scanner = Scanner::new(self.delimiter, 0);
         scanner.scan(head);
         match scanner.first_end {
             Some(end) => self.header = Some(head[..end].to_vec()),
@@ -362,12 +377,16 @@ impl Parts {
         }
         let bytes: Vec<u8> = self.buffer.drain(..end).collect();
         let mut header = Vec::new();
-        if self.is_csv {
-            match (&self.header, self.scanner.first_end) {
+        if self.delimiter.is_some() {
+            // Behind empty lines that are taken the header may have ended with a CR, and its rows have not.
+            match (&self.header, self.scanner.first_end.filter(|first| *first <= end)) {
                 (Some(known), _) => header.clone_from(known),
                 (None, Some(first)) if first > HEAD_BYTES => return Err(long_header()),
-                (None, Some(first)) => self.header = Some(bytes[..first].to_vec()),
-                (None, None) => {}
+                (None, first) => {
+                    self.header = first.map(|first| bytes[..first].to_vec());
+                    // Behind empty lines, a byte order mark is none.
+                    header.extend((self.offset > 0).then_some(b'\n'));
+                }
             }
         }
         if !with_rest {
@@ -381,4 +400,25 @@ impl Parts {
 fn long_header() -> Error {
     Error::new(ErrorKind::Limit, OPERATION, format!("the header is longer than {HEAD_BYTES} bytes"))
         .with_hint("is it CSV? Set `format` and `delimiter` to what it is")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_was_cut_is_whole_by_its_size_alone() {
+        for (total, is_unclean, is_followed, expected) in [
+            (10, false, false, true),
+            (12, false, false, true),
+            (9, false, true, false),
+            (10, true, false, true),
+            // It has grown since it was listed: where it ends is not known.
+            (12, true, false, false),
+            (12, true, true, true),
+            (9, true, true, false),
+        ] {
+            assert_eq!(is_whole(total, 10, is_unclean, is_followed), expected, "{total} {is_unclean} {is_followed}");
+        }
+    }
 }

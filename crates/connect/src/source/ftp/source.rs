@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -31,6 +32,8 @@ pub(super) struct FtpSource {
     pub(super) spool: PathBuf,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) control: Option<Control>,
+    /// The file that failed after it had given rows.
+    pub(super) failed: Option<String>,
 }
 
 /// What is to be done with a file.
@@ -45,7 +48,7 @@ enum Action {
     /// Read it whole; it may be as it was.
     Compare,
     /// Read it from the start: it is not what it was.
-    Again(&'static str),
+    Again,
 }
 
 /// What follows from what is known of a file.
@@ -62,13 +65,12 @@ fn action(plan: &Plan, format: FileFormat, file: &RemoteFile, before: Option<&Fi
                 Action::Skip
             }
         }
-        // How large it was when a read ended within it is not known.
-        (true, true) if file.size < before.offset => Action::Again("file_shrunk"),
+        // A listing may lag behind a file that is being written: only the file itself tells that it has become shorter.
         (true, true) => Action::Resume,
         (true, false) if before.is_partial && before.size <= file.size && before.modify == file.modify => {
             Action::Resume
         }
-        (true, false) => Action::Again("file_replaced"),
+        (true, false) => Action::Again,
     }
 }
 
@@ -87,15 +89,16 @@ impl FtpSource {
         Control::open(&mut self.endpoint).await
     }
 
+    /// Reads what is to be read. The connection goes back to its place where it may be used again.
     async fn read_files(
         &mut self,
-        control: &mut Control,
+        mut control: Control,
         from: Option<&Position>,
         output: &mut dyn Output,
     ) -> Result<ReadEnd> {
         let plan = &Arc::clone(&self.plan);
         let mut position = if plan.is_incremental { FtpPosition::read(from)? } else { FtpPosition::default() };
-        let found = walk(control, &plan.pattern, plan.files_max, output).await?;
+        let found = walk(&mut control, &plan.pattern, plan.files_max, output).await?;
         let now = self.clock.wall().as_second();
         for (line, why) in &found.refused {
             if !position.refused.contains(line) {
@@ -119,31 +122,62 @@ impl FtpSource {
             jobs.rotate_left(first);
         }
         let count = jobs.len();
+        let mut last = None;
         for (index, (file, format, action)) in jobs.into_iter().enumerate() {
-            let (mut action, mut before) = (action, position.files.get(&file.path).cloned());
-            let state = loop {
-                let spool = &self.spool;
-                let mut reader = FileReader { control, plan, file, format, spool, now, progress: None };
-                let result = read_file(&mut reader, action, before.as_ref(), output).await;
-                match (result, reader.progress.take()) {
-                    (Ok(state), _) => break state,
-                    // Rows that have been given stay given: what follows them is read over a new connection. This ends,
-                    // because each time at least a part has come.
-                    (Err(error), Some(progress)) if is_interruption(&error) => {
-                        *control = Control::open(&mut self.endpoint).await.map_err(|_| error)?;
-                        (action, before) = (Action::Resume, Some(progress));
-                    }
-                    (Err(error), _) => return Err(error),
+            let before = position.files.get(&file.path).cloned();
+            // What stands before a file that fails is stored first, so that its error comes alone.
+            let is_behind = plan.is_incremental && last.is_some();
+            if is_behind && self.failed.as_ref() == Some(&file.path) {
+                self.control = Some(control);
+                return Ok(ended_at(position, last, true));
+            }
+            let mut watched = Watched { output: &mut *output, has_given: false };
+            let state = match self.read_one(&mut control, (file, format, action), before, now, &mut watched).await {
+                Ok(state) => state,
+                Err(_) if is_behind && !watched.has_given => return Ok(ended_at(position, last, true)),
+                Err(error) => {
+                    // Rows that have been given cannot be taken back: the next read ends before them.
+                    self.failed = Some(file.path.clone());
+                    return Err(error);
                 }
             };
+            self.failed.take_if(|path| *path == file.path);
+            last = Some(file.path.clone());
             let more = state.is_partial || (index + 1 < count && plan.is_incremental && output.is_enough());
             position.files.insert(file.path.clone(), state);
             if more {
-                position.last = Some(file.path.clone());
-                return Ok(ReadEnd { position: Some(position.to_position()), more, ..ReadEnd::default() });
+                self.control = Some(control);
+                return Ok(ended_at(position, last, more));
             }
         }
-        Ok(ReadEnd { position: plan.is_incremental.then(|| position.to_position()), ..ReadEnd::default() })
+        self.control = Some(control);
+        Ok(if plan.is_incremental { ended_at(position, None, false) } else { ReadEnd::default() })
+    }
+
+    /// Reads one file, over a new connection again where one breaks behind rows that have been given.
+    async fn read_one(
+        &mut self,
+        control: &mut Control,
+        (file, format, mut action): (&RemoteFile, FileFormat, Action),
+        mut before: Option<FileState>,
+        now: i64,
+        output: &mut dyn Output,
+    ) -> Result<FileState> {
+        loop {
+            let (plan, spool) = (&self.plan, &self.spool);
+            let mut reader = FileReader { control: &mut *control, plan, file, format, spool, now, progress: None };
+            let result = read_file(&mut reader, action, before.as_ref(), output).await;
+            match (result, reader.progress.take()) {
+                (Ok(state), _) => return Ok(state),
+                // Rows that have been given stay given: what follows them is read over a new connection. This ends,
+                // because each time at least a part has come.
+                (Err(error), Some(progress)) if is_interruption(&error) => {
+                    *control = Control::open(&mut self.endpoint).await.map_err(|_| error)?;
+                    (action, before) = (Action::Resume, Some(progress));
+                }
+                (Err(error), _) => return Err(error),
+            }
+        }
     }
 
     /// Says once that the line at the end of a file has been unfinished for long.
@@ -188,6 +222,12 @@ impl FtpSource {
     }
 }
 
+/// The end of a read that goes on behind the file `last`.
+fn ended_at(mut position: FtpPosition, last: Option<String>, more: bool) -> ReadEnd {
+    position.last = last;
+    ReadEnd { position: Some(position.to_position()), more, ..ReadEnd::default() }
+}
+
 /// Reads one file as `action` says; what is known of it then.
 async fn read_file(
     reader: &mut FileReader<'_>,
@@ -200,7 +240,9 @@ async fn read_file(
         let spooled = reader.spooled(before, output).await?;
         if let Some(file) = spooled.content {
             if let Some(before) = before {
-                output.quarantine(notice("file_replaced", path, changed(before, reader.file))).await?;
+                output
+                    .quarantine(notice("file_replaced", path, changed(before, reader.file, "its bytes are others")))
+                    .await?;
             }
             reader.give_spooled(file, output).await?;
         }
@@ -210,27 +252,38 @@ async fn read_file(
         let whole = reader.whole(before, output).await?;
         if let Some(bytes) = whole.content {
             if let Some(before) = before {
-                output.quarantine(notice("file_replaced", path, changed(before, reader.file))).await?;
+                output
+                    .quarantine(notice("file_replaced", path, changed(before, reader.file, "its bytes are others")))
+                    .await?;
             }
             reader.give_whole(bytes, output).await?;
         }
         return Ok(whole.state);
     }
-    let reason = match action {
-        Action::Again(reason) => Some(reason),
+    let other = match action {
+        Action::Again => Some(("file_replaced", "it is not to grow, so that it is another one")),
         Action::Resume => match reader.lines(before, output).await? {
             Lines::Read(state) => return Ok(state),
-            Lines::Differs => Some("file_replaced"),
+            // Rows of the one file were given: with those of the other the round would hold a state that never was.
+            _ if !reader.plan.is_incremental => return Err(mixed(path)),
+            Lines::Differs => Some(("file_replaced", "it does not begin with them")),
+            Lines::Shrunk => Some(("file_shrunk", "it is shorter than that")),
         },
         _ => None,
     };
-    if let (Some(reason), Some(before)) = (reason, before) {
-        output.quarantine(notice(reason, path, changed(before, reader.file))).await?;
+    if let (Some((reason, why)), Some(before)) = (other, before) {
+        output.quarantine(notice(reason, path, changed(before, reader.file, why))).await?;
     }
     match reader.lines(None, output).await? {
         Lines::Read(state) => Ok(state),
-        Lines::Differs => Err(Error::new(ErrorKind::Internal, "read file", "a read from the start was verified")),
+        _ => Err(Error::new(ErrorKind::Internal, "read file", "a read from the start was verified")),
     }
+}
+
+fn mixed(path: &str) -> Error {
+    let message = format!("{path}: it became another file while its transfer was broken off");
+    Error::new(ErrorKind::Disconnected, "read file", message)
+        .with_hint("the next round reads it anew; have files written under another name and renamed")
 }
 
 /// Whether an error is the server's or the network's and may pass by itself: 4xx replies, broken and silent connections.
@@ -239,11 +292,11 @@ fn is_interruption(error: &Error) -> bool {
     error.retry() == Retry::Transient && matches!(error.kind(), K::Disconnected | K::Timeout | K::Busy | K::Server)
 }
 
-fn changed(before: &FileState, file: &RemoteFile) -> String {
+fn changed(before: &FileState, file: &RemoteFile, why: &str) -> String {
     let time = |modify: &Option<String>| modify.clone().unwrap_or_else(|| "an unknown time".into());
     format!(
-        "{} bytes of it, as changed at {}, had been read; it now has {} bytes, as changed at {}, and does not begin with \
-         them: it is read from the start, and the rows of before stay",
+        "{} bytes of it, as changed at {}, had been read; it is now listed with {} bytes, as changed at {}, and {why}: it \
+         is read from the start, and the rows of before stay",
         before.offset,
         time(&before.modify),
         file.size,
@@ -278,14 +331,12 @@ impl Source for FtpSource {
     }
 
     async fn read(&mut self, from: Option<&Position>, output: &mut dyn Output) -> Result<ReadEnd> {
-        let mut control = match self.control.take() {
+        let control = match self.control.take() {
             // Checked by `prepare`, a moment ago.
             Some(control) => control,
             None => self.ready().await.map_err(|error| self.place(error))?,
         };
-        let end = self.read_files(&mut control, from, output).await.map_err(|error| self.place(error))?;
-        self.control = Some(control);
-        Ok(end)
+        self.read_files(control, from, output).await.map_err(|error| self.place(error))
     }
 
     async fn acknowledge(&mut self, _: &Position) -> Result<()> {
@@ -300,6 +351,46 @@ impl Source for FtpSource {
         if let Some(control) = self.control.take() {
             control.close().await;
         }
+    }
+}
+
+/// Passes everything on, and knows whether anything came that cannot be taken back.
+struct Watched<'o> {
+    output: &'o mut dyn Output,
+    has_given: bool,
+}
+
+#[async_trait]
+impl Output for Watched<'_> {
+    fn mark(&mut self, phase: Phase) {
+        self.output.mark(phase);
+    }
+
+    fn payload(&mut self, bytes: &[u8]) {
+        self.has_given = true;
+        self.output.payload(bytes);
+    }
+
+    fn count_bytes(&mut self, bytes: u64) {
+        self.output.count_bytes(bytes);
+    }
+
+    fn is_enough(&self) -> bool {
+        self.output.is_enough()
+    }
+
+    fn rows_wait(&self) -> Duration {
+        self.output.rows_wait()
+    }
+
+    async fn batch(&mut self, batch: RecordBatch) -> Result<()> {
+        self.has_given = true;
+        self.output.batch(batch).await
+    }
+
+    async fn quarantine(&mut self, item: QuarantineItem) -> Result<()> {
+        self.has_given = true;
+        self.output.quarantine(item).await
     }
 }
 

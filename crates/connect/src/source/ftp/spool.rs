@@ -51,7 +51,7 @@ impl std::fmt::Debug for DigestContext {
 /// A file that has been written.
 #[derive(Debug)]
 pub(super) struct Spooled {
-    file: File,
+    file: Arc<File>,
     pub(super) bytes: u64,
     /// Of all of it, see [`super::lines::digest`].
     pub(super) digest: String,
@@ -101,7 +101,7 @@ impl Spool {
     /// Ends the file.
     pub(super) async fn finish(mut self) -> Result<Spooled> {
         self.flush().await?;
-        Ok(Spooled { file: self.file.into_std().await, bytes: self.bytes, digest: shown(self.context.0) })
+        Ok(Spooled { file: Arc::new(self.file.into_std().await), bytes: self.bytes, digest: shown(self.context.0) })
     }
 }
 
@@ -134,7 +134,7 @@ fn failed(folder: &Path, error: std::io::Error) -> Error {
 }
 
 impl Spooled {
-    /// Gives the file's bytes as payload, then its rows.
+    /// Gives the file's rows, and its bytes then as payload: what is not readable has given nothing.
     ///
     /// # Errors
     /// `Data` if it is not readable; what `output` returns.
@@ -147,8 +147,8 @@ impl Spooled {
                 let gone = |_| Error::new(ErrorKind::Cancelled, "decode file", "the read was given up");
                 sender.blocking_send(piece).map_err(gone)
             };
-            self.payload(&mut send)?;
-            self.rows(&path, &plan.file_column, &mut |item| send(Piece::Item(item)))
+            self.rows(&path, &plan.file_column, &mut |item| send(Piece::Item(item)))?;
+            self.payload(&mut send)
         });
         while let Some(piece) = receiver.recv().await {
             match piece {
@@ -175,8 +175,8 @@ impl Spooled {
         Ok(())
     }
 
-    fn rows(self, path: &str, file_column: &str, sink: &mut Sink<'_>) -> Result<()> {
-        let decoded = parquet::decode(&Body::File(Arc::new(self.file), self.bytes), &mut |item| {
+    fn rows(&self, path: &str, file_column: &str, sink: &mut Sink<'_>) -> Result<()> {
+        let decoded = parquet::decode(&Body::File(Arc::clone(&self.file), self.bytes), &mut |item| {
             sink(match item {
                 Item::Batch(batch) => Item::Batch(with_path(&batch, path, file_column)?),
                 item => item,
