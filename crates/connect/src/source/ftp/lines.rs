@@ -58,6 +58,36 @@ impl Scanner {
 
     /// Looks at what has been added to `buffer`.
     pub fn scan(&mut self, buffer: &[u8]) {
+        if self.is_plain(&buffer[self.scanned..]) {
+            self.scan_plain(buffer);
+        } else {
+            self.scan_each(buffer);
+        }
+        self.scanned = buffer.len();
+        self.longest = self.longest.max(self.scanned - self.record_start);
+    }
+
+    /// Whether, behind the first record, each line end in what has been added is the end of a record: no quotes.
+    fn is_plain(&self, added: &[u8]) -> bool {
+        self.first_end.is_some_and(|end| end == 0 || end < self.scanned)
+            && matches!(self.place, Place::FieldStart | Place::Field)
+            && (self.delimiter.is_none() || memchr::memchr(b'"', added).is_none())
+    }
+
+    fn scan_plain(&mut self, buffer: &[u8]) {
+        for index in memchr::memchr_iter(b'\n', &buffer[self.scanned..]) {
+            let end = self.scanned + index + 1;
+            self.longest = self.longest.max(end - self.record_start);
+            self.end = end;
+            self.record_start = end;
+        }
+        if let (Some(delimiter), Some(last)) = (self.delimiter, buffer[self.scanned..].last()) {
+            let is_end = matches!(*last, b'\n' | b'\r') || *last == delimiter;
+            self.place = if is_end { Place::FieldStart } else { Place::Field };
+        }
+    }
+
+    fn scan_each(&mut self, buffer: &[u8]) {
         for (index, byte) in buffer.iter().enumerate().skip(self.scanned) {
             let is_line_end = *byte == b'\n';
             if let Place::Mark(known) = self.place {
@@ -93,8 +123,6 @@ impl Scanner {
                 self.record_start = self.end;
             }
         }
-        self.scanned = buffer.len();
-        self.longest = self.longest.max(self.scanned - self.record_start);
     }
 
     /// The bytes up to the last record's end have been taken out of the buffer.
@@ -246,6 +274,32 @@ mod tests {
                 }
             }
             prop_assert_eq!(seen, rows);
+        }
+
+        /// The quick way over lines without quotes finds what looking at each byte does.
+        #[test]
+        fn lines_without_quotes_end_where_they_end(
+            text in "([ab,\r]{0,6}\n){0,12}([ab,\"\r\n]{0,8}){0,4}",
+            step in 1usize..30,
+            is_csv: bool,
+        ) {
+            let delimiter = is_csv.then_some(b',');
+            let (mut quick, mut slow) = (Scanner::new(delimiter, 0), Scanner::new(delimiter, 0));
+            let mut buffer = Vec::new();
+            for piece in text.as_bytes().chunks(step) {
+                buffer.extend_from_slice(piece);
+                quick.scan(&buffer);
+                slow.scan_each(&buffer);
+                slow.scanned = buffer.len();
+                slow.longest = slow.longest.max(slow.scanned - slow.record_start);
+                let state = |scanner: &Scanner| (scanner.end, scanner.first_end, scanner.longest, scanner.place);
+                prop_assert_eq!(state(&quick), state(&slow));
+                if quick.end > 0 {
+                    buffer.drain(..quick.end);
+                    quick.taken();
+                    slow.taken();
+                }
+            }
         }
 
         #[test]
