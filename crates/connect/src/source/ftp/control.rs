@@ -23,6 +23,8 @@ use crate::transport::{Dialer, ObservedSocket, Stream};
 const REASON_PATIENCE: Duration = Duration::from_secs(5);
 /// The most replies to a data connection that we close.
 const REPLIES_TO_CLOSE_MAX: usize = 3;
+/// How long the server may take to say what has become of a transfer whose data connection we close.
+const REPORT_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a polite close may take.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -50,6 +52,8 @@ pub(super) struct Control {
     peer: IpAddr,
     has_extended_passive: bool,
     connect_timeout: Duration,
+    /// What the server says next is not known to be an answer to what it is asked next.
+    is_lost: bool,
 }
 
 /// A data connection under way.
@@ -78,7 +82,8 @@ impl Control {
 
     /// Whether the server still answers.
     pub(super) async fn is_alive(&mut self) -> bool {
-        matches!(timeout(self.connect_timeout, self.wire.command("NOOP")).await, Ok(Ok(reply)) if reply.is_done())
+        !self.is_lost
+            && matches!(timeout(self.connect_timeout, self.wire.command("NOOP")).await, Ok(Ok(reply)) if reply.is_done())
     }
 
     /// Says goodbye.
@@ -206,18 +211,25 @@ impl Control {
     pub(super) async fn give_up(&mut self, transfer: Transfer) -> Result<()> {
         let Transfer { stream, subject, .. } = transfer;
         close(stream).await;
-        let mut reply = self.wire.reply().await?;
-        // Some say both; what answers the next command is known by its code.
+        // Where the replies are not understood, this connection is of no use any more.
+        self.is_lost = true;
+        // Some say nothing (pure-ftpd over TLS, now and then): what it says to the next command tells.
+        let first = timeout(REPORT_PATIENCE, self.wire.reply()).await;
         self.wire.send("NOOP").await?;
+        let mut reply = first.ok().transpose()?;
+        // Some say both; what answers the next command is known by its code.
         for _ in 0..REPLIES_TO_CLOSE_MAX {
-            if reply.code == 421 {
+            if reply.as_ref().is_some_and(|reply| reply.code == 421) {
                 break;
             }
-            reply = self.wire.reply().await?;
-            if reply.code == 200 {
+            let next = timeout(REPORT_PATIENCE, self.wire.reply()).await.map_err(|_| silent(REPORT_PATIENCE))??;
+            if next.code == 200 {
+                self.is_lost = false;
                 return Ok(());
             }
+            reply = Some(next);
         }
+        let reply = reply.ok_or_else(|| silent(REPORT_PATIENCE))?;
         Err(refusal("end transfer", &subject, &reply))
     }
 
@@ -343,6 +355,7 @@ async fn log_in(mut wire: Wire<Stream>, greeting: &Reply, peer: IpAddr, endpoint
         peer,
         has_extended_passive: true,
         connect_timeout: endpoint.connect_timeout,
+        is_lost: false,
     })
 }
 

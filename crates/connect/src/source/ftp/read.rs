@@ -108,7 +108,8 @@ impl FileReader<'_> {
                 let state = self.state(&parts, &prefix, total);
                 let state = FileState { is_partial: true, held_since: None, ..state };
                 if self.plan.is_incremental && output.is_enough() {
-                    self.control.give_up(transfer).await?;
+                    // What has been given stays given: a connection that is lost with it is not used again.
+                    let _ = self.control.give_up(transfer).await;
                     return Ok(Lines::Read(state));
                 }
                 self.progress = Some(state);
