@@ -80,6 +80,11 @@ pub struct Chunk {
 impl Read for Chunk {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.body.read_at(self.offset, buffer)?;
+        // The reader asks for what it needs, and takes nothing for any number of bytes: a list of values that are not there
+        // would be passed over one by one.
+        if count == 0 && !buffer.is_empty() {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
         self.offset += count as u64;
         Ok(count)
     }

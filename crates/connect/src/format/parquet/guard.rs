@@ -436,6 +436,8 @@ impl<'b> Cursor<'b> {
             LIST | 10 => {
                 let (count, kind) = self.list()?;
                 match kind {
+                    // Whether they have bytes is seen in different ways: the reader's is that they have none, however many.
+                    1 | 2 if count > 0 => None,
                     1..=3 => self.skip(count),
                     _ => (0..count).try_for_each(|_| self.value(kind, depth + 1)),
                 }

@@ -232,6 +232,14 @@ fn no_damaged_byte_panics() {
     assert!(refused > 1_000, "{refused}");
 }
 
+/// Found by fuzzing: a field that nobody knows, a list of two thousand million truth values, which have no bytes for the
+/// reader.
+#[test]
+fn lists_without_bytes_take_no_time() {
+    let file = include_bytes!("../../../../../fuzz/seeds/parquet_file/boolean_list");
+    assert_eq!(read(file).unwrap_err().kind(), ErrorKind::Data);
+}
+
 #[test]
 fn a_page_of_gzip_may_not_unpack_to_more_than_it_says() {
     let mut state = 1_u32;
