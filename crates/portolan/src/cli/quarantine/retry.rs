@@ -82,7 +82,8 @@ pub(super) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
         bar.tell("reading the quarantine");
         reader.quarantine(&filter, &mut |item| {
             last = last.max(item.id);
-            if item.retried_in.is_some() || highest.is_some_and(|highest| item.id > highest) || known.contains(&item.id) {
+            if item.retried_in.is_some() || highest.is_some_and(|highest| item.id > highest) || known.contains(&item.id)
+            {
                 return Ok(true);
             }
             if item.column.is_some() {
