@@ -2,7 +2,7 @@
 //!
 //! Types are those that the file gives its columns, in Arrow's words; text and bytes come in batches of bounded size, whatever a
 //! dictionary makes of them. Promise: rows come as many as the file says, or an error does; what the file says of itself is
-//! checked by [`guard`] before the reader reserves memory for it, and a panic of the reader is an error of the file.
+//! checked by `guard` before the reader reserves memory for it, and a panic of the reader is an error of the file.
 
 mod body;
 mod guard;
