@@ -12,7 +12,7 @@ use arrow::array::{Array, BooleanArray};
 use arrow::compute::filter_record_batch;
 use arrow::record_batch::RecordBatch;
 use portolan_model::{Error, ErrorKind, Result, SourceName};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use sha2::{Digest, Sha256};
 
 use crate::digest;
@@ -42,21 +42,15 @@ impl KeyFilter {
     /// The rows of `batch` that have not been stored before, and how many have.
     pub(crate) fn filter(&mut self, batch: RecordBatch, catalog: &Mutex<Connection>) -> Result<(RecordBatch, u64)> {
         let digests = self.digests(&batch)?;
-        let connection = catalog.lock().unwrap_or_else(PoisonError::into_inner);
-        let sql = "SELECT 1 FROM portolan_item_key WHERE source = ?1 AND digest = ?2";
-        let mut statement = connection.prepare_cached(sql).map_err(|error| sqlite("look up item keys", error))?;
+        let stored = self.stored(&digests, catalog)?;
         let mut keep = Vec::with_capacity(digests.len());
         for digest in digests {
             let Some(digest) = digest else {
                 keep.push(true);
                 continue;
             };
-            let new = !self.seen.contains(&digest) && {
-                let found = statement.query_row(params![self.source.as_str(), digest], |_| Ok(())).optional();
-                found.map_err(|error| sqlite("look up item keys", error))?.is_none()
-            };
+            let new = !stored.contains(&digest) && self.seen.insert(digest);
             if new {
-                self.seen.insert(digest);
                 self.new.push_back(digest);
                 if self.new.len() > self.memory
                     && let Some(oldest) = self.new.pop_front()
@@ -72,6 +66,28 @@ impl KeyFilter {
         }
         let batch = filter_record_batch(&batch, &BooleanArray::from(keep));
         Ok((batch.map_err(|error| arrow_error("leave out duplicates", error))?, duplicates))
+    }
+
+    /// Which of the keys were committed before. All are looked up in one read transaction, in the order of the index:
+    /// a transaction a key costs more than finding it, and neighbours lie on the same page.
+    fn stored(&self, digests: &[Option<KeyDigest>], catalog: &Mutex<Connection>) -> Result<HashSet<KeyDigest>> {
+        let error = |error| sqlite("look up item keys", error);
+        let mut ordered: Vec<KeyDigest> = digests.iter().flatten().copied().collect();
+        ordered.sort_unstable();
+        let connection = catalog.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction = connection.unchecked_transaction().map_err(error)?;
+        let mut stored = HashSet::new();
+        {
+            let sql = "SELECT 1 FROM portolan_item_key WHERE source = ?1 AND digest = ?2";
+            let mut statement = transaction.prepare_cached(sql).map_err(error)?;
+            for digest in ordered {
+                if statement.exists(params![self.source.as_str(), digest]).map_err(error)? {
+                    stored.insert(digest);
+                }
+            }
+        }
+        transaction.finish().map_err(error)?;
+        Ok(stored)
     }
 
     fn digests(&self, batch: &RecordBatch) -> Result<Vec<Option<KeyDigest>>> {

@@ -77,6 +77,21 @@ async fn a_round_stores_no_more_keys_than_are_remembered() {
     assert_eq!(number(folder.path(), keys), 100);
 }
 
+/// Rows that are new stay in their order, whatever keys stand between them: stored before, doubled, or none.
+#[tokio::test]
+async fn rows_are_left_out_one_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path(), settings()).await;
+    let keyed = || TableSpec { key: vec!["n".to_owned()], ..spec("t") };
+    let values = |values: &[Option<i64>]| one("n", values.iter().copied().collect::<Int64Array>());
+    round(&lake, keyed(), &[values(&[Some(9), Some(3), Some(5)])]).await.unwrap();
+    let mixed = [Some(7), Some(3), None, Some(3), Some(9), Some(7), Some(1), None, Some(5)];
+    let (_, second) = round(&lake, keyed(), &[values(&mixed), values(&[Some(1), Some(8)])]).await.unwrap();
+    assert_eq!((second.rows, second.duplicates), (5, 6));
+    let answer = duck(folder.path(), &["select list(coalesce(n, 0) order by rowid) as n from t"]);
+    assert_eq!(answer[0][0]["n"], serde_json::json!([9, 3, 5, 7, 0, 1, 0, 8]));
+}
+
 /// Short texts before one of many bytes.
 fn concat_texts(short: &[&str], bytes: usize) -> RecordBatch {
     let long = "y".repeat(bytes);
