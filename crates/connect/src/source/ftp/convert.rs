@@ -40,33 +40,33 @@ impl Body {
     }
 
     async fn rows(self, plan: &Arc<Plan>, output: &mut dyn Output) -> Result<()> {
-        if self.bytes.len() <= INLINE_BYTES {
-            let mut items = Vec::with_capacity(1);
-            self.decode(plan, &mut |item| {
-                items.push(item);
-                Ok(())
-            })?;
-            for item in items {
-                give(item, output).await?;
-            }
-            return Ok(());
+        if self.bytes.len() > INLINE_BYTES {
+            return self.start(plan).rows(output).await;
         }
-        let (sender, mut receiver) = tokio::sync::mpsc::channel(ITEMS_WAITING);
-        let shared = Arc::clone(plan);
+        let mut items = Vec::with_capacity(1);
+        self.decode(plan, &mut |item| {
+            items.push(item);
+            Ok(())
+        })?;
+        for item in items {
+            give(item, output).await?;
+        }
+        Ok(())
+    }
+
+    /// Begins to convert on a thread of its own.
+    pub(super) fn start(self, plan: &Arc<Plan>) -> Conversion {
+        let (sender, items) = tokio::sync::mpsc::channel(ITEMS_WAITING);
+        let (plan, bytes) = (Arc::clone(plan), Arc::clone(&self.bytes));
         let task = tokio::task::spawn_blocking(move || {
-            self.decode(&shared, &mut |item| {
+            self.decode(&plan, &mut |item| {
                 // The receiver is gone when the read was dropped: nobody waits for the rest.
                 sender
                     .blocking_send(item)
                     .map_err(|_| Error::new(ErrorKind::Cancelled, "decode file", "the read was given up"))
             })
         });
-        while let Some(item) = receiver.recv().await {
-            give(item, output).await?;
-        }
-        task.await.map_err(|error| {
-            Error::new(ErrorKind::Internal, "decode file", "the conversion ended early").with_cause(error)
-        })?
+        Conversion { bytes, items, task }
     }
 
     fn decode(self, plan: &Plan, sink: &mut Sink<'_>) -> Result<()> {
@@ -89,6 +89,32 @@ impl Body {
         });
         let hint = "look at the file; set `format`, `delimiter` or `rows`, or narrow `path`";
         result.map(drop).map_err(|error| of_file(error, &path, hint))
+    }
+}
+
+/// Bytes that are being converted. Dropped, it ends.
+pub(super) struct Conversion {
+    bytes: Arc<Vec<u8>>,
+    items: tokio::sync::mpsc::Receiver<Item>,
+    task: tokio::task::JoinHandle<Result<()>>,
+}
+
+impl Conversion {
+    /// Gives the rows to `output`, and then the bytes as payload, as [`Body::convert`] does.
+    pub(super) async fn finish(self, output: &mut dyn Output) -> Result<()> {
+        let bytes = Arc::clone(&self.bytes);
+        self.rows(output).await?;
+        output.payload(&bytes);
+        Ok(())
+    }
+
+    async fn rows(mut self, output: &mut dyn Output) -> Result<()> {
+        while let Some(item) = self.items.recv().await {
+            give(item, output).await?;
+        }
+        self.task.await.map_err(|error| {
+            Error::new(ErrorKind::Internal, "decode file", "the conversion ended early").with_cause(error)
+        })?
     }
 }
 

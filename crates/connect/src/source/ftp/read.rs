@@ -2,7 +2,7 @@
 //! whole, in memory or on disk.
 //!
 //! Promise: rows are given of whole lines that the server has sent whole; a file that ends before its listed size is an
-//! error; memory is bounded by a part and the longest line, or by the largest file that is read whole.
+//! error; memory is bounded by two parts and the longest line, or by the largest file that is read whole.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use portolan_model::source::{Output, Phase};
 use portolan_model::{Error, ErrorKind, Result, Retry};
 
 use super::control::{Control, Transfer};
-use super::convert::Body;
+use super::convert::{Body, Conversion};
 use super::lines::{HEAD_BYTES, Prefix, Scanner, TAIL_BYTES, digest};
 use super::options::{FileFormat, Plan};
 use super::position::FileState;
@@ -79,11 +79,17 @@ impl FileReader<'_> {
         let mut is_verified = offset == 0;
         let mut total = start;
         let mut chunk = vec![0; READ_BYTES];
+        // One part is converted while the next one is received.
+        let mut started = None;
         loop {
-            let count = receive(&mut transfer, &mut chunk, output).await?;
-            if count == 0 {
-                break;
-            }
+            let count = match receive(&mut transfer, &mut chunk, output).await {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) => {
+                    self.finish(started.take(), output).await?;
+                    return Err(error);
+                }
+            };
             total += count as u64;
             let mut bytes = &chunk[..count];
             if !is_verified {
@@ -102,24 +108,27 @@ impl FileReader<'_> {
                 parts.header_of(prefix.head(), offset).map_err(|error| self.name(error))?;
             }
             parts.push(bytes, self.plan.body_max).map_err(|error| self.name(error))?;
-            let is_enough = self.plan.is_incremental && output.is_enough();
-            if parts.scanner.end >= if is_enough { LAST_PART_BYTES } else { PART_BYTES } {
-                self.give(&mut parts, &mut prefix, false, output).await?;
-                let state = self.state(&parts, &prefix, total);
-                let state = FileState { is_partial: true, held_since: None, ..state };
-                if self.plan.is_incremental && output.is_enough() {
+            if parts.scanner.end >= if self.is_enough(output) { LAST_PART_BYTES } else { PART_BYTES } {
+                let mut given = self.finish(started.take(), output).await?;
+                if given.is_none() || !self.is_enough(output) {
+                    started = self.start(&mut parts, &mut prefix, total)?;
+                    given = if self.is_enough(output) { self.finish(started.take(), output).await? } else { None };
+                }
+                if let Some(state) = given {
                     // What has been given stays given: a connection that is lost with it is not used again.
                     let _ = self.control.give_up(transfer).await;
                     return Ok(Lines::Read(state));
                 }
-                self.progress = Some(state);
             }
         }
+        self.finish(started.take(), output).await?;
         self.end(transfer, total).await?;
         if !is_verified {
             return Ok(Lines::Shrunk);
         }
-        self.give(&mut parts, &mut prefix, !self.plan.is_growing, output).await?;
+        if let Some(body) = self.take(&mut parts, &mut prefix, !self.plan.is_growing)? {
+            body.convert(self.plan, output).await?;
+        }
         let mut state = self.state(&parts, &prefix, total);
         if let Some(before) = from.filter(|before| before.size == state.size && state.held_since.is_some()) {
             state.held_since = before.held_since.or(state.held_since);
@@ -260,18 +269,32 @@ impl FileReader<'_> {
         ))
     }
 
-    /// Gives on the whole lines of `parts`, or everything.
-    async fn give(
-        &mut self,
-        parts: &mut Parts,
-        prefix: &mut Prefix,
-        with_rest: bool,
-        output: &mut dyn Output,
-    ) -> Result<()> {
+    /// Takes the whole lines of `parts`, or everything.
+    fn take(&self, parts: &mut Parts, prefix: &mut Prefix, with_rest: bool) -> Result<Option<Body>> {
         let offset = parts.offset;
-        let Some((header, bytes)) = parts.take(with_rest).map_err(|error| self.name(error))? else { return Ok(()) };
+        let Some((header, bytes)) = parts.take(with_rest).map_err(|error| self.name(error))? else { return Ok(None) };
         prefix.push(&bytes);
-        self.body(offset, header, bytes).convert(self.plan, output).await
+        Ok(Some(self.body(offset, header, bytes)))
+    }
+
+    /// Whether the read has been asked to end, and can.
+    fn is_enough(&self, output: &dyn Output) -> bool {
+        self.plan.is_incremental && output.is_enough()
+    }
+
+    /// Starts to convert the whole lines of `parts`; with how far they go.
+    fn start(&self, parts: &mut Parts, prefix: &mut Prefix, total: u64) -> Result<Option<Started>> {
+        let Some(body) = self.take(parts, prefix, false)? else { return Ok(None) };
+        let state = self.state(parts, prefix, total);
+        Ok(Some((body.start(self.plan), FileState { is_partial: true, held_since: None, ..state })))
+    }
+
+    /// Gives the rows of a part, and tells how far they go.
+    async fn finish(&mut self, started: Option<Started>, output: &mut dyn Output) -> Result<Option<FileState>> {
+        let Some((conversion, state)) = started else { return Ok(None) };
+        conversion.finish(output).await?;
+        self.progress = Some(state.clone());
+        Ok(Some(state))
     }
 
     fn state(&self, parts: &Parts, prefix: &Prefix, total: u64) -> FileState {
@@ -299,6 +322,9 @@ impl FileReader<'_> {
 fn is_whole(total: u64, listed: u64, is_unclean: bool, is_followed: bool) -> bool {
     if is_unclean && !is_followed { total == listed } else { total >= listed }
 }
+
+/// A part that is being converted, and how far it goes.
+type Started = (Conversion, FileState);
 
 /// Where a file that is read whole goes.
 enum Target<'t> {
