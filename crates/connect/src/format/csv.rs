@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use arrow::datatypes::{FieldRef, Schema};
 use arrow::record_batch::RecordBatch;
-use csv::{ByteRecord, Reader, ReaderBuilder};
+use csv::{ByteRecord, Reader, ReaderBuilder, StringRecord};
 use portolan_model::error::{Error, ErrorKind, Result};
 use portolan_model::source::QuarantineItem;
 use serde_json::Value;
@@ -43,24 +43,26 @@ pub fn decode(body: &[u8], settings: &Settings, sink: &mut Sink<'_>) -> Result<S
             break;
         }
         row += 1;
-        let problem = match std::str::from_utf8(record.as_slice()) {
-            _ if record.len() != table.names.len() => Some((
-                "row_wrong_length",
-                format!("row {row} has {} fields where the header has {}", record.len(), table.names.len()),
-            )),
-            Err(_) => Some(("row_not_utf8", format!("row {row} is not UTF-8"))),
-            Ok(_) => None,
-        };
-        match problem {
-            Some((reason, detail)) => {
-                // As it came: with its quotes, it can be read again by another delimiter.
-                let content = line(body, start, &reader);
-                let place = kept::place(Some(row), content, Some(header));
-                let content = quarantine_text(content);
-                sink(Item::Quarantine(QuarantineItem { reason, column: None, row: place, content, detail }))?;
+        let (reason, detail) = if record.len() == table.names.len() {
+            // Looked at once as a whole, not field by field.
+            match StringRecord::from_byte_record(record) {
+                Ok(text) => {
+                    table.push(&text, row, sink)?;
+                    record = text.into_byte_record();
+                    continue;
+                }
+                Err(error) => record = error.into_byte_record(),
             }
-            None => table.push(&record, row, sink)?,
-        }
+            ("row_not_utf8", format!("row {row} is not UTF-8"))
+        } else {
+            let detail = format!("row {row} has {} fields where the header has {}", record.len(), table.names.len());
+            ("row_wrong_length", detail)
+        };
+        // As it came: with its quotes, it can be read again by another delimiter.
+        let content = line(body, start, &reader);
+        let place = kept::place(Some(row), content, Some(header));
+        let content = quarantine_text(content);
+        sink(Item::Quarantine(QuarantineItem { reason, column: None, row: place, content, detail }))?;
     }
     table.flush(sink)?;
     Ok(table.summary)
@@ -169,9 +171,8 @@ impl Table {
         }
     }
 
-    fn push(&mut self, record: &ByteRecord, row: u64, sink: &mut Sink<'_>) -> Result<()> {
-        for (index, field) in record.iter().enumerate() {
-            let text = std::str::from_utf8(field).unwrap_or_default();
+    fn push(&mut self, record: &StringRecord, row: u64, sink: &mut Sink<'_>) -> Result<()> {
+        for (index, text) in record.iter().enumerate() {
             let builder = &mut self.builders[index];
             if text.is_empty() && self.types[index] != ColumnType::Text {
                 builder.push_null();
@@ -180,8 +181,7 @@ impl Table {
                 sink(quarantined_value(identity, &self.names[index], text, detail))?;
             }
         }
-        if let Some(text) =
-            self.cursor.and_then(|index| record.get(index)).and_then(|field| std::str::from_utf8(field).ok())
+        if let Some(text) = self.cursor.and_then(|index| record.get(index))
             && !text.is_empty()
         {
             let cursor = text.parse().map_or_else(|_| Cursor::Text(text.to_owned()), Cursor::Integer);
@@ -192,7 +192,7 @@ impl Table {
             self.summary.cursor = Some(latest);
         }
         self.pending += 1;
-        self.pending_bytes += record.as_slice().len();
+        self.pending_bytes += record.as_byte_record().as_slice().len();
         if self.pending >= BATCH_ROWS || self.pending_bytes >= BATCH_BYTES {
             self.flush(sink)?;
         }
@@ -216,12 +216,12 @@ impl Table {
     }
 }
 
-fn identity(columns: &[(String, usize)], record: &ByteRecord, row: u64) -> Value {
+fn identity(columns: &[(String, usize)], record: &StringRecord, row: u64) -> Value {
     if columns.is_empty() {
         return Value::from(row);
     }
-    let value = |index: usize| String::from_utf8_lossy(record.get(index).unwrap_or_default()).into_owned();
-    Value::Object(columns.iter().map(|(name, index)| (name.clone(), Value::from(value(*index)))).collect())
+    let value = |index: usize| Value::from(record.get(index).unwrap_or_default());
+    Value::Object(columns.iter().map(|(name, index)| (name.clone(), value(*index))).collect())
 }
 
 #[cfg(test)]

@@ -61,6 +61,39 @@ pub fn exact_double(text: &str) -> Option<f64> {
 
 /// `text × 10^scale` as a whole number, if it is one and 128 bits hold it.
 pub fn exact_integer(text: &str, scale: u32) -> Option<i128> {
+    match short_integer(text.as_bytes(), scale) {
+        Some(value) => Some(i128::from(value)),
+        None => long_integer(text, scale),
+    }
+}
+
+/// The same for most texts: digits, perhaps a sign and a point, that 64 bits hold with `scale` more.
+fn short_integer(text: &[u8], scale: u32) -> Option<i64> {
+    let (is_negative, text) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        rest => (false, rest),
+    };
+    let mut value = 0_i64;
+    let mut point = None;
+    for (index, byte) in text.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' => value = value.wrapping_mul(10).wrapping_add(i64::from(byte - b'0')),
+            b'.' if point.is_none() => point = Some(index),
+            _ => return None,
+        }
+    }
+    let fraction = point.map_or(0, |point| text.len() - point - 1);
+    let zeros = usize::try_from(scale).ok()?.checked_sub(fraction)?;
+    let digits = text.len() - usize::from(point.is_some());
+    // Eighteen digits do not overflow 63 bits; where there are more, `value` is not looked at.
+    if digits == 0 || digits + zeros > 18 {
+        return None;
+    }
+    let value = value * 10_i64.pow(u32::try_from(zeros).ok()?);
+    Some(if is_negative { -value } else { value })
+}
+
+fn long_integer(text: &str, scale: u32) -> Option<i128> {
     let decimal = Decimal::read(text)?;
     let count = i64::try_from(decimal.digits().count()).ok()?;
     if count == 0 {
@@ -183,6 +216,20 @@ mod tests {
         #[test]
         fn integers_survive(value in any::<i128>()) {
             prop_assert_eq!(exact_integer(&value.to_string(), 0), Some(value));
+        }
+
+        #[test]
+        fn the_short_way_comes_to_the_same(text in "[-+]?[0-9]{0,19}[.]?[0-9]{0,4}[-+.e0]?", scale in 0u32..6) {
+            if let Some(value) = short_integer(text.as_bytes(), scale) {
+                prop_assert_eq!(long_integer(&text, scale), Some(i128::from(value)));
+            }
+        }
+
+        #[test]
+        fn the_short_way_is_taken(value in -999_999_999_999_i64..999_999_999_999, cents in 0_u8..100) {
+            let text = format!("{value}.{cents:02}");
+            let magnitude = value.unsigned_abs() as i64 * 1000 + i64::from(cents) * 10;
+            prop_assert_eq!(short_integer(text.as_bytes(), 3), Some(if value < 0 { -magnitude } else { magnitude }));
         }
 
         #[test]
