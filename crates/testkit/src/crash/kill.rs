@@ -15,6 +15,9 @@ use super::{Options, Report};
 /// The lake is looked at after so many kills, while the collector is dead.
 const KILLS_PER_LOOK: u64 = 20;
 
+/// A look takes longer the more there is: between two of a mixture, so many times as long as the last one took goes by.
+const LOOK_SPACING: u32 = 4;
+
 /// How long a campaign goes on.
 #[derive(Clone, Copy, Debug)]
 pub struct Extent {
@@ -104,13 +107,16 @@ pub fn mixture(options: &Options, extent: Extent) -> Result<Report> {
     let start = Instant::now();
     let mut blows: BTreeMap<&'static str, u64> = BTreeMap::new();
     let (mut count, mut looked) = (0, 0);
+    let mut next_look = start;
     while count < extent.blows && !extent.is_over(start) {
         let (hits_collector, hits_server) = match random.between(0, 4) {
             0 => (true, true),
             1 => (false, true),
             _ => (true, false),
         };
-        let (life, moment) = (random.moment(20, 1_100), random.moment(0, 1_100));
+        // Some live long enough for their maintenance.
+        let life = if random.once_in(16) { random.moment(4_900, 6_500) } else { random.moment(20, 1_100) };
+        let moment = random.moment(0, 1_100);
         let mut of_server = Random::new(random.any());
         let world_now = &world;
         let name = std::thread::scope(|scope| {
@@ -132,12 +138,14 @@ pub fn mixture(options: &Options, extent: Extent) -> Result<Report> {
             *blows.entry(name).or_default() += 1;
             count += 1;
         }
-        if count / KILLS_PER_LOOK > looked {
+        if count / KILLS_PER_LOOK > looked && Instant::now() >= next_look {
             looked = count / KILLS_PER_LOOK;
+            let begun = Instant::now();
             collector.kill()?;
             let audited = compare_prefix(world.lake()).with_context(|| format!("after {count} blows"))?;
             audit::prove(&options.binary, world.lake()).with_context(|| format!("after {count} blows"))?;
             println!("{count} blows, {} rows, {} rounds: as written", audited.rows, audited.rounds);
+            next_look = Instant::now() + begun.elapsed() * LOOK_SPACING;
             collector = Collector::start(&options.binary, &world, &[])?;
         }
     }
