@@ -7,9 +7,11 @@ use anyhow::Result;
 use arrow::datatypes::DataType;
 use portolan_connect::source::http::Http;
 use portolan_model::config::{SourceSpec, TlsSpec};
-use portolan_model::source::Connector;
+use portolan_model::source::{Capabilities, Connector};
 use portolan_testkit::api::Api;
-use portolan_testkit::conformance::source::{Shape, SourceFixture, run, spec};
+use portolan_testkit::conformance::source::{
+    NOT_APPLICABLE_TO_CURSORS, NOT_APPLICABLE_TO_WHOLE_READS, Shape, SourceFixture, run, spec,
+};
 use portolan_testkit::servers::{Nginx, NginxOptions};
 use serde_json::{Value, json};
 
@@ -21,17 +23,19 @@ struct HttpFixture {
     nginx: Option<Nginx>,
     paging: &'static str,
     path: &'static str,
+    /// Everything is read each time.
+    is_whole: bool,
 }
 
 impl HttpFixture {
     fn start(path: &'static str, paging: &'static str) -> Result<Self> {
-        Ok(Self { api: Api::start()?, nginx: None, paging, path })
+        Ok(Self { api: Api::start()?, nginx: None, paging, path, is_whole: false })
     }
 
     fn start_behind_nginx(path: &'static str, paging: &'static str) -> Result<Self> {
         let api = Api::start()?;
         let nginx = Nginx::start(NginxOptions { upstream_port: Some(api.port()) })?;
-        Ok(Self { api, nginx: Some(nginx), paging, path })
+        Ok(Self { api, nginx: Some(nginx), paging, path, is_whole: false })
     }
 }
 
@@ -44,6 +48,10 @@ impl SourceFixture for HttpFixture {
         &Http
     }
 
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { resume: !self.is_whole, ..Http.capabilities() }
+    }
+
     fn server_port(&self) -> u16 {
         self.nginx.as_ref().map_or(self.api.port(), Nginx::https_port)
     }
@@ -52,7 +60,7 @@ impl SourceFixture for HttpFixture {
         let prefix = if self.nginx.is_some() { "/api" } else { "" };
         let mut options = format!("path = \"{prefix}{}\"\n{}\n", self.path, self.paging);
         match shape {
-            Shape::Whole => {}
+            Shape::Whole | Shape::SmallStore => {}
             Shape::Incremental => options.push_str("cursor = { parameter = \"since\", column = \"id\" }\n"),
             Shape::SmallItems => options.push_str(&format!("max_body = \"{}KiB\"\n", ITEM_BYTES_MAX >> 10)),
         }
@@ -86,10 +94,22 @@ impl SourceFixture for HttpFixture {
     fn restart(&mut self) -> Result<()> {
         match &mut self.nginx {
             Some(nginx) => nginx.restart(),
-            None => {
-                self.api.kill();
-                self.api.start_again()
-            }
+            None => self.api.start_again(),
+        }
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        match &mut self.nginx {
+            Some(nginx) => nginx.kill()?,
+            None => self.api.kill(),
+        }
+        Ok(())
+    }
+
+    fn start_again(&mut self) -> Result<()> {
+        match &mut self.nginx {
+            Some(nginx) => nginx.start_again(),
+            None => self.api.start_again(),
         }
     }
 
@@ -104,6 +124,10 @@ impl SourceFixture for HttpFixture {
     fn item_bytes_max(&self) -> Option<usize> {
         Some(ITEM_BYTES_MAX)
     }
+
+    fn not_applicable(&self) -> &'static [&'static str] {
+        if self.is_whole { NOT_APPLICABLE_TO_WHOLE_READS } else { NOT_APPLICABLE_TO_CURSORS }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,4 +141,10 @@ async fn http_2_over_tls_with_tokens_keeps_the_contract() {
     let paging = "rows = \"$.items[*]\"\npagination = { by = \"cursor\", value = \"$.meta.next_cursor\" }";
     let mut fixture = HttpFixture::start_behind_nginx("/cursor/items?limit=4000", paging).unwrap();
     run(&mut fixture).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_1_read_whole_keeps_the_contract() {
+    let fixture = HttpFixture::start("/link/items?limit=4000", "pagination = { by = \"link\" }").unwrap();
+    run(&mut HttpFixture { is_whole: true, ..fixture }).await;
 }

@@ -15,6 +15,8 @@ const BURST: usize = 500;
 const PAUSE: Duration = Duration::from_millis(5);
 /// The longest an answer is waited for at a time.
 const ANSWER_WAIT: Duration = Duration::from_millis(2);
+/// What a sender has written of the message within which it dies.
+const CUT_MESSAGE: &str = r#"{"id": 9"#;
 
 #[derive(Default)]
 struct State {
@@ -25,6 +27,8 @@ struct State {
     is_ending: bool,
     /// Whoever connects is sent away.
     is_closed: bool,
+    /// It dies within its next message, and stays dead.
+    is_killed: bool,
     /// The highest number acknowledged over any connection.
     acknowledged: usize,
     broken_promise: Option<String>,
@@ -82,6 +86,16 @@ impl AcknowledgedSender {
     pub fn reconnect(&self) {
         self.state().generation += 1;
     }
+
+    /// Dies within a message, as soon as it can write, and stays dead until it is [revived](Self::revive).
+    pub fn kill(&self) {
+        self.state().is_killed = true;
+    }
+
+    /// Sends again, from what was not acknowledged.
+    pub fn revive(&self) {
+        self.state().is_killed = false;
+    }
 }
 
 impl Drop for AcknowledgedSender {
@@ -109,7 +123,9 @@ fn send_over_one_connection(state: &Mutex<State>) -> Result<()> {
     let (port, name, generation) = {
         let state = lock(state);
         match state.port {
-            Some(port) if !state.messages.is_empty() => (port, state.name.clone(), state.generation),
+            Some(port) if !state.messages.is_empty() && !state.is_killed => {
+                (port, state.name.clone(), state.generation)
+            }
             _ => return Ok(()),
         }
     };
@@ -142,6 +158,11 @@ fn send_over_one_connection(state: &Mutex<State>) -> Result<()> {
         let burst = {
             let state = lock(state);
             if state.generation != generation || state.is_ending {
+                return Ok(());
+            }
+            if state.is_killed {
+                drop(state);
+                stream.write_all(format!("{} {CUT_MESSAGE}", sent + 1).as_bytes())?;
                 return Ok(());
             }
             let burst = &state.messages[sent.min(state.messages.len())..];
@@ -217,6 +238,17 @@ impl Device {
     pub fn restart(&self) {
         lock(&self.state).generation += 1;
     }
+
+    /// Dies within a message, after those before, and sends whoever connects away until it is
+    /// [revived](Self::revive).
+    pub fn kill(&self) {
+        lock(&self.state).is_killed = true;
+    }
+
+    /// Takes connections again.
+    pub fn revive(&self) {
+        lock(&self.state).is_killed = false;
+    }
 }
 
 impl Drop for Device {
@@ -236,10 +268,10 @@ fn serve_for_good(listener: &TcpListener, state: &Mutex<State>) {
         if let Ok((stream, _)) = listener.accept() {
             let _ = stream.set_nonblocking(false);
             let state = lock(state);
-            connection = (!state.is_closed).then_some((stream, state.generation));
+            connection = (!state.is_closed && !state.is_killed).then_some((stream, state.generation));
             warm_at = std::time::Instant::now() + 20 * PAUSE;
         }
-        let messages = {
+        let (messages, is_killed) = {
             let mut state = lock(state);
             if state.is_ending {
                 return;
@@ -251,11 +283,14 @@ fn serve_for_good(listener: &TcpListener, state: &Mutex<State>) {
                 connection = None;
             }
             let is_warm = connection.is_some() && std::time::Instant::now() >= warm_at;
-            if is_warm { std::mem::take(&mut state.messages) } else { Vec::new() }
+            (if is_warm { std::mem::take(&mut state.messages) } else { Vec::new() }, state.is_killed)
         };
         if let Some((stream, _)) = &mut connection {
-            let text: String = messages.iter().map(|message| format!("{message}\n")).collect();
-            if stream.write_all(text.as_bytes()).is_err() {
+            let mut text: String = messages.iter().map(|message| format!("{message}\n")).collect();
+            if is_killed {
+                text.push_str(CUT_MESSAGE);
+            }
+            if stream.write_all(text.as_bytes()).is_err() || is_killed {
                 let _ = stream.shutdown(Shutdown::Both);
                 connection = None;
             }

@@ -6,48 +6,16 @@ use std::ops::Range;
 use anyhow::Result;
 use arrow::datatypes::DataType;
 use portolan_connect::source::ftp::Ftp;
-use portolan_model::config::Diagnostic;
 use portolan_model::config::{SourceSpec, TlsSpec};
-use portolan_model::source::{Capabilities, Connector, Environment, Source};
-use portolan_testkit::conformance::source::{Shape, SourceFixture, run, spec};
+use portolan_model::source::{Capabilities, Connector};
+use portolan_testkit::conformance::source::{
+    NOT_APPLICABLE_TO_CURSORS, NOT_APPLICABLE_TO_WHOLE_READS, Shape, SourceFixture, run, spec,
+};
 use portolan_testkit::proxy::FaultProxy;
 use portolan_testkit::servers::{FtpServer, PureFtpd, VsFtpd};
 use serde_json::{Value, json};
 
 const ITEM_BYTES_MAX: usize = 64 << 10;
-
-/// The connector with sources that read everything each time.
-struct Whole;
-
-impl Connector for Whole {
-    fn protocol(&self) -> &'static str {
-        Ftp.protocol()
-    }
-
-    fn summary(&self) -> &'static str {
-        Ftp.summary()
-    }
-
-    fn default_port(&self) -> Option<u16> {
-        Ftp.default_port()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities { resume: false, ..Ftp.capabilities() }
-    }
-
-    fn option_schema(&self) -> schemars::Schema {
-        Ftp.option_schema()
-    }
-
-    fn check(&self, spec: &SourceSpec) -> Vec<Diagnostic> {
-        Ftp.check(spec)
-    }
-
-    fn open(&self, spec: &SourceSpec, environment: &Environment) -> portolan_model::Result<Box<dyn Source>> {
-        Ftp.open(spec, environment)
-    }
-}
 
 struct Fixture {
     server: FtpServer,
@@ -73,7 +41,11 @@ fn item(id: i64) -> Value {
 
 impl SourceFixture for Fixture {
     fn connector(&self) -> &dyn Connector {
-        if self.is_whole { &Whole } else { &Ftp }
+        &Ftp
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { resume: !self.is_whole, ..Ftp.capabilities() }
     }
 
     fn server_port(&self) -> u16 {
@@ -92,7 +64,7 @@ impl SourceFixture for Fixture {
         if shape == Shape::SmallItems {
             options.push_str(&format!("max_body = \"{}KiB\"\n", ITEM_BYTES_MAX >> 10));
         }
-        if shape == Shape::Whole || self.is_whole {
+        if self.is_whole {
             options.push_str("read = \"all\"\n");
         }
         let mut spec = spec("items", "ftp", port, &options);
@@ -126,6 +98,14 @@ impl SourceFixture for Fixture {
         self.server.restart()
     }
 
+    fn kill(&mut self) -> Result<()> {
+        self.server.kill()
+    }
+
+    fn start_again(&mut self) -> Result<()> {
+        self.server.start_again()
+    }
+
     fn expected(&self, id: i64) -> Value {
         item(id)
     }
@@ -142,6 +122,10 @@ impl SourceFixture for Fixture {
 
     fn item_bytes_max(&self) -> Option<usize> {
         Some(ITEM_BYTES_MAX)
+    }
+
+    fn not_applicable(&self) -> &'static [&'static str] {
+        if self.is_whole { NOT_APPLICABLE_TO_WHOLE_READS } else { NOT_APPLICABLE_TO_CURSORS }
     }
 }
 

@@ -7,7 +7,9 @@ use arrow::datatypes::DataType;
 use portolan_connect::source::redis::Redis as Connector_;
 use portolan_model::config::{SourceSpec, TlsSpec};
 use portolan_model::source::{Capabilities, Connector};
-use portolan_testkit::conformance::source::{Shape, SourceFixture, run, spec};
+use portolan_testkit::conformance::source::{
+    NOT_APPLICABLE_TO_CURSORS, NOT_APPLICABLE_TO_GROUPS, NOT_APPLICABLE_TO_WHOLE_READS, Shape, SourceFixture, run, spec,
+};
 use portolan_testkit::servers::{Redis, Reply};
 use serde_json::{Value, json};
 
@@ -106,6 +108,14 @@ impl SourceFixture for Fixture {
         Ok(())
     }
 
+    fn kill(&mut self) -> Result<()> {
+        self.server.kill()
+    }
+
+    fn start_again(&mut self) -> Result<()> {
+        self.server.start_again()
+    }
+
     fn expected(&self, id: i64) -> Value {
         json!({ "id": id, "name": format!("item {id}"), "price": id as f64 + 0.25, "on": id % 2 == 0 })
     }
@@ -127,6 +137,14 @@ impl SourceFixture for Fixture {
 
     fn item_bytes_max(&self) -> Option<usize> {
         Some(64 << 10)
+    }
+
+    fn not_applicable(&self) -> &'static [&'static str] {
+        match self.kind {
+            Kind::Keys => NOT_APPLICABLE_TO_WHOLE_READS,
+            Kind::Stream => NOT_APPLICABLE_TO_CURSORS,
+            Kind::Group => NOT_APPLICABLE_TO_GROUPS,
+        }
     }
 }
 

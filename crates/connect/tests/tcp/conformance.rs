@@ -10,7 +10,7 @@ use arrow::datatypes::DataType;
 use portolan_connect::source::tcp::Tcp;
 use portolan_model::config::SourceSpec;
 use portolan_model::source::{Capabilities, Connector};
-use portolan_testkit::conformance::source::{Shape, SourceFixture, run, spec};
+use portolan_testkit::conformance::source::{STORED_BYTES_MAX, Shape, SourceFixture, run, spec};
 use portolan_testkit::process::free_port;
 use portolan_testkit::senders::{AcknowledgedSender, Device};
 use serde_json::{Value, json};
@@ -33,8 +33,9 @@ fn columns() -> Vec<(&'static str, DataType)> {
     vec![("id", DataType::Int64), ("name", DataType::Utf8), ("price", DataType::Float64), ("on", DataType::Boolean)]
 }
 
-fn limit(shape: Shape) -> String {
+fn limits(shape: Shape) -> String {
     match shape {
+        Shape::SmallStore => format!("max_intake = \"{}MiB\"\n", STORED_BYTES_MAX >> 20),
         Shape::SmallItems => format!("max_message = \"{}KiB\"\n", ITEM_BYTES_MAX >> 10),
         Shape::Whole | Shape::Incremental => String::new(),
     }
@@ -61,7 +62,7 @@ impl SourceFixture for Listening {
     fn spec(&self, port: u16, shape: Shape) -> SourceSpec {
         *self.towards.lock().unwrap() = Some(port);
         self.sender.set_port(port);
-        spec("items", "tcp", self.port, &format!("listen = true\nacknowledge = true\n{}", limit(shape)))
+        spec("items", "tcp", self.port, &format!("listen = true\nacknowledge = true\n{}", limits(shape)))
     }
 
     fn write(&mut self, ids: Range<i64>, padding: usize) -> Result<()> {
@@ -80,6 +81,16 @@ impl SourceFixture for Listening {
         Ok(())
     }
 
+    fn kill(&mut self) -> Result<()> {
+        self.sender.kill();
+        Ok(())
+    }
+
+    fn start_again(&mut self) -> Result<()> {
+        self.sender.revive();
+        Ok(())
+    }
+
     fn expected(&self, id: i64) -> Value {
         item(id)
     }
@@ -90,6 +101,18 @@ impl SourceFixture for Listening {
 
     fn item_bytes_max(&self) -> Option<usize> {
         Some(ITEM_BYTES_MAX)
+    }
+
+    fn not_applicable(&self) -> &'static [&'static str] {
+        &[
+            "what_is_acknowledged_does_not_come_again",
+            "a_slow_consumer_slows_the_server",
+            "a_cut_answer_is_an_error",
+            "a_dead_port_is_named_and_heals",
+            "a_hanging_port_times_out_and_heals",
+            "hostile_bytes_are_an_error",
+            "an_oversized_item_is_a_limit",
+        ]
     }
 }
 
@@ -123,7 +146,7 @@ impl SourceFixture for Dialling {
     }
 
     fn spec(&self, port: u16, shape: Shape) -> SourceSpec {
-        spec("items", "tcp", port, &limit(shape))
+        spec("items", "tcp", port, &limits(shape))
     }
 
     fn write(&mut self, ids: Range<i64>, padding: usize) -> Result<()> {
@@ -141,6 +164,16 @@ impl SourceFixture for Dialling {
         Ok(())
     }
 
+    fn kill(&mut self) -> Result<()> {
+        self.device.kill();
+        Ok(())
+    }
+
+    fn start_again(&mut self) -> Result<()> {
+        self.device.revive();
+        Ok(())
+    }
+
     fn expected(&self, id: i64) -> Value {
         item(id)
     }
@@ -151,6 +184,19 @@ impl SourceFixture for Dialling {
 
     fn item_bytes_max(&self) -> Option<usize> {
         Some(ITEM_BYTES_MAX)
+    }
+
+    fn not_applicable(&self) -> &'static [&'static str] {
+        &[
+            "what_is_acknowledged_does_not_come_again",
+            "a_slow_consumer_slows_the_server",
+            "a_cut_answer_is_an_error",
+            "a_hanging_port_times_out_and_heals",
+            "hostile_bytes_are_an_error",
+            "a_network_cut_is_survived",
+            "a_cut_connection_loses_nothing",
+            "an_oversized_item_is_a_limit",
+        ]
     }
 }
 

@@ -14,7 +14,9 @@ use portolan_model::error::{Error, ErrorKind, Result};
 use portolan_model::position::Position;
 use portolan_model::source::{Capabilities, Connector, Environment, Output, Phase, Probe, ReadEnd, Source};
 use portolan_testkit::api::Api;
-use portolan_testkit::conformance::source::{Shape, SourceFixture, spec};
+use portolan_testkit::conformance::source::{
+    NOT_APPLICABLE_TO_CURSORS, NOT_APPLICABLE_TO_GROUPS, Shape, SourceFixture, spec,
+};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -103,7 +105,15 @@ impl SourceFixture for FakeFixture {
     }
 
     fn restart(&mut self) -> TestResult<()> {
+        self.api.start_again()
+    }
+
+    fn kill(&mut self) -> TestResult<()> {
         self.api.kill();
+        Ok(())
+    }
+
+    fn start_again(&mut self) -> TestResult<()> {
         self.api.start_again()
     }
 
@@ -117,6 +127,13 @@ impl SourceFixture for FakeFixture {
 
     fn item_bytes_max(&self) -> Option<usize> {
         Some(ITEM_BYTES_MAX)
+    }
+
+    fn not_applicable(&self) -> &'static [&'static str] {
+        match self.connector.place {
+            Some(_) => NOT_APPLICABLE_TO_GROUPS,
+            None => NOT_APPLICABLE_TO_CURSORS,
+        }
     }
 }
 

@@ -1,20 +1,26 @@
 //! Checks of what comes: every row, once, in its type, from where the position says.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use portolan_model::position::Position;
-use portolan_model::source::Phase;
+use portolan_model::source::{Phase, Source};
 use tokio::sync::Semaphore;
 
-use super::{Harness, Recorder};
+use super::harness::Outcome;
+use super::{Harness, Recorder, STORED_BYTES_MAX, Shape};
 
 /// Items of a burst.
 const BURST_ITEMS: i64 = 100_000;
 /// Items that a slow consumer is offered, and the bytes of each: far more than sockets buffer.
 const FLOOD_ITEMS: i64 = 32_768;
 const FLOOD_PADDING: usize = 1_600;
+/// The same for a source that stores what it is sent.
+const PUSHED_ITEMS: i64 = 40_000;
+const PUSHED_PADDING: usize = 8_000;
+/// Bytes that such a source may hold in memory while it can store no more.
+const PUSHED_MEMORY_MAX: u64 = 32 << 20;
 /// Bytes that may be under way while the consumer stands still: a receive window grows to 32 MiB on Linux, a send
 /// buffer to 4 MiB.
 const FLOOD_BYTES_MAX: u64 = 38 << 20;
@@ -106,8 +112,17 @@ pub(super) async fn a_growing_collection_is_read_once(harness: &mut Harness<'_>)
         let reading = harness.read_all(source.as_mut(), position.as_ref(), 7).await?;
         rows.extend(reading.output.rows);
         position = reading.position.or(position);
+        commit(harness, source.as_mut(), position.as_ref()).await?;
     }
     harness.expect_items(&rows, 1..141)
+}
+
+/// Tells the server what is committed, where it wants to know.
+async fn commit(harness: &Harness<'_>, source: &mut dyn Source, position: Option<&Position>) -> Result<()> {
+    if let Some(position) = position.filter(|_| harness.capabilities().acknowledge) {
+        source.acknowledge(position).await.context("the acknowledgement failed")?;
+    }
+    Ok(())
 }
 
 /// Where the server keeps what was read, it comes again until it is acknowledged, to another process too, and never
@@ -149,14 +164,15 @@ pub(super) async fn a_read_ends_where_it_is_asked_to(harness: &mut Harness<'_>) 
     for enough_rows in [0, 1, BURST_ITEMS as usize / 3, 0] {
         let mut output = Recorder::with_enough(enough_rows);
         let end = match harness.read_once(source.as_mut(), position.as_ref(), &mut output).await? {
-            super::harness::Outcome::Ended(end) => end,
-            super::harness::Outcome::Failed(error) => bail!("the read failed: {error:?}"),
+            Outcome::Ended(end) => end,
+            Outcome::Failed(error) => bail!("the read failed: {error:?}"),
         };
         let came = output.rows.len();
         ensure!(end.more, "asked to end after {enough_rows} rows it went on to the last: {came} came");
         ensure!(came > 0 && came >= enough_rows, "it ended after {came} rows, asked to after {enough_rows}");
         ensure!(end.position.is_some() && end.position != position, "it ended where it had begun");
         position = end.position;
+        commit(harness, source.as_mut(), position.as_ref()).await?;
         rows.append(&mut output.rows);
     }
     let rest = BURST_ITEMS as usize - rows.len();
@@ -176,7 +192,7 @@ pub(super) async fn phases_come_in_order(harness: &mut Harness<'_>) -> Result<()
     let mut source = harness.open()?;
     for round in 1..=2 {
         let mut output = Recorder::default();
-        if let super::harness::Outcome::Failed(error) = harness.read_once(source.as_mut(), None, &mut output).await? {
+        if let Outcome::Failed(error) = harness.read_once(source.as_mut(), None, &mut output).await? {
             bail!("the read failed: {error:?}");
         }
         let mut seen = Vec::new();
@@ -237,12 +253,51 @@ pub(super) async fn a_slow_consumer_slows_the_server(harness: &mut Harness<'_>) 
     );
     let mut rows = std::mem::take(&mut output.rows);
     match outcome? {
-        super::harness::Outcome::Failed(error) => bail!("the read failed once the output went on: {error:?}"),
-        super::harness::Outcome::Ended(end) if end.more => {
+        Outcome::Failed(error) => bail!("the read failed once the output went on: {error:?}"),
+        Outcome::Ended(end) if end.more => {
             let rest = FLOOD_ITEMS as usize - rows.len();
             rows.extend(harness.read_all(source.as_mut(), end.position.as_ref(), rest).await?.output.rows);
         }
-        super::harness::Outcome::Ended(_) => {}
+        Outcome::Ended(_) => {}
     }
     harness.expect_items(&rows, 1..FLOOD_ITEMS + 1)
+}
+
+/// Where nothing is read, a source that is sent to stores up to its limit; then the socket must fill up and the senders
+/// wait. Once it is read they go on, and nothing is missing.
+pub(super) async fn a_slow_consumer_slows_the_senders(harness: &mut Harness<'_>) -> Result<()> {
+    let mut source = harness.open_as(harness.fixture.spec(harness.proxy.port(), Shape::SmallStore))?;
+    source.prepare().await.context("prepare failed")?;
+    harness.fixture.write(1..PUSHED_ITEMS + 1, PUSHED_PADDING)?;
+    let sent = || {
+        let counts = harness.proxy.counts();
+        if harness.capabilities().listens { counts.bytes_from_client } else { counts.bytes_from_server }
+    };
+    let still = async {
+        let mut last = (0, 0);
+        // Still for a while, after something has come.
+        while last.0 == 0 || last.1 < 4 {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let now = sent();
+            last = if now == last.0 { (now, last.1 + 1) } else { (now, 0) };
+        }
+        last.0
+    };
+    let stalled_at = tokio::time::timeout(harness.patience, still).await.context("the senders never stood still")?;
+    let whole = PUSHED_ITEMS as u64 * PUSHED_PADDING as u64;
+    ensure!(
+        stalled_at < STORED_BYTES_MAX + PUSHED_MEMORY_MAX + FLOOD_BYTES_MAX,
+        "{stalled_at} of about {whole} bytes were taken from the senders while nothing was read"
+    );
+    let (mut position, mut rows, start) = (None, Vec::new(), Instant::now());
+    while rows.len() < PUSHED_ITEMS as usize && start.elapsed() < harness.patience {
+        let mut output = Recorder::default();
+        match harness.read_once(source.as_mut(), position.as_ref(), &mut output).await? {
+            Outcome::Failed(error) => bail!("the read failed: {error:?}"),
+            Outcome::Ended(end) => position = end.position.or(position),
+        }
+        commit(harness, source.as_mut(), position.as_ref()).await?;
+        rows.append(&mut output.rows);
+    }
+    harness.expect_items(&rows, 1..PUSHED_ITEMS + 1)
 }

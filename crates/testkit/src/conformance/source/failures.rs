@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::FutureExt;
-use portolan_model::error::ErrorKind;
+use portolan_model::error::{ErrorKind, Retry};
 use tokio::sync::Semaphore;
 
 use super::harness::Outcome;
@@ -17,21 +17,31 @@ use crate::proxy::Mode;
 const SHORT_TIMEOUT: Duration = Duration::from_millis(700);
 /// Where answers are cut: within the first bytes, in heads, in bodies.
 const CUTS: [u64; 8] = [1, 5, 17, 60, 150, 400, 2_000, 9_000];
+/// Items of a read that is dropped: far more than three batches.
+const DROPPED_ITEMS: i64 = 100_000;
+/// Items of a read whose server is killed, and the bytes of each: more than sockets buffer.
+const KILLED_ITEMS: i64 = 32_768;
+const KILLED_PADDING: usize = 1_600;
 
 pub(super) async fn a_dropped_read_yields_the_same_rows_again(harness: &mut Harness<'_>) -> Result<()> {
-    harness.fixture.write(1..2_001, 100)?;
+    harness.fixture.write(1..DROPPED_ITEMS + 1, 0)?;
     let mut source = harness.open()?;
+    if harness.capabilities().push {
+        // All of it has arrived, and nothing of it is committed.
+        harness.read_all(source.as_mut(), None, DROPPED_ITEMS as usize).await?;
+    }
     for permits in [0, 1, 2] {
         let mut output = Recorder::gated(Arc::new(Semaphore::new(permits)));
         source.prepare().await.context("prepare failed")?;
-        // The output takes `permits` batches and then nothing: the read is dropped in the middle, unless the whole
-        // collection was one batch.
+        // The output takes `permits` batches and then nothing: the read is dropped in the middle.
         let read = source.read(None, &mut output);
-        if let Ok(Err(error)) = tokio::time::timeout(Duration::from_millis(300), read).await {
-            bail!("the read failed: {error:?}");
+        if let Ok(end) = tokio::time::timeout(Duration::from_millis(300), read).await {
+            bail!("the read ended though {permits} batches were taken and no more: {end:?}");
         }
-        let reading = harness.read_healed(source.as_mut(), None, 2000).await?;
-        harness.expect_items(&reading.output.rows, 1..2_001).context(format!("dropped after {permits} batches"))?;
+        let reading = harness.read_healed(source.as_mut(), None, DROPPED_ITEMS as usize).await?;
+        harness
+            .expect_items(&reading.output.rows, 1..DROPPED_ITEMS + 1)
+            .context(format!("dropped after {permits} batches"))?;
     }
     Ok(())
 }
@@ -129,6 +139,54 @@ pub(super) async fn a_server_restart_is_survived(harness: &mut Harness<'_>) -> R
     harness.expect_items(&reading.output.rows, first_expected..21)
 }
 
+/// What a read yielded whose server died within it is not committed: from where the read began everything comes, once.
+pub(super) async fn a_server_killed_within_a_read_is_survived(harness: &mut Harness<'_>) -> Result<()> {
+    let capabilities = harness.capabilities();
+    harness.fixture.write(1..11, 0)?;
+    let mut source = harness.open()?;
+    let position = harness.read_all(source.as_mut(), None, 10).await?.position;
+    let from = position.filter(|_| capabilities.resume || capabilities.acknowledge);
+    if let Some(position) = from.as_ref().filter(|_| capabilities.acknowledge) {
+        source.acknowledge(position).await.context("the acknowledgement failed")?;
+    }
+    let last = 10 + KILLED_ITEMS;
+    harness.fixture.write(11..last + 1, KILLED_PADDING)?;
+    source.prepare().await.context("prepare failed")?;
+    let gate = Arc::new(Semaphore::new(1));
+    let mut output = Recorder::gated(Arc::clone(&gate));
+    let mut read = source.read(from.as_ref(), &mut output);
+    let first_batch = async {
+        while gate.available_permits() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        end = &mut read => bail!("the read ended though one batch was taken and no more: {end:?}"),
+        waited = tokio::time::timeout(harness.patience, first_batch) => waited.context("no batch came")?,
+    }
+    harness.fixture.kill()?;
+    gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    let end = tokio::time::timeout(harness.patience, read).await.context("the read of a dead server did not end")?;
+    match end {
+        Err(error) => {
+            ensure!(error.retry() == Retry::Transient, "a server that died is no transient failure: {error:?}");
+            harness.expect_complete(&error)?;
+        }
+        // What was sent is here; a read of it cannot fail for its sender.
+        Ok(_) if capabilities.push => {}
+        Ok(end) => bail!("the read succeeded though its server died within it: {end:?}"),
+    }
+    harness.fixture.start_again()?;
+    let first = if from.is_some() { 11 } else { 1 };
+    let count = usize::try_from(last + 1 - first)?;
+    let reading = harness.read_healed(source.as_mut(), from.as_ref(), count).await?;
+    harness.expect_items(&reading.output.rows, first..last + 1)?;
+    // The beginning of the message within which a sender died.
+    let quarantined = &reading.output.quarantined;
+    ensure!(quarantined.len() <= usize::from(capabilities.push), "items went to quarantine: {quarantined:?}");
+    Ok(())
+}
+
 pub(super) async fn a_network_cut_is_survived(harness: &mut Harness<'_>) -> Result<()> {
     harness.fixture.write(1..11, 0)?;
     let mut source = harness.open()?;
@@ -146,7 +204,7 @@ pub(super) async fn a_network_cut_is_survived(harness: &mut Harness<'_>) -> Resu
 }
 
 pub(super) async fn an_oversized_item_is_a_limit(harness: &mut Harness<'_>) -> Result<()> {
-    let Some(limit) = harness.fixture.item_bytes_max() else { return Ok(()) };
+    let limit = harness.fixture.item_bytes_max().context("the fixture bounds no items")?;
     harness.fixture.write(1..4, 0)?;
     harness.fixture.write(4..5, limit * 2)?;
     let spec = harness.fixture.spec(harness.proxy.port(), Shape::SmallItems);
@@ -188,7 +246,7 @@ pub(super) async fn a_cut_connection_loses_nothing(harness: &mut Harness<'_>) ->
 
 /// Where items come by themselves, one that is too large concerns nobody but itself.
 pub(super) async fn an_oversized_item_goes_to_the_quarantine(harness: &mut Harness<'_>) -> Result<()> {
-    let Some(limit) = harness.fixture.item_bytes_max() else { return Ok(()) };
+    let limit = harness.fixture.item_bytes_max().context("the fixture bounds no items")?;
     harness.fixture.write(1..4, 0)?;
     harness.fixture.write(4..5, limit * 2)?;
     harness.fixture.write(5..7, 0)?;
