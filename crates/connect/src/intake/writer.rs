@@ -82,6 +82,7 @@ pub struct Intake {
 #[derive(Default)]
 struct Shared {
     failure: Mutex<Option<String>>,
+    is_full: AtomicBool,
     is_ending: AtomicBool,
     /// Signalled when bytes on disk have been removed, and at the end.
     freed: Condvar,
@@ -133,6 +134,12 @@ impl Intake {
     /// The log on disk.
     pub fn log(&self) -> &Arc<Log> {
         &self.log
+    }
+
+    /// Whether it holds as much as it may: it takes no more until something has been committed. No failure, and none of who
+    /// reads it: a read is what makes room.
+    pub fn is_full(&self) -> bool {
+        self.shared.is_full.load(Ordering::Acquire)
     }
 
     /// Whether nothing has ever been kept in it.
@@ -334,9 +341,10 @@ impl Writer {
 
     fn wait_for_room(&self) {
         while self.log.bytes() >= self.bytes_max && !self.shared.is_ending.load(Ordering::Acquire) {
-            self.fail(Some(format!("the log is full: {} bytes wait to be committed", self.log.bytes())));
+            self.shared.is_full.store(true, Ordering::Release);
             self.pause(ROOM_PAUSE);
         }
+        self.shared.is_full.store(false, Ordering::Release);
     }
 
     /// Waits, at most until something has been removed or the log ends.

@@ -128,10 +128,13 @@ fn connect_error(address: SocketAddr, error: io::Error) -> Error {
             format!("the system forbids connecting to {address}"),
             "a local firewall rule rejects it: nft list ruleset".to_owned(),
         ),
-        _ => (ErrorKind::Unreachable, format!("cannot connect to {address}"), String::new()),
+        _ => (
+            ErrorKind::Unreachable,
+            format!("cannot connect to {address}"),
+            "look at the server's log and at the network between".to_owned(),
+        ),
     };
-    let result = Error::new(kind, "connect", message).with_cause(error);
-    if hint.is_empty() { result } else { result.with_hint(hint) }
+    Error::new(kind, "connect", message).with_hint(hint).with_cause(error)
 }
 
 #[cfg(test)]

@@ -129,7 +129,8 @@ fn broken(error: Option<hyper::Error>, answered: bool, observed: &Observed, tls:
     } else {
         "the server closed the connection without an answer"
     };
-    let result = Error::new(ErrorKind::Disconnected, "read", message);
+    let result = Error::new(ErrorKind::Disconnected, "read", message)
+        .with_hint("look at the logs of the server and of proxies before it, and at their limits of time and size");
     match error {
         Some(error) => result.with_cause(error),
         None => result,

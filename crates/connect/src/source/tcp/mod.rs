@@ -111,7 +111,7 @@ impl Connector for Tcp {
             connect_timeout: spec.connect_timeout,
             clock: Arc::clone(&environment.clock),
             engine: None,
-            read_to: None,
+            committed: None,
         }))
     }
 }

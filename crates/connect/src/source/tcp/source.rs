@@ -43,8 +43,8 @@ pub(super) struct TcpSource {
     pub(super) connect_timeout: Duration,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) engine: Option<Engine>,
-    /// Up to where the last read has read.
-    pub(super) read_to: Option<Place>,
+    /// Up to where the log is committed, as far as this source has been told.
+    pub(super) committed: Option<Place>,
 }
 
 /// A chunk on its way into rows.
@@ -63,8 +63,8 @@ impl TcpSource {
         error.with_source(&self.name).with_address(self.address.as_str())
     }
 
-    /// The running engine. A port that cannot be reached is no error while the log has something to give.
-    async fn ready(&mut self) -> Result<&mut Engine> {
+    /// The running engine, and what is wrong with its port or its log.
+    async fn start(&mut self) -> Result<(&mut Engine, Result<()>)> {
         if self.engine.is_none() {
             self.engine = Some(Engine::open(&self.log, &self.plan, &self.clock)?);
         }
@@ -72,15 +72,24 @@ impl TcpSource {
             return Err(Error::new(ErrorKind::Internal, "open intake log", "the log is not open"));
         };
         let started = engine.start(&self.endpoint, self.connect_timeout).await;
-        if self.read_to.is_none_or(|read_to| read_to < engine.intake.log().synced()) && !engine.intake.is_new() {
-            return Ok(engine);
-        }
-        started?;
-        match engine.intake.failure() {
+        let state = started.and_then(|()| match engine.intake.failure() {
             Some(failure) => Err(Error::new(ErrorKind::Storage, "write intake log", failure)
                 .with_hint("what has arrived is kept in memory and the senders wait; free space: df -h")),
-            None => Ok(engine),
+            None => Ok(()),
+        });
+        Ok((engine, state))
+    }
+
+    /// The engine for a read. What is wrong is no error while the log has something to give.
+    async fn ready(&mut self) -> Result<&mut Engine> {
+        let committed = self.committed;
+        let (engine, state) = self.start().await?;
+        // What is not committed is to be read, also where it has been read before: the round may have been rejected.
+        let has_rows = committed.is_none_or(|place| place < engine.intake.log().synced()) && !engine.intake.is_new();
+        if !has_rows {
+            state?;
         }
+        Ok(engine)
     }
 
     async fn read_log(&mut self, from: Option<&Position>, output: &mut dyn Output) -> Result<ReadEnd> {
@@ -90,6 +99,7 @@ impl TcpSource {
         let log = Arc::clone(engine.intake.log());
         output.mark(Phase::Released);
         let mut place = log.start();
+        self.committed = before.as_ref().filter(|before| before.log == log.id()).map(|before| before.place);
         match before {
             Some(before) if before.log == log.id() => place = before.place,
             Some(before) => output.quarantine(lost_log(before, log.id())).await?,
@@ -142,7 +152,6 @@ impl TcpSource {
                 None => break,
             }
         }
-        self.read_to = Some(place);
         let position = TcpPosition { log: log.id(), place }.to_position();
         // Where nothing has ever come there is nothing to continue from.
         let is_empty = from.is_none() && place == log.start();
@@ -234,6 +243,7 @@ impl Source for TcpSource {
         if position.log != engine.intake.log().id() {
             return Ok(());
         }
+        self.committed = self.committed.max(Some(position.place));
         engine.intake.remove_before(position.place).map_err(|error| {
             self.place(
                 Error::new(ErrorKind::Storage, "remove what is committed", "a segment of the intake log stays")
@@ -246,7 +256,8 @@ impl Source for TcpSource {
     async fn probe(&mut self) -> Result<Probe> {
         let address = self.address.clone();
         let listens = self.capabilities().listens;
-        match self.ready().await {
+        let started = self.start().await.and_then(|(engine, state)| state.map(|()| engine));
+        match started {
             Ok(engine) => {
                 let open = engine.counters.open.load(Ordering::Relaxed);
                 let mut facts = vec![
@@ -254,6 +265,10 @@ impl Source for TcpSource {
                     ("connections".to_owned(), open.to_string()),
                     ("intake_bytes".to_owned(), engine.intake.log().bytes().to_string()),
                 ];
+                if engine.intake.is_full() {
+                    facts
+                        .push(("intake log".to_owned(), "full: senders wait until a round has stored more".to_owned()));
+                }
                 let refused = engine.counters.refused.load(Ordering::Relaxed);
                 if refused > 0 {
                     facts.push(("connections refused".to_owned(), refused.to_string()));

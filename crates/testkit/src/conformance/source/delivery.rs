@@ -289,6 +289,10 @@ pub(super) async fn a_slow_consumer_slows_the_senders(harness: &mut Harness<'_>)
         stalled_at < STORED_BYTES_MAX + PUSHED_MEMORY_MAX + FLOOD_BYTES_MAX,
         "{stalled_at} of about {whole} bytes were taken from the senders while nothing was read"
     );
+    // Read, and not committed: it comes again, though nothing new can come.
+    if let Outcome::Failed(error) = harness.read_once(source.as_mut(), None, &mut Recorder::default()).await? {
+        bail!("the read failed while the senders had to wait: {error:?}");
+    }
     let (mut position, mut rows, start) = (None, Vec::new(), Instant::now());
     while rows.len() < PUSHED_ITEMS as usize && start.elapsed() < harness.patience {
         let mut output = Recorder::default();

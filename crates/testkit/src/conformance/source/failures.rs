@@ -17,8 +17,8 @@ use crate::proxy::Mode;
 const SHORT_TIMEOUT: Duration = Duration::from_millis(700);
 /// Where answers are cut: within the first bytes, in heads, in bodies.
 const CUTS: [u64; 8] = [1, 5, 17, 60, 150, 400, 2_000, 9_000];
-/// Items of a read that is dropped: far more than three batches.
-const DROPPED_ITEMS: i64 = 100_000;
+/// Items of a read that is dropped: far more than three batches, and not so many that they come in several reads.
+const DROPPED_ITEMS: i64 = 50_000;
 /// Items of a read whose server is killed, and the bytes of each: more than sockets buffer.
 const KILLED_ITEMS: i64 = 32_768;
 const KILLED_PADDING: usize = 1_600;
@@ -151,6 +151,10 @@ pub(super) async fn a_server_killed_within_a_read_is_survived(harness: &mut Harn
     }
     let last = 10 + KILLED_ITEMS;
     harness.fixture.write(11..last + 1, KILLED_PADDING)?;
+    if capabilities.push {
+        // All of it has arrived, and nothing of it is committed.
+        harness.read_all(source.as_mut(), from.as_ref(), KILLED_ITEMS as usize).await?;
+    }
     source.prepare().await.context("prepare failed")?;
     let gate = Arc::new(Semaphore::new(1));
     let mut output = Recorder::gated(Arc::clone(&gate));
@@ -166,8 +170,9 @@ pub(super) async fn a_server_killed_within_a_read_is_survived(harness: &mut Harn
     }
     harness.fixture.kill()?;
     gate.add_permits(Semaphore::MAX_PERMITS / 2);
-    let end = tokio::time::timeout(harness.patience, read).await.context("the read of a dead server did not end")?;
-    match end {
+    let end = tokio::time::timeout(harness.patience, read).await;
+    harness.fixture.start_again()?;
+    match end.context("the read of a dead server did not end")? {
         Err(error) => {
             ensure!(error.retry() == Retry::Transient, "a server that died is no transient failure: {error:?}");
             harness.expect_complete(&error)?;
@@ -176,7 +181,6 @@ pub(super) async fn a_server_killed_within_a_read_is_survived(harness: &mut Harn
         Ok(_) if capabilities.push => {}
         Ok(end) => bail!("the read succeeded though its server died within it: {end:?}"),
     }
-    harness.fixture.start_again()?;
     let first = if from.is_some() { 11 } else { 1 };
     let count = usize::try_from(last + 1 - first)?;
     let reading = harness.read_healed(source.as_mut(), from.as_ref(), count).await?;

@@ -104,6 +104,7 @@ impl<'a> Harness<'a> {
             if !end.more && !is_awaited {
                 return Ok(Reading { output, position });
             }
+            ensure!(start.elapsed() < self.patience, "there was still more after {:?}", self.patience);
             if !end.more {
                 tokio::time::sleep(PUSH_PAUSE).await;
             }

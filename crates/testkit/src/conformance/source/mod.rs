@@ -231,6 +231,8 @@ pub async fn run(fixture: &mut dyn SourceFixture) {
     );
     let mut failed = Vec::new();
     for check in &checks {
+        // Shown where the test fails or hangs.
+        println!("{}", check.name);
         if let Err(error) = run_one(check, fixture, Duration::from_secs(60)).await {
             failed.push(format!("{}: {error:#}", check.name));
         }

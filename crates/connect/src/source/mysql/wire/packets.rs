@@ -15,6 +15,9 @@ pub(crate) const PACKET_BYTES_MAX: usize = 128 << 20;
 /// A packet of this length continues in the next one.
 const FRAME_BYTES_MAX: usize = 0xFF_FFFF;
 const BUFFER_BYTES: usize = 128 << 10;
+/// What to do where a connection has ended.
+const CLOSED_HINT: &str =
+    "look at the server's error log; limits that end connections: max_allowed_packet, max_statement_time, wait_timeout";
 
 /// Where a whole packet lies; valid until the stream is touched again.
 #[derive(Clone, Debug)]
@@ -166,7 +169,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PacketStream<S> {
         self.make_room();
         let read = self.stream.read(&mut self.buffer[self.end..]);
         match tokio::time::timeout(self.idle_timeout, read).await {
-            Ok(Ok(0)) => Err(Error::new(ErrorKind::Disconnected, "read answer", "the server closed the connection")),
+            Ok(Ok(0)) => Err(Error::new(ErrorKind::Disconnected, "read answer", "the server closed the connection")
+                .with_hint(CLOSED_HINT)),
             Ok(Ok(length)) => {
                 self.end += length;
                 self.received_bytes += length as u64;
@@ -219,13 +223,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PacketStream<S> {
     fn broken(&self, operation: &'static str, error: io::Error) -> Error {
         match &self.tls {
             Some(tls) if error.kind() == io::ErrorKind::InvalidData => tls.explain(error, &[]),
-            _ => Error::new(ErrorKind::Disconnected, operation, "the connection broke").with_cause(error),
+            _ => Error::new(ErrorKind::Disconnected, operation, "the connection broke")
+                .with_hint(CLOSED_HINT)
+                .with_cause(error),
         }
     }
 
     fn silent(&self, operation: &'static str) -> Error {
         let seconds = self.idle_timeout.as_secs_f64();
         Error::new(ErrorKind::Timeout, operation, format!("the server stayed silent for {seconds} s"))
+            .with_hint("a lock or a slow query may hold it up: SHOW FULL PROCESSLIST; else raise `idle_timeout`")
     }
 }
 
