@@ -402,7 +402,10 @@ impl Parts {
         if end == 0 {
             return Ok(None);
         }
-        let bytes: Vec<u8> = self.buffer.drain(..end).collect();
+        let mut rest = Vec::with_capacity(self.buffer.capacity());
+        rest.extend_from_slice(&self.buffer[end..]);
+        self.buffer.truncate(end);
+        let bytes = std::mem::replace(&mut self.buffer, rest);
         let mut header = Vec::new();
         if self.delimiter.is_some() {
             // Behind empty lines that are taken the header may have ended with a CR, and its rows have not.
