@@ -284,6 +284,9 @@ fn strict_date(text: &str) -> Option<Date> {
 /// Date and time of day without an offset (RFC 3339 without its last part; a space may stand for the `T`).
 fn timestamp(text: &str) -> Result<i64, String> {
     const EXPECTED: &str = "not a timestamp: YYYY-MM-DD HH:MM:SS[.ffffff] without an offset is expected";
+    if let Some(instant) = usual_timestamp(text) {
+        return microseconds(instant);
+    }
     if has_offset(text) {
         return Err("an offset or Z stands at its end: the type timestamptz takes it".into());
     }
@@ -295,8 +298,36 @@ fn timestamp(text: &str) -> Result<i64, String> {
     microseconds(instant)
 }
 
+/// `YYYY-MM-DD HH:MM:SS[.ffffff]`, with a space or a `T`: the form that most have, taken apart by its places.
+fn usual_timestamp(text: &str) -> Option<jiff::Timestamp> {
+    let number = |digits: &[u8]| {
+        digits
+            .iter()
+            .try_fold(0_i32, |number, byte| byte.is_ascii_digit().then(|| number * 10 + i32::from(byte - b'0')))
+    };
+    let (usual, rest) = text.as_bytes().split_at_checked(19)?;
+    let fraction = match rest {
+        [] => 0,
+        [b'.', digits @ ..] if (1..=6).contains(&digits.len()) => {
+            number(digits)? * 10_i32.pow(9 - u32::try_from(digits.len()).ok()?)
+        }
+        _ => return None,
+    };
+    let marks = [usual[4], usual[7], usual[10], usual[13], usual[16]];
+    if !matches!(marks, [b'-', b'-', b' ' | b'T', b':', b':']) {
+        return None;
+    }
+    let year = i16::try_from(number(&usual[..4])?).ok()?;
+    let two = |at: usize| i8::try_from(number(&usual[at..at + 2])?).ok();
+    let civil = DateTime::new(year, two(5)?, two(8)?, two(11)?, two(14)?, two(17)?, fraction).ok()?;
+    Offset::UTC.to_timestamp(civil).ok()
+}
+
 /// An instant (RFC 3339).
 fn instant(text: &str) -> Result<i64, String> {
+    if let Some(instant) = text.strip_suffix('Z').and_then(usual_timestamp) {
+        return microseconds(instant);
+    }
     let instant: jiff::Timestamp =
         text.parse().map_err(|_| "not an instant: RFC 3339 with an offset or Z is expected".to_owned())?;
     microseconds(instant)
@@ -379,6 +410,24 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_usual_form_comes_to_the_same(
+            text in "[0-2][0-9]{3}-[01][0-9]-[0-3][0-9][ T][0-2][0-9]:[0-6][0-9]:[0-6][0-9](\\.[0-9]{1,7})?[-Z:x]?",
+        ) {
+            let slow = text.parse::<DateTime>().ok().and_then(|civil| Offset::UTC.to_timestamp(civil).ok());
+            if let Some(quick) = usual_timestamp(&text) {
+                prop_assert_eq!(Some(quick), slow);
+            }
+        }
+
+        #[test]
+        fn the_usual_form_is_taken(seconds in -62_000_000_000_i64..253_000_000_000, micros in 0_i32..1_000_000) {
+            let instant = jiff::Timestamp::new(seconds, 0).unwrap() + jiff::SignedDuration::from_micros(micros.into());
+            let text = Offset::UTC.to_datetime(instant).to_string();
+            prop_assert_eq!(usual_timestamp(&text), Some(instant));
+            prop_assert_eq!(super::instant(&format!("{text}Z")), Ok(instant.as_microsecond()));
+        }
+
         #[test]
         fn no_text_panics(text in ".{0,40}") {
             for type_ in ["bigint", "double", "decimal(38,38)", "boolean", "date", "timestamp", "timestamptz", "json"] {

@@ -35,6 +35,14 @@ pub fn classify(text: &str) -> Number {
 
 /// The double that a decimal text names, if none of its digits is lost.
 pub fn exact_double(text: &str) -> Option<f64> {
+    // No more than 15 digits, and no exponent: every such text survives.
+    if text.len() <= 15 && text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-')) {
+        return text.parse().ok();
+    }
+    long_double(text)
+}
+
+fn long_double(text: &str) -> Option<f64> {
     let value: f64 = text.parse().ok()?;
     if !value.is_finite() {
         return None;
@@ -223,6 +231,11 @@ mod tests {
             if let Some(value) = short_integer(text.as_bytes(), scale) {
                 prop_assert_eq!(long_integer(&text, scale), Some(i128::from(value)));
             }
+        }
+
+        #[test]
+        fn a_short_double_is_what_the_long_way_finds(text in "[-.0-9]{0,16}") {
+            prop_assert_eq!(exact_double(&text).map(f64::to_bits), long_double(&text).map(f64::to_bits));
         }
 
         #[test]
