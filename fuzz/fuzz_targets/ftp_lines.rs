@@ -39,8 +39,8 @@ fuzz_target!(|input: (u8, u8, Vec<u8>)| {
                 None => b"",
             };
             let part = records(&[before, &buffer[..end]].concat(), delimiter);
-            found.extend(part.into_iter().skip(usize::from(delimiter.is_some() && header.is_some())));
-            let first_end = scanner.first_end.filter(|first| *first <= end);
+            found.extend(part.into_iter().skip(usize::from(header.is_some())));
+            let first_end = scanner.first_end.filter(|first| delimiter.is_some() && *first <= end);
             if let (None, Some(first)) = (&header, first_end) {
                 header = Some(buffer[..first].to_vec());
             }
