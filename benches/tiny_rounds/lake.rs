@@ -90,6 +90,7 @@ pub(crate) async fn commit(
         duration_us: clock.moment().since_us(&start),
         release_spread_us: None,
         skew_bound_us: None,
+        consistency: Default::default(),
         receipts,
     };
     record.measure();

@@ -52,6 +52,7 @@ async fn main() {
             duration_us: 1_000,
             release_spread_us: Some(10),
             skew_bound_us: Some(900),
+            consistency: Default::default(),
             receipts,
         };
         staging.commit(record, &[]).await.unwrap();

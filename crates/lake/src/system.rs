@@ -32,6 +32,10 @@ pub(crate) fn rounds(round: i64, record: &RoundRecord) -> Result<RecordBatch> {
         ("duration_us", integers([Some(record.duration_us)])),
         ("release_spread_us", integers([record.release_spread_us])),
         ("skew_bound_us", integers([record.skew_bound_us])),
+        ("consistency", texts([Some(record.consistency.promised.as_str())])),
+        ("reached", texts([Some(record.consistency.reached.as_str())])),
+        ("attempts", integers([Some(i64::from(record.consistency.attempts))])),
+        ("reason", texts([record.consistency.reason.as_deref()])),
         ("sources", integers([Some(record.receipts.len() as i64)])),
         (SNAPSHOT_COLUMN, integers([Some(0)])),
     ])
@@ -52,6 +56,7 @@ pub(crate) fn receipts(round: i64, receipts: &[Receipt]) -> Result<RecordBatch> 
         ("prepared_us", number(|receipt| receipt.prepared_us)),
         ("released_us", number(|receipt| receipt.released_us)),
         ("first_byte_us", number(|receipt| receipt.first_byte_us)),
+        ("acted_us", number(|receipt| receipt.acted_us)),
         ("last_byte_us", number(|receipt| receipt.last_byte_us)),
         ("bytes", count(|receipt| receipt.bytes)),
         ("rows", count(|receipt| receipt.rows)),
@@ -118,6 +123,7 @@ pub(crate) fn empty() -> Result<[(&'static str, RecordBatch); 3]> {
         duration_us: 0,
         release_spread_us: None,
         skew_bound_us: None,
+        consistency: Default::default(),
         receipts: Vec::new(),
     };
     Ok([

@@ -5,6 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Consistency;
 use crate::error::{Error, ErrorKind};
 use crate::name::{RoundName, SourceName};
 use crate::position::Position;
@@ -79,6 +80,8 @@ pub struct Receipt {
     pub released_us: Option<i64>,
     /// When its answer began.
     pub first_byte_us: Option<i64>,
+    /// When the answer to its last request began: its server had acted by then.
+    pub acted_us: Option<i64>,
     /// When its answer ended.
     pub last_byte_us: Option<i64>,
     /// Bytes received, as the protocol counts its payload.
@@ -114,6 +117,7 @@ impl Receipt {
             prepared_us: None,
             released_us: None,
             first_byte_us: None,
+            acted_us: None,
             last_byte_us: None,
             bytes: 0,
             rows: 0,
@@ -139,6 +143,57 @@ impl Receipt {
     }
 }
 
+/// What a round has reached of the promise of its reads' common moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConsistencyReached {
+    /// Nothing was promised, or the sources that were read do not allow to say more.
+    #[default]
+    None,
+    /// All were released at one instant, within the skew allowed.
+    Released,
+    /// All were released at one instant, and took effect further apart than allowed.
+    SkewExceeded,
+    /// Two reads in a row agreed.
+    Proven,
+    /// No two reads in a row agreed.
+    Unproven,
+}
+
+impl ConsistencyReached {
+    /// The stable name, as stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Released => "released",
+            Self::SkewExceeded => "skew_exceeded",
+            Self::Proven => "proven",
+            Self::Unproven => "unproven",
+        }
+    }
+
+    /// Whether it is what `promised` promises.
+    pub fn keeps(self, promised: Consistency) -> bool {
+        match promised {
+            Consistency::None => true,
+            Consistency::Released => self == Self::Released,
+            Consistency::DoubleCollect => self == Self::Proven,
+        }
+    }
+}
+
+/// The promise of a round, and what became of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoundConsistency {
+    /// What was promised.
+    pub promised: Consistency,
+    /// What was reached.
+    pub reached: ConsistencyReached,
+    /// How many times the sources were read for it.
+    pub attempts: u32,
+    /// Why it is not what was promised, for people.
+    pub reason: Option<String>,
+}
+
 /// What is kept of a round as a whole; becomes one row of `portolan.rounds` and one row of `portolan.receipts` for
 /// each source, in the transaction that publishes the rows.
 #[derive(Clone, Debug, PartialEq)]
@@ -153,8 +208,11 @@ pub struct RoundRecord {
     pub duration_us: i64,
     /// max(released) − min(released) over its sources, in microseconds.
     pub release_spread_us: Option<i64>,
-    /// max(first byte) − min(released): no two reads took effect further apart than this.
+    /// max(acted) − min(released), where a server has acted when its answer begins: no two reads took effect further apart
+    /// than this.
     pub skew_bound_us: Option<i64>,
+    /// What was promised of the reads' common moment, and what became of it.
+    pub consistency: RoundConsistency,
     /// One receipt a source.
     pub receipts: Vec<Receipt>,
 }
@@ -167,11 +225,31 @@ impl RoundRecord {
 
     /// Sets release spread and skew bound from the receipts.
     pub fn measure(&mut self) {
-        let released = || self.receipts.iter().filter_map(|receipt| receipt.released_us);
-        let first_bytes = self.receipts.iter().filter_map(|receipt| receipt.first_byte_us);
+        let skew = Skew::of(&self.receipts);
+        self.release_spread_us = skew.release_spread_us;
+        self.skew_bound_us = skew.bound_us;
+    }
+}
+
+/// How far apart the reads of one round took effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Skew {
+    /// max(released) − min(released), in microseconds.
+    pub release_spread_us: Option<i64>,
+    /// max(acted) − min(released), in microseconds.
+    pub bound_us: Option<i64>,
+}
+
+impl Skew {
+    /// The skew of the reads that `receipts` are of.
+    pub fn of(receipts: &[Receipt]) -> Self {
+        let released = || receipts.iter().filter_map(|receipt| receipt.released_us);
+        let acted = receipts.iter().filter_map(|receipt| receipt.acted_us);
         let first_release = released().min();
-        self.release_spread_us = first_release.and_then(|first| Some(released().max()? - first));
-        self.skew_bound_us = first_release.and_then(|first| Some(first_bytes.max()? - first));
+        Self {
+            release_spread_us: first_release.and_then(|first| Some(released().max()? - first)),
+            bound_us: first_release.and_then(|first| Some(acted.max()? - first)),
+        }
     }
 }
 
@@ -186,6 +264,7 @@ mod tests {
             let mut receipt = Receipt::new(SourceName::new(name).unwrap(), ReceiptVerdict::Ok);
             receipt.released_us = Some(released);
             receipt.first_byte_us = Some(first_byte);
+            receipt.acted_us = Some(first_byte);
             receipt.last_byte_us = Some(first_byte + 1);
             receipts.push(receipt);
         }
@@ -197,6 +276,7 @@ mod tests {
             duration_us: 501,
             release_spread_us: None,
             skew_bound_us: None,
+            consistency: RoundConsistency::default(),
             receipts,
         };
         record.measure();

@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::catalog::WriteMode;
 use crate::clock::Clock;
 use crate::config::{Diagnostic, SecretReference, SourceSpec};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::position::Position;
 
 /// One protocol. Adding a protocol is one module that implements this and one row in the registry.
@@ -166,6 +166,44 @@ pub struct Capabilities {
     pub listens: bool,
     /// Can run over TLS.
     pub tls: bool,
+    /// How its reads begin together with those of other ports.
+    pub release: ReleaseKind,
+}
+
+impl Capabilities {
+    /// Whether two reads from one position can be compared: both are of what the server holds then, and take nothing.
+    pub fn is_comparable(&self) -> bool {
+        self.reread && !self.push && !self.acknowledge
+    }
+}
+
+/// How the read of a source begins in a round that is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReleaseKind {
+    /// Its request is written before, and what makes the server act is held back beneath TLS: [`Held`].
+    Held,
+    /// Its first command is written after the release, as a whole.
+    Command,
+    /// What it gives has arrived before, by itself: it reads up to the release.
+    Arrived,
+}
+
+impl ReleaseKind {
+    /// The stable name, as shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Command => "command",
+            Self::Arrived => "arrived",
+        }
+    }
+}
+
+/// A request that has been written up to the bytes that make its server act; these are held back.
+pub trait Held: Send + Sync {
+    /// Hands the bytes to the operating system. Does not wait: what cannot be handed over at once follows when the source
+    /// goes on, and a broken connection is found there, too.
+    fn release(&self);
 }
 
 /// One stream of data behind a port.
@@ -187,9 +225,15 @@ pub trait Source: Send {
     /// batches), and ends there with [`ReadEnd::more`] if so: what is too much for one round comes in several, and no
     /// read is lost to a deadline for being long.
     ///
-    /// Marks [`Phase::Released`] at the instant the request goes out and [`Phase::FirstByte`] when the answer begins.
+    /// Marks [`Phase::Released`] at the instant the request goes out and [`Phase::FirstByte`] when an answer begins, of each
+    /// request that it takes. Where [`Output::is_held`], the first request goes out by [`Output::released`].
     /// Called without a successful `prepare` before it, it prepares by itself.
     async fn read(&mut self, from: Option<&Position>, output: &mut dyn Output) -> Result<ReadEnd>;
+
+    /// What is wrong though its reads succeed, if anything: shown with the state of the source until it passes.
+    fn complaint(&self) -> Option<Error> {
+        None
+    }
 
     /// The rows up to `position` are committed: tells the server, where the protocol has a way to. Redelivery after a
     /// crash between commit and acknowledgement is deduplicated by item key (see [`crate::catalog::TableSpec::key`]).
@@ -232,7 +276,7 @@ pub struct Probe {
 pub enum Phase {
     /// What triggers execution on the server has been handed to the operating system.
     Released,
-    /// The first byte of the answer has arrived.
+    /// The first byte of an answer has arrived; marked with each answer of a read that asks several times.
     FirstByte,
     /// A byte of the answer has arrived that may be the last one; marked again as more arrive.
     LastByte,
@@ -241,7 +285,7 @@ pub enum Phase {
 /// Where a source puts what it reads. Each method waits while the receiver is full: back-pressure reaches the socket.
 #[async_trait]
 pub trait Output: Send {
-    /// Notes the instant of `phase`. `Released` and `FirstByte` count once, `LastByte` each time.
+    /// Notes the instant of `phase`. `Released` counts once.
     fn mark(&mut self, phase: Phase);
 
     /// Raw bytes of the answer as they arrived, before anything parses them: counted and digested.
@@ -254,6 +298,21 @@ pub trait Output: Send {
     /// trial has seen what it wanted. Once true it stays so.
     fn is_enough(&self) -> bool {
         false
+    }
+
+    /// Whether the read is to begin together with others: its first request is then held back and handed to
+    /// [`Output::released`]. False once that has happened.
+    fn is_held(&self) -> bool {
+        false
+    }
+
+    /// Waits until the round is released, which hands over what is `held`, if anything, and is the instant of
+    /// [`Phase::Released`]. May be dropped and called again: the round waits for the source until it is released or fails.
+    async fn released(&mut self, held: Option<Arc<dyn Held>>) {
+        self.mark(Phase::Released);
+        if let Some(held) = held {
+            held.release();
+        }
     }
 
     /// How long the read of a source that is sent to may wait where nothing has come yet: no time in rounds, of which the next

@@ -108,9 +108,9 @@ impl StateMachine {
         self.enter(next, now) || other_kind
     }
 
-    /// What was stored could not be acknowledged. It is safe, so the source is read on: this alone never puts it down.
-    /// Returns whether state or kind of cause changed.
-    pub fn not_acknowledged(&mut self, error: &Error, now: Timestamp) -> bool {
+    /// Something is wrong though it can be read: what was stored could not be acknowledged, or the source complains. It is
+    /// read on: this alone never puts it down. Returns whether state or kind of cause changed.
+    pub fn complained(&mut self, error: &Error, now: Timestamp) -> bool {
         self.failures = self.failures.min(FAILURES_UNTIL_DOWN - 2);
         self.failed(error, now)
     }

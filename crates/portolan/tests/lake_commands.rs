@@ -182,6 +182,7 @@ fn quarantine(bench: &Bench, contents: &[&str]) {
             duration_us: 1,
             release_spread_us: None,
             skew_bound_us: None,
+            consistency: Default::default(),
             receipts: vec![Receipt::new(source, ReceiptVerdict::Ok)],
         };
         staging.commit(record, &[]).await.unwrap();
@@ -260,6 +261,7 @@ fn no_two_commits_retry_one_item() {
             duration_us: 1,
             release_spread_us: None,
             skew_bound_us: None,
+            consistency: Default::default(),
             receipts: Vec::new(),
         };
         lake.begin_retry(ids[..2].to_vec()).commit(record(), &[]).await.unwrap();

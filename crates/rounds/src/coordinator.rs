@@ -17,6 +17,7 @@ use portolan_model::round::{Receipt, ReceiptVerdict, RoundRecord, RoundVerdict};
 use portolan_model::{Error, Result, RoundId, RoundName, SourceName};
 use tokio::sync::{mpsc, watch};
 
+use crate::collect::{Collected, Collector};
 use crate::output::{MemoryRows, Receiver};
 use crate::reading::{Patience, Reading, discard, read_all};
 use crate::schedule::Schedule;
@@ -201,30 +202,20 @@ impl RoundRunner {
             skipped_receipts
                 .extend(due.drain(..).map(|slot| (false, Receipt::new(slot.name.clone(), ReceiptVerdict::Skipped))));
         }
-        let staging = shared.catalog.begin().await.and_then(|mut staging| {
-            let receivers = due
-                .iter()
-                .map(|slot| {
-                    let table = Some(staging.table(slot.table_spec(start.wall))?);
-                    Ok(Receiver { table, memory: memory_bytes_max.map(MemoryRows::new) })
-                })
-                .collect::<Result<Vec<Receiver>>>()?;
-            Ok((staging, receivers))
-        });
-        let (staging, receivers) = match staging {
-            Ok(staging) => staging,
+        let collector =
+            Collector { spec: &self.spec, shared: &shared, patience: self.patience, memory_bytes_max, start };
+        let collected = match collector.collect(&mut due).await {
+            Ok(collected) => collected,
             Err(error) => return RoundEnd { error: Some(self.not_stored(error)), ..RoundEnd::default() },
         };
-        let mut readings = read_all(&mut due, receivers, clock, self.patience).await;
-        let storage_error = readings.iter().find_map(|reading| match &reading.outcome {
-            Err(error) if is_storage(error) => Some(error),
-            _ => None,
+        let storage_error = collected.storage_error().map(|error| {
+            Error::new(error.kind(), "stage rows", error.chain())
+                .with_hint(error.hint().unwrap_or("free space for the lake").to_owned())
         });
+        let Collected { staging, mut readings, consistency, is_refused } = collected;
         if let Some(error) = storage_error {
             // What the lake refused is not the source's fault: its state stays, the rows are read again. What the
             // sources did themselves is noted as in any round.
-            let error = Error::new(error.kind(), "stage rows", error.chain())
-                .with_hint(error.hint().unwrap_or("free space for the lake").to_owned());
             staging.abort().await;
             for (slot, reading) in due.iter_mut().zip(&readings) {
                 if let Err(own) = &reading.outcome
@@ -250,7 +241,7 @@ impl RoundRunner {
                 changed.push(slot.status());
             }
         }
-        let verdict = verdict(&due, &readings, &skipped_receipts);
+        let verdict = if is_refused { RoundVerdict::Rejected } else { verdict(&due, &readings, &skipped_receipts) };
         receipts.extend(skipped_receipts.into_iter().map(|(_, receipt)| receipt));
         let mut record = RoundRecord {
             name: self.spec.name.clone(),
@@ -259,6 +250,7 @@ impl RoundRunner {
             duration_us: clock.moment().since_us(&start),
             release_spread_us: None,
             skew_bound_us: None,
+            consistency,
             receipts,
         };
         record.measure();
@@ -341,7 +333,7 @@ impl RoundRunner {
 }
 
 /// Whether the lake, not the source, is the cause.
-fn is_storage(error: &Error) -> bool {
+pub(crate) fn is_storage(error: &Error) -> bool {
     use portolan_model::ErrorKind::{Conflict, Corrupt, Storage, StorageFull};
     matches!(error.kind(), Storage | StorageFull | Corrupt | Conflict)
 }

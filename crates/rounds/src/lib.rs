@@ -6,13 +6,17 @@
 //! - [`slot`]: one source with its state, position and counters
 //! - [`output`]: where a source's rows go during a read, what is measured and digested on the way
 //! - [`reading`]: one read of a group of sources, all at once
+//! - `release`: one release for the reads that begin together
+//! - `collect`: the collects of one round, as many as its promise takes
 //! - [`coordinator`]: rounds for good: schedule, commit, acknowledge, the probe beside the rounds of what is down
 //! - [`schedule`]: when the next round starts
 
 #![forbid(unsafe_code)]
 
+mod collect;
 pub mod coordinator;
 pub mod output;
 pub mod reading;
+mod release;
 pub mod schedule;
 pub mod slot;

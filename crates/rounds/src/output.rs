@@ -1,14 +1,17 @@
 //! Where a source's rows go during a read, and what is measured and digested on the way.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use portolan_model::catalog::{StagedTable, TableStaging};
 use portolan_model::clock::{Clock, Moment};
-use portolan_model::source::{Output, Phase, QuarantineItem};
+use portolan_model::source::{Held, Output, Phase, QuarantineItem};
 use portolan_model::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
+
+use crate::release::Gate;
 
 /// The rows of one source kept in memory, for `fetch`.
 #[derive(Debug, Default)]
@@ -102,6 +105,8 @@ pub struct Recorder<'a> {
     measured: &'a mut Measured,
     enough_at: Duration,
     rows_wait: Duration,
+    /// Where the read waits for its release, until it has had it.
+    gate: Option<(&'a Gate, usize)>,
 }
 
 /// What a read measured of itself.
@@ -111,6 +116,8 @@ pub struct Measured {
     pub released: Option<Moment>,
     /// When the answer began.
     pub first_byte: Option<Moment>,
+    /// When the answer to its last request began: its server had acted by then.
+    pub acted: Option<Moment>,
     /// When the answer ended.
     pub last_byte: Option<Moment>,
     /// Bytes received.
@@ -132,12 +139,18 @@ impl<'a> Recorder<'a> {
         measured: &'a mut Measured,
         enough_at: Duration,
     ) -> Self {
-        Self { clock, receiver, digest: None, measured, enough_at, rows_wait: Duration::ZERO }
+        Self { clock, receiver, digest: None, measured, enough_at, rows_wait: Duration::ZERO, gate: None }
     }
 
     /// A read that no other follows may wait so long for rows that come by themselves.
     pub fn with_rows_wait(mut self, rows_wait: Duration) -> Self {
         self.rows_wait = rows_wait;
+        self
+    }
+
+    /// The read begins with the others at a gate, in this place.
+    pub(crate) fn with_gate(mut self, gate: Option<(&'a Gate, usize)>) -> Self {
+        self.gate = gate;
         self
     }
 
@@ -152,11 +165,12 @@ impl Output for Recorder<'_> {
     fn mark(&mut self, phase: Phase) {
         let moment = self.clock.moment();
         match phase {
-            Phase::Released => {
-                self.measured.released.get_or_insert(moment);
-            }
+            // A request that was sent again, because its connection had ended, went out the second time.
+            Phase::Released if self.measured.first_byte.is_none() => self.measured.released = Some(moment),
+            Phase::Released => {}
             Phase::FirstByte => {
                 self.measured.first_byte.get_or_insert(moment);
+                self.measured.acted = Some(moment);
                 self.measured.last_byte = Some(moment);
             }
             Phase::LastByte => self.measured.last_byte = Some(moment),
@@ -174,6 +188,23 @@ impl Output for Recorder<'_> {
 
     fn is_enough(&self) -> bool {
         self.clock.monotonic() >= self.enough_at
+    }
+
+    fn is_held(&self) -> bool {
+        self.gate.is_some()
+    }
+
+    async fn released(&mut self, held: Option<Arc<dyn Held>>) {
+        let Some((gate, index)) = self.gate else {
+            self.mark(Phase::Released);
+            if let Some(held) = held {
+                held.release();
+            }
+            return;
+        };
+        let moment = gate.wait(index, held).await;
+        self.gate = None;
+        self.measured.released = Some(moment);
     }
 
     fn rows_wait(&self) -> Duration {

@@ -2,9 +2,11 @@
 //!
 //! A read takes as long as its slowest source, or until the deadline: whoever has not ended by then has failed with
 //! `timeout`, and the others are not touched by it. Well before it, a source that can go on from where it stands is asked
-//! to end there. A connector that panics fails its own source alone.
+//! to end there. A connector that panics fails its own source alone. Where the reads begin together, whoever is not ready
+//! in time has failed, too.
 
 use std::panic::AssertUnwindSafe;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -16,6 +18,7 @@ use portolan_model::source::ReadEnd;
 use portolan_model::{Error, ErrorKind, Result};
 
 use crate::output::{Measured, Receiver, Recorder};
+use crate::release::Gate;
 use crate::slot::Slot;
 
 /// How long a read may take.
@@ -27,22 +30,34 @@ pub struct Patience {
     pub enough_after: Duration,
     /// The longest a read waits for rows that come by themselves.
     pub rows_wait: Duration,
+    /// Where the reads begin together: the longest they wait for each other. `None`: each begins when it is ready.
+    pub ready_within: Option<Duration>,
 }
 
 impl Patience {
     /// For a round: half of its deadline to take what there is, the other half to end what was begun.
     pub fn for_round(deadline: Duration) -> Self {
-        Self { deadline, enough_after: deadline / 2, rows_wait: Duration::ZERO }
+        Self { deadline, enough_after: deadline / 2, rows_wait: Duration::ZERO, ready_within: None }
+    }
+
+    /// What is left of it after so long.
+    #[must_use]
+    pub(crate) fn after(self, elapsed: Duration) -> Self {
+        Self {
+            deadline: self.deadline.saturating_sub(elapsed),
+            enough_after: self.enough_after.saturating_sub(elapsed),
+            ..self
+        }
     }
 
     /// For a trial: the first page or batch says enough.
     pub fn for_trial(deadline: Duration) -> Self {
-        Self { deadline, enough_after: Duration::ZERO, rows_wait: Duration::ZERO }
+        Self { deadline, enough_after: Duration::ZERO, rows_wait: Duration::ZERO, ready_within: None }
     }
 
     /// For a read that must come whole or fail.
     pub fn for_whole(deadline: Duration) -> Self {
-        Self { deadline, enough_after: Duration::MAX, rows_wait: deadline / 2 }
+        Self { deadline, enough_after: Duration::MAX, rows_wait: deadline / 2, ready_within: None }
     }
 }
 
@@ -67,6 +82,18 @@ pub struct Outcome {
     pub staged: Option<StagedTable>,
 }
 
+impl Outcome {
+    /// Whether both reads gave the same rows.
+    pub(crate) fn agrees(&self, other: &Self) -> bool {
+        match (&self.staged, &other.staged) {
+            (Some(one), Some(other)) => one == other,
+            // Proved by the server: nothing has changed since the last committed read.
+            (None, None) => self.end.unchanged && other.end.unchanged,
+            _ => false,
+        }
+    }
+}
+
 /// Reads every slot at once, each into its receiver, as long as `patience` (from now) allows.
 pub async fn read_all(
     slots: &mut [&mut Slot],
@@ -74,27 +101,112 @@ pub async fn read_all(
     clock: &dyn Clock,
     patience: Patience,
 ) -> Vec<Reading> {
-    let Patience { deadline, enough_after, rows_wait } = patience;
     debug_assert_eq!(slots.len(), receivers.len());
-    let enough_at = clock.monotonic().saturating_add(enough_after);
+    let terms = Terms {
+        clock,
+        enough_at: clock.monotonic().saturating_add(patience.enough_after),
+        rows_wait: patience.rows_wait,
+        gate: patience.ready_within.map(|allowed| (Gate::new(slots.len()), allowed)),
+    };
     let mut begun: Vec<Begun> = receivers
         .into_iter()
         .map(|receiver| Begun { receiver, prepared: None, measured: Measured::default(), outcome: None })
         .collect();
     {
+        let terms = &terms;
         let mut reads: FuturesUnordered<_> = slots
             .iter_mut()
             .zip(begun.iter_mut())
-            .map(|(slot, begun)| async move {
-                let outcome =
-                    AssertUnwindSafe(read_one(slot, begun, clock, (enough_at, rows_wait))).catch_unwind().await;
+            .enumerate()
+            .map(|(index, (slot, begun))| async move {
+                let outcome = AssertUnwindSafe(terms.read(index, slot, begun)).catch_unwind().await;
                 begun.outcome = Some(outcome.unwrap_or_else(|panic| Err(panicked(&*panic))));
+                terms.leave(index);
             })
             .collect();
         // An elapsed deadline drops the reads that have not ended: they stay without an outcome.
-        let _ = tokio::time::timeout(deadline, async { while reads.next().await.is_some() {} }).await;
+        let _ = tokio::time::timeout(patience.deadline, terms.all(&mut reads)).await;
     }
-    begun.into_iter().zip(slots).map(|(begun, slot)| begun.end(slot, deadline)).collect()
+    begun.into_iter().zip(slots).map(|(begun, slot)| begun.end(slot, patience.deadline)).collect()
+}
+
+/// What the reads of one round share.
+struct Terms<'c> {
+    clock: &'c dyn Clock,
+    enough_at: Duration,
+    rows_wait: Duration,
+    /// Where they begin together, and how long they wait for each other.
+    gate: Option<(Gate, Duration)>,
+}
+
+impl Terms<'_> {
+    /// Runs the reads to their ends, and releases them on the way.
+    async fn all<F: Future<Output = ()>>(&self, reads: &mut FuturesUnordered<F>) {
+        let Some((gate, allowed)) = &self.gate else {
+            while reads.next().await.is_some() {}
+            return;
+        };
+        let mut patience = std::pin::pin!(tokio::time::sleep(*allowed));
+        let mut is_open = false;
+        std::future::poll_fn(|context| {
+            loop {
+                match reads.poll_next_unpin(context) {
+                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Ready(Some(())) => {}
+                    Poll::Pending if is_open => return Poll::Pending,
+                    Poll::Pending => {
+                        is_open = gate.try_open(self.clock);
+                        if !is_open && patience.as_mut().poll(context).is_ready() {
+                            gate.open(self.clock);
+                            is_open = true;
+                        }
+                        if !is_open {
+                            return Poll::Pending;
+                        }
+                    }
+                }
+            }
+        })
+        .await;
+    }
+
+    async fn read(&self, index: usize, slot: &mut Slot, begun: &mut Begun) -> Result<Outcome> {
+        let Some((gate, allowed)) = &self.gate else {
+            return self.read_one(None, slot, begun).await;
+        };
+        tokio::select! {
+            biased;
+            outcome = self.read_one(Some((gate, index)), slot, begun) => outcome,
+            () = gate.missed(index) => {
+                let message = format!("not ready for the release within {} ms", allowed.as_millis());
+                Err(Error::new(ErrorKind::Timeout, "prepare", message)
+                    .with_hint("the other ports of the round were: raise `ready_within`, or give the source a round of its own"))
+            }
+        }
+    }
+
+    async fn read_one(&self, place: Option<(&Gate, usize)>, slot: &mut Slot, begun: &mut Begun) -> Result<Outcome> {
+        slot.source.prepare().await?;
+        begun.prepared = Some(self.clock.moment());
+        let mut recorder = Recorder::new(self.clock, &mut begun.receiver, &mut begun.measured, self.enough_at)
+            .with_rows_wait(self.rows_wait)
+            .with_gate(place);
+        let end = slot.source.read(slot.position.as_ref(), &mut recorder).await;
+        recorder.end();
+        let end = end?;
+        if end.unchanged {
+            // A table that is dropped is no part of the round: what it held stays.
+            begun.receiver.table = None;
+        }
+        let staged = begun.receiver.finish().await?;
+        Ok(Outcome { end, staged })
+    }
+
+    fn leave(&self, index: usize) {
+        if let Some((gate, _)) = &self.gate {
+            gate.leave(index);
+        }
+    }
 }
 
 /// A read under way.
@@ -120,27 +232,6 @@ impl Begun {
         });
         Reading { receiver, prepared, measured, outcome }
     }
-}
-
-async fn read_one(
-    slot: &mut Slot,
-    begun: &mut Begun,
-    clock: &dyn Clock,
-    (enough_at, rows_wait): (Duration, Duration),
-) -> Result<Outcome> {
-    slot.source.prepare().await?;
-    begun.prepared = Some(clock.moment());
-    let mut recorder =
-        Recorder::new(clock, &mut begun.receiver, &mut begun.measured, enough_at).with_rows_wait(rows_wait);
-    let end = slot.source.read(slot.position.as_ref(), &mut recorder).await;
-    recorder.end();
-    let end = end?;
-    if end.unchanged {
-        // A table that is dropped is no part of the round: what it held stays.
-        begun.receiver.table = None;
-    }
-    let staged = begun.receiver.finish().await?;
-    Ok(Outcome { end, staged })
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
@@ -170,6 +261,7 @@ impl Reading {
         receipt.prepared_us = since(&self.prepared);
         receipt.released_us = since(&self.measured.released);
         receipt.first_byte_us = since(&self.measured.first_byte);
+        receipt.acted_us = since(&self.measured.acted);
         receipt.last_byte_us = since(&self.measured.last_byte);
         receipt.bytes = self.measured.bytes;
         receipt.rows = self.measured.rows;

@@ -117,10 +117,14 @@ impl Slot {
     }
 
     /// Notes a read that succeeded, committed or not: the source is well, whatever becomes of its round, unless what was
-    /// stored before could not be acknowledged.
+    /// stored before could not be acknowledged, or it complains of something itself.
     pub fn succeeded(&mut self, clock: &dyn Clock) -> bool {
         self.pause = PAUSE_MIN;
-        !self.is_unacknowledged && self.machine.succeeded(clock.wall())
+        match self.source.complaint() {
+            _ if self.is_unacknowledged => false,
+            Some(error) => self.machine.complained(&error.with_source(&self.name), clock.wall()),
+            None => self.machine.succeeded(clock.wall()),
+        }
     }
 
     /// Notes whether the server could be told of what is stored. Returns whether the state changed.
@@ -130,7 +134,7 @@ impl Slot {
             Ok(()) => was_unacknowledged && self.machine.succeeded(clock.wall()),
             Err(error) => {
                 self.errors_total += 1;
-                self.machine.not_acknowledged(error, clock.wall())
+                self.machine.complained(error, clock.wall())
             }
         }
     }

@@ -38,6 +38,8 @@ pub enum Mode {
     CloseAfter(u64),
     /// Each connection is reset after this many bytes from the server, counted from the switch.
     ResetAfter(u64),
+    /// Each connection is cut after this many bytes from the client, counted from the switch: the server gets these.
+    CutAfterSent(u64),
     /// The server's bytes come this much later.
     Latency(Duration),
 }
@@ -275,16 +277,28 @@ impl Connection {
     async fn upward(&self, client: &TcpStream, server: &mut tokio::net::tcp::WriteHalf<'_>) -> Result<End> {
         let mut watched = self.watched.clone();
         let mut buffer = vec![0; BUFFER_BYTES];
+        let mut counted_version = None;
+        let mut passed = 0u64;
         loop {
-            let (_, mode) = *watched.wait_for(|(_, mode)| *mode != Mode::Hang).await?;
-            if mode == Mode::Refuse {
-                return Ok(End::Reset);
+            let (version, mode) = *watched.wait_for(|(_, mode)| *mode != Mode::Hang).await?;
+            if counted_version != Some(version) {
+                counted_version = Some(version);
+                passed = 0;
             }
+            let limit = match mode {
+                Mode::Refuse => return Ok(End::Reset),
+                Mode::CutAfterSent(most) if passed >= most => {
+                    server.shutdown().await?;
+                    return Ok(End::Reset);
+                }
+                Mode::CutAfterSent(most) => buffer.len().min((most - passed) as usize),
+                _ => buffer.len(),
+            };
             tokio::select! {
                 ready = client.readable() => ready?,
                 changed = watched.changed() => { changed?; continue }
             }
-            let count = match client.try_read(&mut buffer) {
+            let count = match client.try_read(&mut buffer[..limit]) {
                 Ok(0) => {
                     server.shutdown().await?;
                     return Ok(End::Politely);
@@ -295,6 +309,7 @@ impl Connection {
             };
             self.counters.bytes_from_client.fetch_add(count as u64, Ordering::Relaxed);
             server.write_all(&buffer[..count]).await?;
+            passed += count as u64;
         }
     }
 

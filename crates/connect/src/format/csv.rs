@@ -44,7 +44,6 @@ pub fn decode(body: &[u8], settings: &Settings, sink: &mut Sink<'_>) -> Result<S
         }
         row += 1;
         let (reason, detail) = if record.len() == table.names.len() {
-            // Looked at once as a whole, not field by field.
             match StringRecord::from_byte_record(record) {
                 Ok(text) => {
                     table.push(&text, row, sink)?;
@@ -121,10 +120,15 @@ fn types(body: &[u8], settings: &Settings, names: &[String]) -> Result<Vec<Colum
         let mut record = ByteRecord::new();
         while reader.read_byte_record(&mut record).map_err(unreadable)? {
             // Rows for the quarantine do not count.
-            if record.len() == names.len() && std::str::from_utf8(record.as_slice()).is_ok() {
-                for (traits, field) in traits.iter_mut().zip(&record) {
-                    traits.see(std::str::from_utf8(field).unwrap_or_default());
+            if record.len() != names.len() {
+                continue;
+            }
+            match StringRecord::from_byte_record(record) {
+                Ok(text) => {
+                    traits.iter_mut().zip(&text).for_each(|(traits, field)| traits.see(field));
+                    record = text.into_byte_record();
                 }
+                Err(error) => record = error.into_byte_record(),
             }
         }
     }
@@ -275,6 +279,23 @@ mod tests {
         let header = "id,price,,id";
         assert_eq!(quarantine[1].row, serde_json::json!({ "row": 4, "header": header, "delimiter": "," }));
         assert_eq!(quarantine[2].row, serde_json::json!({ "row": 5, "header": header, "delimiter": ",", "bytes": 8 }));
+    }
+
+    #[test]
+    fn bytes_that_are_text_only_across_fields_are_none() {
+        let settings = Settings { csv_infer: true, ..Settings::default() };
+        let (table, quarantine, _) = run(b"a,b,c\n1,2,3\n\xc3,\xa9,x\n", &settings);
+        assert!(table.contains("| 1 | 2 | 3 |"), "{table}");
+        assert_eq!(quarantine.iter().map(|item| item.reason).collect::<Vec<_>>(), ["row_not_utf8"]);
+        let mut types = Vec::new();
+        decode(b"a,b,c\n1,2,3\n\xc3,\xa9,x\n", &settings, &mut |item| {
+            if let Item::Batch(batch) = item {
+                types.extend(batch.schema().fields().iter().map(|field| field.data_type().to_string()));
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(types, ["Int64"; 3], "a row of the quarantine does not count");
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //!
 //! What is written is noted beneath TLS: [`Observed::written`] moves when encrypted bytes have been handed to the
 //! operating system, which is when a request is released. What is read is noted above TLS: [`Observed::read`] moves
-//! with the answer's own bytes, not with TLS's alerts and tickets.
+//! with the answer's own bytes, not with TLS's alerts and tickets. At its [`HoldPoint`], beneath TLS, what makes the server
+//! act can be held back.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,6 +15,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+
+use super::hold::HoldPoint;
 
 /// How many of a connection's first bytes are kept, to say what they look like.
 const FIRST_BYTES: usize = 64;
@@ -23,6 +27,7 @@ pub struct Observed {
     read: AtomicU64,
     written: AtomicU64,
     first: OnceLock<Box<[u8]>>,
+    hold_point: Arc<HoldPoint>,
 }
 
 impl Observed {
@@ -33,7 +38,12 @@ impl Observed {
 
     /// Bytes handed to the operating system so far.
     pub fn written(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
+        self.written.load(Ordering::Relaxed) + self.hold_point.sent()
+    }
+
+    /// Where what is written can be held back.
+    pub fn hold_point(&self) -> &Arc<HoldPoint> {
+        &self.hold_point
     }
 
     /// The first bytes that came over the socket, before TLS.
@@ -59,6 +69,33 @@ impl ObservedSocket {
     pub fn observed(&self) -> Arc<Observed> {
         Arc::clone(&self.observed)
     }
+
+    /// Takes bytes at the hold point instead of writing them, if anything is held.
+    fn take(&self, bytes: &[u8]) -> Option<io::Result<usize>> {
+        let hold_point = &self.observed.hold_point;
+        if !hold_point.is_active() || bytes.is_empty() {
+            return None;
+        }
+        hold_point.take(bytes, || Ok(std::net::TcpStream::from(self.socket.as_fd().try_clone_to_owned()?)))
+    }
+
+    /// Writes what a release could not hand over at once. Ready once nothing of it is left.
+    fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { socket, observed } = self;
+        while observed.hold_point.is_active() {
+            let drained = observed.hold_point.drain(|bytes| match Pin::new(&mut *socket).poll_write(context, bytes) {
+                Poll::Ready(Ok(count)) => (count, Poll::Ready(Ok(()))),
+                Poll::Ready(Err(error)) => (0, Poll::Ready(Err(error))),
+                Poll::Pending => (0, Poll::Pending),
+            });
+            match drained {
+                Some(written) => ready!(written)?,
+                // Not released yet: nobody waits for it here.
+                None => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
 }
 
 impl AsyncRead for ObservedSocket {
@@ -67,6 +104,9 @@ impl AsyncRead for ObservedSocket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Poll::Ready(Err(error)) = self.poll_drain(context) {
+            return Poll::Ready(Err(error));
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
         let came = &buffer.filled()[before..];
@@ -80,6 +120,9 @@ impl AsyncRead for ObservedSocket {
 
 impl AsyncWrite for ObservedSocket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(taken) = self.take(bytes) {
+            return Poll::Ready(taken);
+        }
         let written = ready!(Pin::new(&mut self.socket).poll_write(context, bytes))?;
         self.observed.written.fetch_add(written as u64, Ordering::Relaxed);
         Poll::Ready(Ok(written))
@@ -90,6 +133,9 @@ impl AsyncWrite for ObservedSocket {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(taken) = slices.iter().find(|slice| !slice.is_empty()).and_then(|first| self.take(first)) {
+            return Poll::Ready(taken);
+        }
         let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(context, slices))?;
         self.observed.written.fetch_add(written as u64, Ordering::Relaxed);
         Poll::Ready(Ok(written))
@@ -100,6 +146,7 @@ impl AsyncWrite for ObservedSocket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(context))?;
         Pin::new(&mut self.socket).poll_flush(context)
     }
 

@@ -14,6 +14,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// The most addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 16;
+/// `EMFILE` and `ENFILE`, which have no name in the standard library.
+const FILES_OF_PROCESS: i32 = 24;
+const FILES_OF_SYSTEM: i32 = 23;
 
 /// Opens connections to one host and port.
 #[derive(Clone, Debug)]
@@ -127,6 +130,16 @@ fn connect_error(address: SocketAddr, error: io::Error) -> Error {
             ErrorKind::Unreachable,
             format!("the system forbids connecting to {address}"),
             "a local firewall rule rejects it: nft list ruleset".to_owned(),
+        ),
+        io::ErrorKind::AddrNotAvailable => (
+            ErrorKind::Unreachable,
+            format!("this machine has no address or port left from which to connect to {address}"),
+            "count its connections: ss -s; widen the range: sysctl net.ipv4.ip_local_port_range".to_owned(),
+        ),
+        _ if matches!(error.raw_os_error(), Some(FILES_OF_PROCESS | FILES_OF_SYSTEM)) => (
+            ErrorKind::Unreachable,
+            format!("no file descriptor is left for a connection to {address}"),
+            "raise the limit and start anew: ulimit -n 65536".to_owned(),
         ),
         _ => (
             ErrorKind::Unreachable,

@@ -121,6 +121,31 @@ async fn every_framing_and_format_gives_rows() {
 }
 
 #[tokio::test]
+async fn where_nothing_is_stored_nobody_is_told_that_something_is() {
+    let world = World::new("acknowledge = true");
+    let mut source = Tcp.open(&world.spec(), &environment()).unwrap();
+    for attempt in ["prepare", "read"] {
+        let error = match attempt {
+            "prepare" => source.prepare().await.unwrap_err(),
+            _ => source.read(None, &mut Recorder::default()).await.unwrap_err(),
+        };
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{attempt}: {error}");
+        assert!(error.hint().unwrap().contains("--save"));
+    }
+    // A look at the port takes nothing, with or without acknowledgements.
+    for options in ["acknowledge = true", ""] {
+        let world = World::new(options);
+        let mut source = Tcp.open(&world.spec(), &environment()).unwrap();
+        let probe = source.probe().await.unwrap();
+        assert_eq!(probe.facts, [("can be opened".to_owned(), format!("127.0.0.1:{}", world.port))]);
+        assert!(TcpStream::connect(("127.0.0.1", world.port)).await.is_err(), "the port is closed again");
+        let taken = std::net::TcpListener::bind(("127.0.0.1", world.port)).unwrap();
+        assert_eq!(source.probe().await.unwrap_err().kind(), ErrorKind::Unreachable);
+        drop(taken);
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_message_goes_to_the_quarantine_and_the_others_stay() {
     let world = World::new("max_message = \"16B\"");
     let mut source = world.open().await;

@@ -44,6 +44,7 @@ pub fn record(receipts: Vec<Receipt>) -> RoundRecord {
         duration_us: 1_234,
         release_spread_us: Some(5),
         skew_bound_us: None,
+        consistency: Default::default(),
         receipts,
     }
 }

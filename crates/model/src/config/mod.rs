@@ -197,7 +197,37 @@ pub struct RoundSpec {
     /// The longest a round may take; a source that has not ended by then has failed.
     pub deadline: Duration,
     /// What is promised of the reads' common moment.
-    pub consistency: Consistency,
+    pub consistency: ConsistencySpec,
+}
+
+/// What a round promises of its reads' common moment, and what follows where it is not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsistencySpec {
+    /// The promise.
+    pub mode: Consistency,
+    /// The longest that the reads may have taken effect apart.
+    pub skew_max: Option<Duration>,
+    /// What of a round is compared with it.
+    pub skew_measure: SkewMeasure,
+    /// The most times that a round's sources are read until the promise is kept.
+    pub attempts_max: u32,
+    /// What becomes of a round that does not keep it.
+    pub on_failure: OnFailure,
+    /// The longest that sources wait for each other before they are released.
+    pub ready_within: Duration,
+}
+
+impl Default for ConsistencySpec {
+    fn default() -> Self {
+        Self {
+            mode: Consistency::None,
+            skew_max: None,
+            skew_measure: SkewMeasure::Bound,
+            attempts_max: 3,
+            on_failure: OnFailure::Mark,
+            ready_within: Duration::from_secs(5),
+        }
+    }
 }
 
 /// What a round promises of its reads' common moment.
@@ -207,4 +237,42 @@ pub enum Consistency {
     /// Read at once, with the skew measured and stored; nothing else is promised.
     #[default]
     None,
+    /// Connected, authenticated and asked before; what makes the servers act is released for all at one instant.
+    Released,
+    /// Read until two reads in a row, the second begun after the first has wholly ended, agree: between them all ports
+    /// showed these values at one instant.
+    DoubleCollect,
+}
+
+impl Consistency {
+    /// The stable name, as written and stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Released => "released",
+            Self::DoubleCollect => "double_collect",
+        }
+    }
+}
+
+/// Which measure of a round `max_skew` bounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SkewMeasure {
+    /// From the first release to the last answer's first byte: no two servers can have acted further apart.
+    #[default]
+    Bound,
+    /// From the first release to the last one.
+    Release,
+}
+
+/// What becomes of a round that does not keep its promise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// It is stored, and marked.
+    #[default]
+    Mark,
+    /// Its rows are not stored.
+    Reject,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_lake::{Lake, LakeReader};
-use portolan_model::config::{Configuration, Consistency, DurationText, RoundSpec, SourceSpec};
+use portolan_model::config::{Configuration, ConsistencySpec, DurationText, RoundSpec, SourceSpec};
 use portolan_model::{Error, ErrorKind, RoundName, SourceName};
 use portolan_rounds::coordinator::{Event, Observer, RoundRunner, Shared};
 use portolan_rounds::output::{MemoryRows, Receiver};
@@ -193,7 +193,7 @@ async fn save(
         sources: specs.iter().map(|spec| spec.name.clone()).collect(),
         every: Duration::from_secs(1),
         deadline: arguments.deadline.0,
-        consistency: Consistency::None,
+        consistency: ConsistencySpec::default(),
     };
     let shared =
         Shared { catalog: lake.clone(), clock: environment.clock.clone(), observer: Arc::new(Quiet), jitter: || 1.0 };

@@ -10,7 +10,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use indicatif::{HumanBytes, HumanCount};
 use portolan_model::clock::{Clock, SystemClock};
-use portolan_model::source::{Capabilities, Output, Phase, Probe, QuarantineItem, ReadEnd, Source};
+use portolan_model::source::{Capabilities, Held, Output, Phase, Probe, QuarantineItem, ReadEnd, Source};
 use portolan_model::{Position, Result};
 use portolan_rounds::slot::Slot;
 
@@ -159,6 +159,14 @@ impl Output for Counting<'_> {
 
     fn is_enough(&self) -> bool {
         self.output.is_enough()
+    }
+
+    fn is_held(&self) -> bool {
+        self.output.is_held()
+    }
+
+    async fn released(&mut self, held: Option<Arc<dyn Held>>) {
+        self.output.released(held).await;
     }
 
     fn rows_wait(&self) -> Duration {

@@ -120,6 +120,7 @@ impl Collector {
             duration_us: 1_234,
             release_spread_us: None,
             skew_bound_us: None,
+            consistency: Default::default(),
             receipts,
         };
         record.measure();

@@ -136,6 +136,7 @@ fn record(verdict: RoundVerdict, receipts: Vec<Receipt>) -> Result<RoundRecord> 
         duration_us: 1,
         release_spread_us: None,
         skew_bound_us: None,
+        consistency: Default::default(),
         receipts,
     })
 }

@@ -12,7 +12,9 @@ use async_trait::async_trait;
 use portolan_model::config::{Diagnostic, SourceSpec};
 use portolan_model::error::{Error, ErrorKind, Result};
 use portolan_model::position::Position;
-use portolan_model::source::{Capabilities, Connector, Environment, Output, Phase, Probe, ReadEnd, Source};
+use portolan_model::source::{
+    Capabilities, Connector, Environment, Held, Output, Phase, Probe, ReadEnd, ReleaseKind, Source,
+};
 use portolan_testkit::api::Api;
 use portolan_testkit::conformance::source::{
     NOT_APPLICABLE_TO_CURSORS, NOT_APPLICABLE_TO_GROUPS, Shape, SourceFixture, spec,
@@ -44,6 +46,7 @@ pub(crate) enum Defect {
     MarksReleaseLate,
     CountsNothing,
     ReadsAhead,
+    ActsBeforeRelease,
     KeepsHalfReadConnection,
     TakesCutForEnd,
     NamesNoAddress,
@@ -157,6 +160,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     push: false,
     listens: false,
     tls: false,
+    release: ReleaseKind::Held,
 };
 
 impl Connector for FakeConnector {
@@ -265,11 +269,20 @@ impl FakeSource {
 
     /// Returns the last item and whether it ended before the answer did.
     async fn exchange(&self, stream: &mut TcpStream, since: i64, output: &mut dyn Output) -> Result<(i64, bool)> {
-        if self.defect != Defect::MarksReleaseLate {
+        if self.defect != Defect::MarksReleaseLate && !output.is_held() {
             output.mark(Phase::Released);
         }
         let request = format!("GET /ndjson/items?since={since} HTTP/1.1\r\nhost: x\r\n\r\n");
-        let sent = stream.write_all(request.as_bytes()).await;
+        let mut request = request.as_bytes();
+        if output.is_held() {
+            let held = if self.defect == Defect::ActsBeforeRelease { 0 } else { 1 };
+            let (now, later) = request.split_at(request.len() - held);
+            let sent = stream.write_all(now).await;
+            sent.map_err(|_| self.error(ErrorKind::Disconnected, "cannot send"))?;
+            output.released(Some(Arc::new(Nothing))).await;
+            request = later;
+        }
+        let sent = stream.write_all(request).await;
         sent.map_err(|_| self.error(ErrorKind::Disconnected, "cannot send"))?;
         let mut buffer = vec![0; 16 << 10];
         let mut pending = Vec::new();
@@ -333,6 +346,13 @@ impl FakeSource {
         }
         Ok((last, false))
     }
+}
+
+/// It writes the last byte itself, a moment after the release.
+struct Nothing;
+
+impl Held for Nothing {
+    fn release(&self) {}
 }
 
 #[async_trait]

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use portolan_model::catalog::WriteMode;
 use portolan_model::config::{Diagnostic, SourceSpec};
-use portolan_model::source::{Capabilities, Connector, Environment, KeptRow, RetriedRow, Source};
+use portolan_model::source::{Capabilities, Connector, Environment, KeptRow, ReleaseKind, RetriedRow, Source};
 use portolan_model::{Error, ErrorKind, Result};
 
 use self::control::Endpoint;
@@ -41,6 +41,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     push: false,
     listens: false,
     tls: true,
+    release: ReleaseKind::Command,
 };
 /// The port on which TLS begins with the connection (RFC 4217, section 2).
 const IMPLICIT_PORT: u16 = 990;

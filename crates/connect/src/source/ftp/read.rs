@@ -2,7 +2,8 @@
 //! whole, in memory or on disk.
 //!
 //! Promise: rows are given of whole lines that the server has sent whole; a file that ends before its listed size is an
-//! error; memory is bounded by two parts and the longest line, or by the largest file that is read whole.
+//! error; memory is bounded: two parts, of which one is on its way into rows, each no longer than a part's bytes and the
+//! longest line together; or the largest file that is read whole.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use portolan_model::clock::Clock;
 use portolan_model::name::SourceName;
 use portolan_model::position::Position;
-use portolan_model::source::{Capabilities, Output, Phase, Probe, QuarantineItem, ReadEnd, Source};
+use portolan_model::source::{Capabilities, Held, Output, Phase, Probe, QuarantineItem, ReadEnd, Source};
 use portolan_model::{Error, ErrorKind, Result, Retry};
 use serde_json::json;
 
@@ -336,6 +336,10 @@ impl Source for FtpSource {
             Some(control) => control,
             None => self.ready().await.map_err(|error| self.place(error))?,
         };
+        if output.is_held() {
+            // Its commands go out one by one: the first one then.
+            output.released(None).await;
+        }
         self.read_files(control, from, output).await.map_err(|error| self.place(error))
     }
 
@@ -377,6 +381,14 @@ impl Output for Watched<'_> {
 
     fn is_enough(&self) -> bool {
         self.output.is_enough()
+    }
+
+    fn is_held(&self) -> bool {
+        self.output.is_held()
+    }
+
+    async fn released(&mut self, held: Option<Arc<dyn Held>>) {
+        self.output.released(held).await;
     }
 
     fn rows_wait(&self) -> Duration {

@@ -5,12 +5,13 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use portolan_model::source::{Output, Phase};
 
 use super::connection::{Connection, Silence};
+use crate::transport::HoldKind;
 
 /// A whole answer.
 #[derive(Debug)]
@@ -38,13 +39,15 @@ struct Watch<'o> {
     silence: &'o mut Silence,
     written: u64,
     read: u64,
+    /// Its request is held back until the round is released.
+    is_holding: bool,
     released: bool,
     answered: bool,
 }
 
 impl Watch<'_> {
     fn look(&mut self, connection: &Connection) {
-        if !self.released && connection.observed().written() > self.written {
+        if !self.released && !self.is_holding && connection.observed().written() > self.written {
             self.released = true;
             self.output.mark(Phase::Released);
         }
@@ -72,6 +75,47 @@ impl Watch<'_> {
         }
     }
 
+    /// Writes the request up to what makes the server act, and waits for the release. A connection that ends meanwhile, or
+    /// on which something comes, is of no use.
+    async fn hold<F>(&mut self, connection: &mut Connection, mut response: Pin<&mut F>) -> Result<(), Failure>
+    where
+        F: Future<Output = hyper::Result<Response<Incoming>>>,
+    {
+        let mut ends_early = move |connection: &mut Connection, context: &mut Context<'_>| {
+            let ended = match connection.poll_drive(context) {
+                Poll::Ready(error) => Some(error),
+                Poll::Pending => None,
+            };
+            match (response.as_mut().poll(context), ended) {
+                (Poll::Ready(result), _) => Some(Failure::Broken { error: result.err(), answered: false }),
+                (Poll::Pending, Some(error)) => Some(Failure::Broken { error, answered: false }),
+                (Poll::Pending, None) => None,
+            }
+        };
+        // hyper writes a request as soon as it is driven; what is held takes all of it, without waiting.
+        let early = std::future::poll_fn(|context| Poll::Ready(ends_early(connection, context))).await;
+        let held = match early {
+            Some(failure) => return Err(failure),
+            None => connection.observed().hold_point().seal(HoldKind::LastByte),
+        };
+        let Ok(held) = held else { return Err(Failure::Broken { error: None, answered: false }) };
+        let mut released = pin!(self.output.released(held));
+        std::future::poll_fn(|context| {
+            if released.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            match ends_early(connection, context) {
+                Some(failure) => Poll::Ready(Err(failure)),
+                None => Poll::Pending,
+            }
+        })
+        .await?;
+        self.is_holding = false;
+        self.released = true;
+        self.silence.restart();
+        Ok(())
+    }
+
     fn is_silent(&mut self, connection: &Connection, context: &mut Context<'_>) -> bool {
         let activity = connection.observed().read().wrapping_add(connection.observed().written());
         self.silence.poll(context, activity).is_ready()
@@ -88,8 +132,15 @@ pub(super) async fn exchange(
 ) -> Result<Answer, Failure> {
     let (written, read) = (connection.observed().written(), connection.observed().read());
     silence.restart();
-    let mut watch = Watch { output, silence, written, read, released: false, answered: false };
+    let is_holding = output.is_held();
+    let mut watch = Watch { output, silence, written, read, is_holding, released: false, answered: false };
+    if is_holding {
+        connection.observed().hold_point().hold();
+    }
     let mut response = pin!(connection.send(request));
+    if is_holding {
+        watch.hold(connection, response.as_mut()).await?;
+    }
     let response = std::future::poll_fn(|context| {
         let ended = watch.drive(connection, context);
         if let Poll::Ready(result) = response.as_mut().poll(context) {

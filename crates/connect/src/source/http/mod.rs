@@ -22,7 +22,7 @@ mod status;
 
 use portolan_model::config::{Diagnostic, SourceSpec};
 use portolan_model::error::{Error, ErrorKind, Result};
-use portolan_model::source::{Capabilities, Connector, Environment, KeptRow, RetriedRow, Source};
+use portolan_model::source::{Capabilities, Connector, Environment, KeptRow, ReleaseKind, RetriedRow, Source};
 
 use self::options::HttpOptions;
 use crate::format::kept;
@@ -36,6 +36,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     push: false,
     listens: false,
     tls: true,
+    release: ReleaseKind::Held,
 };
 
 /// The connector.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use portolan_model::source::Secret;
+use portolan_model::source::{Output, Phase, Secret};
 use portolan_model::{Error, ErrorKind, Result};
 use tokio::task::JoinHandle;
 
@@ -17,7 +17,7 @@ use super::wire::message::{Column, Prepared, capability, column_type};
 use super::wire::packets::{Located, malformed};
 use super::wire::reader::{Malformed, Reader, put_bytes};
 use crate::transport::tls::Tls;
-use crate::transport::{Dialer, ObservedSocket};
+use crate::transport::{Dialer, HoldKind, ObservedSocket};
 
 /// Answers to our own small questions have at most so many bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -182,6 +182,38 @@ impl Connection {
     pub(super) async fn send_execution(&mut self, request: &[u8]) -> Result<()> {
         self.session.packets.reset_sequence();
         self.session.packets.send(request).await
+    }
+
+    /// Sends a request made by [`Self::execution`] with which a read begins: with those of the other ports of its round, where
+    /// these begin together. The instant is noted before anything leaves, so that the server cannot have acted earlier
+    /// than the receipt says.
+    pub(super) async fn release_execution(&mut self, request: &[u8], output: &mut dyn Output) -> Result<()> {
+        if !output.is_held() {
+            output.mark(Phase::Released);
+            return self.send_execution(request).await;
+        }
+        let hold_point = Arc::clone(self.session.observed.hold_point());
+        hold_point.hold();
+        self.send_execution(request).await?;
+        let held =
+            hold_point.seal(HoldKind::LastByte).map_err(|error| self.session.packets.broken("send request", error))?;
+        let mut released = output.released(held);
+        loop {
+            let said = tokio::select! {
+                () = &mut released => return Ok(()),
+                said = self.session.packets.fill() => said,
+            };
+            match said {
+                // It is silent because it was not asked.
+                Err(error) if error.kind() == ErrorKind::Timeout => {}
+                // It takes leave before it was asked, perhaps with a word.
+                said => {
+                    said?;
+                    self.packet().await?;
+                    return Err(malformed(Malformed("it answers before it was asked")));
+                }
+            }
+        }
     }
 
     /// Reads the head of the answer to an execution: the columns of the rows that follow.

@@ -2,6 +2,7 @@
 //!
 //! Promise: nothing but the request for TLS leaves before TLS stands; a peer of another protocol is named.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_model::{Error, ErrorKind, Result};
@@ -12,7 +13,7 @@ use super::wire::login;
 use super::wire::message::{CONNECTION_CHARACTER_SET, Greeting, ServerError, capability, challenge};
 use super::wire::packets::{PacketStream, malformed};
 use super::wire::reader::{Malformed, Reader, put_bytes};
-use crate::transport::{ObservedSocket, Stream, sniff};
+use crate::transport::{Observed, ObservedSocket, Stream, sniff};
 
 /// Rounds of a login: more is a server that plays with us.
 const LOGIN_STEPS_MAX: usize = 8;
@@ -31,6 +32,8 @@ const WANTED: u32 = capability::MYSQL
 /// What a login has settled.
 pub(super) struct Session {
     pub(super) packets: PacketStream<Stream>,
+    /// What passes over its socket.
+    pub(super) observed: Arc<Observed>,
     /// Without [`capability::DEPRECATE_EOF`] among them, column definitions end with a packet of their own.
     pub(super) capabilities: u32,
     pub(super) extended_metadata: bool,
@@ -68,10 +71,12 @@ pub(super) async fn log_in(socket: ObservedSocket, endpoint: &Endpoint, greeted:
         let (socket, sequence) = packets.into_stream()?;
         (Stream::plain(socket), sequence)
     };
+    let observed = stream.observed();
     let mut packets = PacketStream::new(stream, endpoint.idle_timeout).resumed(sequence, endpoint.tls.clone());
     authenticate(&mut packets, endpoint, &greeting, capabilities, mariadb_capabilities).await?;
     Ok(Session {
         packets,
+        observed,
         capabilities,
         extended_metadata: mariadb_capabilities != 0,
         thread_id: greeting.thread_id,

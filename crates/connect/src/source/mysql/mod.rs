@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use portolan_model::catalog::WriteMode;
 use portolan_model::config::{Diagnostic, SourceSpec};
-use portolan_model::source::{Capabilities, Connector, Environment, Source};
+use portolan_model::source::{Capabilities, Connector, Environment, ReleaseKind, Source};
 use portolan_model::{Error, ErrorKind, Result};
 
 use connection::Endpoint;
@@ -47,6 +47,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     push: false,
     listens: false,
     tls: true,
+    release: ReleaseKind::Held,
 };
 
 /// The connector.

@@ -249,9 +249,7 @@ impl MySqlSource {
         let prepared = self.statement(ready, range.statement).await.map_err(own)?;
         let request = Connection::execution(&prepared, &range.parameters);
         ready.connection.take_received_bytes();
-        // Marked before the packet leaves, so that the server cannot have acted earlier than the receipt says.
-        output.mark(Phase::Released);
-        ready.connection.send_execution(&request).await.map_err(own)?;
+        ready.connection.release_execution(&request, output).await.map_err(own)?;
         ready.connection.fill().await.map_err(own)?;
         output.mark(Phase::FirstByte);
         let columns = ready.connection.answer_columns().await.map_err(own)?;

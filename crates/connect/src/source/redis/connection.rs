@@ -3,6 +3,7 @@
 //! Promise: every wait ends, every reply is bounded, a server of another kind is named, no secret is shown.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_model::source::{Output, Phase, QuarantineItem, Secret};
@@ -13,7 +14,7 @@ use super::error::{CLUSTER, Subject, refused};
 use super::reply::{Reply, Value};
 use super::resp::{Parser, write_command};
 use crate::transport::tls::Tls;
-use crate::transport::{Dialer, ObservedSocket, Stream, sniff};
+use crate::transport::{Dialer, HoldKind, ObservedSocket, Stream, sniff};
 
 /// What a reply may have beside the values that are as large as allowed.
 const REPLY_BYTES_EXTRA: usize = 64 << 20;
@@ -53,9 +54,10 @@ pub(super) struct Connection {
     tls: Option<Tls>,
     parser: Parser,
     out: Vec<u8>,
+    /// How many are in `out`.
+    commands: usize,
     idle_timeout: Duration,
     subject: Subject,
-    has_first_byte: bool,
     has_spoken: bool,
     pub(super) server: Server,
 }
@@ -82,9 +84,9 @@ impl Connection {
                 tls: endpoint.tls.clone(),
                 parser: Parser::new(LOGIN_VALUE_BYTES_MAX, LOGIN_VALUE_BYTES_MAX * 4),
                 out: Vec::new(),
+                commands: 0,
                 idle_timeout: allowed,
                 subject: endpoint.subject.clone(),
-                has_first_byte: false,
                 has_spoken: false,
                 server: Server { tls: name, ..Server::default() },
             };
@@ -162,6 +164,7 @@ impl Connection {
     /// Adds a command to those that the next [`Self::flush`] sends.
     pub(super) fn command(&mut self, parts: &[&[u8]]) {
         write_command(parts, &mut self.out);
+        self.commands += 1;
     }
 
     /// Sends the commands in one write.
@@ -176,32 +179,47 @@ impl Connection {
             Err(_) => Err(self.silent("send commands")),
         };
         self.out.clear();
+        self.commands = 0;
         result
     }
 
-    /// The first flush of a read: notes the release before anything leaves, so that the server cannot have acted
-    /// earlier than the receipt says.
+    /// The first flush of a read: with those of the other ports of its round, where these begin together. The instant is
+    /// noted before anything leaves, so that the server cannot have acted earlier than the receipt says.
     pub(super) async fn release(&mut self, output: &mut dyn Output) -> Result<()> {
-        self.has_first_byte = false;
-        output.mark(Phase::Released);
-        self.flush().await
+        if !output.is_held() {
+            output.mark(Phase::Released);
+            return self.flush().await;
+        }
+        let hold_point = Arc::clone(self.stream.observed().hold_point());
+        hold_point.hold();
+        // Of several commands the first would be answered at once.
+        let kind = if self.commands > 1 { HoldKind::Whole } else { HoldKind::LastByte };
+        self.flush().await?;
+        let held = hold_point.seal(kind).map_err(|error| self.broken("send commands", error))?;
+        let read = tokio::select! {
+            () = output.released(held) => return Ok(()),
+            read = self.stream.read(self.parser.space()) => read,
+        };
+        // The server ends the connection, or says something before it was asked.
+        match read {
+            Ok(0) => Err(closed()),
+            Ok(_) => Err(Error::new(ErrorKind::Protocol, "read reply", "the server speaks out of turn")),
+            Err(error) => Err(self.broken("read reply", error)),
+        }
     }
 
     /// Waits for the next reply, which [`Self::reply`] then shows until [`Self::consume`].
     pub(super) async fn receive(&mut self, output: &mut dyn Output) -> Result<()> {
+        let mut is_first = true;
         while !self.parser.advance().map_err(|fault| self.refused(&fault))? {
             let read = self.stream.read(self.parser.space());
             let count = match tokio::time::timeout(self.idle_timeout, read).await {
-                Ok(Ok(0)) => {
-                    return Err(Error::new(ErrorKind::Disconnected, "read reply", "the server closed the connection")
-                        .with_hint("look at the server's log; its limits: redis-cli CONFIG GET '*limit*'"));
-                }
+                Ok(Ok(0)) => return Err(closed()),
                 Ok(Ok(count)) => count,
                 Ok(Err(error)) => return Err(self.broken("read reply", error)),
                 Err(_) => return Err(self.silent("read reply")),
             };
-            if !self.has_first_byte {
-                self.has_first_byte = true;
+            if std::mem::take(&mut is_first) {
                 output.mark(Phase::FirstByte);
             }
             output.mark(Phase::LastByte);
@@ -310,6 +328,11 @@ fn negotiated(session: &rustls::ClientConnection) -> String {
         Some(suite) => format!("{version} {:?}", suite.suite()),
         None => version.to_owned(),
     }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Disconnected, "read reply", "the server closed the connection")
+        .with_hint("look at the server's log; its limits: redis-cli CONFIG GET '*limit*'")
 }
 
 fn no_answer(allowed: Duration, is_encrypted: bool) -> Error {

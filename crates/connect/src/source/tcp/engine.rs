@@ -58,6 +58,19 @@ pub(super) enum Endpoint {
     },
 }
 
+impl Endpoint {
+    /// Looks whether messages could come, and takes none.
+    ///
+    /// # Errors
+    /// Why they could not.
+    pub(super) async fn reach(&self, connect_timeout: Duration) -> Result<()> {
+        match self {
+            Self::Dial { dialer, tls } => dial(dialer.clone(), tls.as_ref(), connect_timeout).await.map(drop),
+            Self::Listen { host, port, .. } => listen(host, *port).await.map(drop),
+        }
+    }
+}
+
 /// Where and how large the log is.
 #[derive(Clone, Debug)]
 pub(super) struct LogSpec {
@@ -110,6 +123,19 @@ impl Engine {
             senders: Senders::new(intake.marks()),
         });
         Ok(Self { intake, counters: Arc::default(), shared, closing, task: JoinSet::new() })
+    }
+
+    /// What it says of itself.
+    pub(super) fn facts(&self) -> Vec<(String, String)> {
+        let open = self.counters.open.load(Ordering::Relaxed);
+        let refused = self.counters.refused.load(Ordering::Relaxed);
+        let bytes = self.intake.log().bytes();
+        let mut facts =
+            vec![("connections".to_owned(), open.to_string()), ("intake_bytes".to_owned(), bytes.to_string())];
+        if refused > 0 {
+            facts.push(("connections refused".to_owned(), refused.to_string()));
+        }
+        facts
     }
 
     /// Whether messages can come in.

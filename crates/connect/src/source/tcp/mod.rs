@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use portolan_model::config::{Diagnostic, SourceSpec};
 use portolan_model::error::{Error, ErrorKind, Result};
-use portolan_model::source::{Capabilities, Connector, Environment, KeptRow, RetriedRow, Source};
+use portolan_model::source::{Capabilities, Connector, Environment, KeptRow, ReleaseKind, RetriedRow, Source};
 use tokio_rustls::TlsAcceptor;
 
 use self::engine::{Endpoint, LogSpec};
@@ -29,8 +29,16 @@ use crate::transport::Dialer;
 use crate::transport::tls::{Tls, server_config};
 
 /// What a `tcp` source can do at most.
-const CAPABILITIES: Capabilities =
-    Capabilities { resume: true, acknowledge: true, reread: true, payload: true, push: true, listens: true, tls: true };
+const CAPABILITIES: Capabilities = Capabilities {
+    resume: true,
+    acknowledge: true,
+    reread: true,
+    payload: true,
+    push: true,
+    listens: true,
+    tls: true,
+    release: ReleaseKind::Arrived,
+};
 
 /// The connector.
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +115,7 @@ impl Connector for Tcp {
             plan: Arc::new(plan),
             endpoint,
             log: LogSpec { folder, bytes_max: options.max_intake.0 },
-            _temporary: temporary,
+            temporary,
             connect_timeout: spec.connect_timeout,
             clock: Arc::clone(&environment.clock),
             engine: None,

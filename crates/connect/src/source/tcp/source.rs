@@ -1,7 +1,6 @@
 //! A `tcp` source: the intake log's blocks in, rows and a position out.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -39,7 +38,7 @@ pub(super) struct TcpSource {
     pub(super) endpoint: Endpoint,
     pub(super) log: LogSpec,
     /// A folder that goes with the source, where nothing is committed.
-    pub(super) _temporary: Option<super::TemporaryFolder>,
+    pub(super) temporary: Option<super::TemporaryFolder>,
     pub(super) connect_timeout: Duration,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) engine: Option<Engine>,
@@ -65,6 +64,11 @@ impl TcpSource {
 
     /// The running engine, and what is wrong with its port or its log.
     async fn start(&mut self) -> Result<(&mut Engine, Result<()>)> {
+        if self.temporary.is_some() && self.plan.acknowledge {
+            let message = "its senders are told that messages are safe, and nothing would be stored here";
+            return Err(Error::new(ErrorKind::Configuration, "open intake log", message)
+                .with_hint("store what comes: portolan run, or portolan fetch --save"));
+        }
         if self.engine.is_none() {
             self.engine = Some(Engine::open(&self.log, &self.plan, &self.clock)?);
         }
@@ -97,7 +101,7 @@ impl TcpSource {
         let plan = Arc::clone(&self.plan);
         let engine = self.ready().await?;
         let log = Arc::clone(engine.intake.log());
-        output.mark(Phase::Released);
+        output.released(None).await;
         let mut place = log.start();
         self.committed = before.as_ref().filter(|before| before.log == log.id()).map(|before| before.place);
         match before {
@@ -108,8 +112,9 @@ impl TcpSource {
         if place >= log.synced() && !output.rows_wait().is_zero() {
             wait_for_rows(&log, place, output.rows_wait()).await;
         }
+        // What has arrived by now is read, and nothing else.
         let until = log.synced();
-        let mut is_first = true;
+        output.mark(Phase::FirstByte);
         let mut decoding = start_decoding(&log, &plan, place, CHUNK_BYTES);
         let mut quarantined = (0, 0);
         loop {
@@ -129,9 +134,6 @@ impl TcpSource {
             // What comes next is decoded while this is stored.
             let has_more = decoded.next < until;
             let next = (has_more && !is_full).then(|| start_decoding(&log, &plan, decoded.next, CHUNK_BYTES));
-            if std::mem::take(&mut is_first) {
-                output.mark(Phase::FirstByte);
-            }
             for payload in &decoded.payloads {
                 output.payload(payload);
             }
@@ -237,6 +239,19 @@ impl Source for TcpSource {
         }
     }
 
+    fn complaint(&self) -> Option<Error> {
+        let engine = self.engine.as_ref().filter(|engine| engine.intake.is_full())?;
+        let message = format!(
+            "the intake log is full ({} MiB): senders wait until a round has stored more",
+            engine.intake.log().bytes() >> 20
+        );
+        let error = Error::new(ErrorKind::Limit, "write intake log", message).with_hint(
+            "does a required source reject the round? portolan status. If rounds are stored and more comes than they take, read \
+             more often (`every`) or raise `max_intake`",
+        );
+        Some(self.place(error))
+    }
+
     async fn acknowledge(&mut self, position: &Position) -> Result<()> {
         let position = TcpPosition::read(position)?;
         let Some(engine) = &self.engine else { return Ok(()) };
@@ -255,28 +270,15 @@ impl Source for TcpSource {
 
     async fn probe(&mut self) -> Result<Probe> {
         let address = self.address.clone();
-        let listens = self.capabilities().listens;
-        let started = self.start().await.and_then(|(engine, state)| state.map(|()| engine));
-        match started {
-            Ok(engine) => {
-                let open = engine.counters.open.load(Ordering::Relaxed);
-                let mut facts = vec![
-                    (if listens { "listens on" } else { "connected to" }.to_owned(), address),
-                    ("connections".to_owned(), open.to_string()),
-                    ("intake_bytes".to_owned(), engine.intake.log().bytes().to_string()),
-                ];
-                if engine.intake.is_full() {
-                    facts
-                        .push(("intake log".to_owned(), "full: senders wait until a round has stored more".to_owned()));
-                }
-                let refused = engine.counters.refused.load(Ordering::Relaxed);
-                if refused > 0 {
-                    facts.push(("connections refused".to_owned(), refused.to_string()));
-                }
-                Ok(Probe { server: None, tls: None, facts })
-            }
-            Err(error) => Err(self.place(error)),
-        }
+        let what = if self.capabilities().listens { "can be opened" } else { "connected to" };
+        let tried = match &self.temporary {
+            // Nothing is taken that a round would not store: senders wait, or try again.
+            Some(_) => self.endpoint.reach(self.connect_timeout).await.map(|()| Vec::new()),
+            None => self.start().await.and_then(|(engine, state)| state.map(|()| engine.facts())),
+        };
+        let mut facts = tried.map_err(|error| self.place(error))?;
+        facts.insert(0, (what.to_owned(), address));
+        Ok(Probe { server: None, tls: None, facts })
     }
 
     async fn close(&mut self) {

@@ -16,7 +16,10 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 use toml_edit::{Document, Item, Table, Value};
 
 use super::diagnostic::{explain, suggestion};
-use super::{Configuration, ConnectorSet, Consistency, Diagnostic, DurationText, LakeSpec, SourceSpec, TlsSpec};
+use super::{
+    Configuration, ConnectorSet, Consistency, Diagnostic, DurationText, LakeSpec, OnFailure, SkewMeasure, SourceSpec,
+    TlsSpec,
+};
 use crate::catalog::WriteMode;
 
 /// The longest text read, in bytes.
@@ -83,6 +86,16 @@ pub(crate) struct RoundTable {
     /// What is promised of the reads' common moment.
     #[serde(default)]
     pub(crate) consistency: Consistency,
+    /// The longest that the reads may have taken effect apart.
+    pub(crate) max_skew: Option<DurationText>,
+    /// Which measure `max_skew` bounds.
+    pub(crate) skew_measure: Option<SkewMeasure>,
+    /// The most times that the sources are read until the promise is kept.
+    pub(crate) attempts: Option<u32>,
+    /// What becomes of a round that does not keep its promise.
+    pub(crate) on_failure: Option<OnFailure>,
+    /// The longest that sources wait for each other before they are released.
+    pub(crate) ready_within: Option<DurationText>,
 }
 
 const SHORTEST: Duration = Duration::from_millis(1);

@@ -6,8 +6,11 @@ use std::ops::Range;
 use toml_edit::{Item, Table, Value};
 
 use super::{DEADLINE_DEFAULT, EVERY_DEFAULT, Reader, Rhythm, RoundTable, SHORTEST, unknown_value};
-use crate::config::{Consistency, Diagnostic, RoundSpec};
+use crate::config::{Consistency, ConsistencySpec, Diagnostic, RoundSpec};
 use crate::name::{RoundName, SourceName, name_problem};
+
+/// The most times that the sources of a round are read for it.
+const ATTEMPTS_MAX: u32 = 100;
 
 impl Reader<'_> {
     pub(super) fn rounds(
@@ -57,7 +60,7 @@ impl Reader<'_> {
                 sources: round.sources.iter().filter_map(|source| SourceName::new(source).ok()).collect(),
                 every: round.every.map_or(EVERY_DEFAULT, |value| value.0),
                 deadline: round.deadline.map_or(DEADLINE_DEFAULT, |value| value.0),
-                consistency: round.consistency,
+                consistency: self.consistency(&round, &table),
             });
         }
         for (name, rhythm) in sources {
@@ -82,9 +85,52 @@ impl Reader<'_> {
                 sources: vec![name.clone()],
                 every: rhythm.every.unwrap_or(EVERY_DEFAULT),
                 deadline: rhythm.deadline.unwrap_or(DEADLINE_DEFAULT),
-                consistency: Consistency::None,
+                consistency: ConsistencySpec::default(),
             });
         }
         rounds
+    }
+
+    /// What a round promises, with what it says of the promise checked.
+    fn consistency(&mut self, round: &RoundTable, table: &Table) -> ConsistencySpec {
+        let place = |key: &str| table.get(key).and_then(Item::span);
+        let mode = round.consistency;
+        let default = ConsistencySpec::default();
+        let given = [
+            ("max_skew", round.max_skew.is_some()),
+            ("skew_measure", round.skew_measure.is_some()),
+            ("attempts", round.attempts.is_some()),
+            ("on_failure", round.on_failure.is_some()),
+            ("ready_within", round.ready_within.is_some()),
+        ];
+        for (key, _) in given.iter().filter(|(_, is_given)| *is_given && mode == Consistency::None) {
+            let message = format!("round `{}` promises nothing that `{key}` could be about", round.name);
+            self.report(
+                Diagnostic::new(message, place(key)).with_help("add consistency = \"released\" or \"double_collect\""),
+            );
+        }
+        if round.skew_measure.is_some() && round.max_skew.is_none() && mode != Consistency::None {
+            let help = "it says what `max_skew` bounds: write that, too";
+            let message = format!("round `{}` has `skew_measure` without `max_skew`", round.name);
+            self.report(Diagnostic::new(message, place("skew_measure")).with_help(help));
+        }
+        let attempts_min = if mode == Consistency::DoubleCollect { 2 } else { 1 };
+        if round.attempts.is_some_and(|attempts| !(attempts_min..=ATTEMPTS_MAX).contains(&attempts)) {
+            let message = format!("attempts must be {attempts_min} to {ATTEMPTS_MAX}");
+            self.report(Diagnostic::new(message, place("attempts")));
+        }
+        for (key, value) in [("max_skew", round.max_skew), ("ready_within", round.ready_within)] {
+            if value.is_some_and(|value| value.0.is_zero()) {
+                self.report(Diagnostic::new(format!("{key} must be more than 0"), place(key)));
+            }
+        }
+        ConsistencySpec {
+            mode,
+            skew_max: round.max_skew.map(|value| value.0),
+            skew_measure: round.skew_measure.unwrap_or_default(),
+            attempts_max: round.attempts.unwrap_or(default.attempts_max),
+            on_failure: round.on_failure.unwrap_or_default(),
+            ready_within: round.ready_within.map_or(default.ready_within, |value| value.0),
+        }
     }
 }

@@ -204,6 +204,7 @@ fn record(start: jiff::Timestamp, duration: Duration, receipt: Receipt) -> Resul
         duration_us: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX),
         release_spread_us: None,
         skew_bound_us: None,
+        consistency: Default::default(),
         receipts: vec![receipt],
     })
 }

@@ -289,6 +289,7 @@ pub(super) async fn a_slow_consumer_slows_the_senders(harness: &mut Harness<'_>)
         stalled_at < STORED_BYTES_MAX + PUSHED_MEMORY_MAX + FLOOD_BYTES_MAX,
         "{stalled_at} of about {whole} bytes were taken from the senders while nothing was read"
     );
+    ensure!(source.complaint().is_some(), "the source does not say that its senders wait");
     // Read, and not committed: it comes again, though nothing new can come.
     if let Outcome::Failed(error) = harness.read_once(source.as_mut(), None, &mut Recorder::default()).await? {
         bail!("the read failed while the senders had to wait: {error:?}");
@@ -302,6 +303,9 @@ pub(super) async fn a_slow_consumer_slows_the_senders(harness: &mut Harness<'_>)
         }
         commit(harness, source.as_mut(), position.as_ref()).await?;
         rows.append(&mut output.rows);
+    }
+    if let Some(complaint) = source.complaint() {
+        bail!("the source still complains: {complaint:?}");
     }
     harness.expect_items(&rows, 1..PUSHED_ITEMS + 1)
 }

@@ -232,7 +232,7 @@ pub(super) async fn a_cut_connection_loses_nothing(harness: &mut Harness<'_>) ->
     source.prepare().await.context("prepare failed")?;
     let (mut position, mut next) = (None, 1);
     for cut in CUTS.into_iter().chain([30_000, 200_000]) {
-        for mode in [Mode::CloseAfter(cut), Mode::ResetAfter(cut)] {
+        for mode in [Mode::CloseAfter(cut), Mode::ResetAfter(cut), Mode::CutAfterSent(cut)] {
             harness.proxy.set(mode);
             harness.proxy.cut();
             harness.fixture.write(next..next + 500, 40)?;

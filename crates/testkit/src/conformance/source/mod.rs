@@ -14,6 +14,7 @@ mod failures;
 mod harness;
 mod manners;
 mod recorder;
+mod release;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -199,6 +200,8 @@ pub const CHECKS: &[Check] = checks! {
     delivery::bytes_are_counted if |_, _| true;
     delivery::a_slow_consumer_slows_the_server if |c, _| !c.push;
     delivery::a_slow_consumer_slows_the_senders if |c, _| c.push;
+    release::a_held_read_sees_what_comes_before_its_release if |_, _| true;
+    release::a_held_read_that_is_dropped_is_forgotten if |c, _| c.reread;
     failures::a_dropped_read_yields_the_same_rows_again if |c, _| c.reread;
     failures::a_cut_answer_is_an_error if |c, _| c.reread && !c.push;
     failures::a_dead_port_is_named_and_heals if |c, _| !c.listens;

@@ -1,16 +1,16 @@
 //! The output that the checks read into: rows as JSON, phases in the order they came, bytes, and a gate that makes it a
 //! slow consumer.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::json::LineDelimitedWriter;
 use async_trait::async_trait;
 use portolan_model::error::{Error, ErrorKind, Result};
-use portolan_model::source::{Output, Phase, QuarantineItem};
+use portolan_model::source::{Held, Output, Phase, QuarantineItem};
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 /// Records what a source yields.
 #[derive(Debug)]
@@ -32,6 +32,17 @@ pub struct Recorder {
     /// The most rows one batch had.
     pub batch_rows_max: usize,
     enough_rows: usize,
+    /// Where the read waits for its release.
+    hold: Option<Arc<Hold>>,
+}
+
+/// Holds a read back until it is opened.
+#[derive(Debug, Default)]
+pub struct Hold {
+    /// Told when the read is ready: whether it has handed over what it holds back.
+    pub ready: Mutex<Option<bool>>,
+    /// Permits releases.
+    pub open: Notify,
 }
 
 impl Default for Recorder {
@@ -58,7 +69,13 @@ impl Recorder {
             gate,
             batch_rows_max: 0,
             enough_rows: usize::MAX,
+            hold: None,
         }
+    }
+
+    /// A recorder that holds the read back.
+    pub fn held(hold: Arc<Hold>) -> Self {
+        Self { hold: Some(hold), ..Self::default() }
     }
 
     /// The type of a column, from the first batch that has it.
@@ -90,6 +107,22 @@ impl Output for Recorder {
 
     fn is_enough(&self) -> bool {
         self.rows.len() >= self.enough_rows
+    }
+
+    fn is_held(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    async fn released(&mut self, held: Option<Arc<dyn Held>>) {
+        if let Some(hold) = &self.hold {
+            *hold.ready.lock().unwrap_or_else(PoisonError::into_inner) = Some(held.is_some());
+            hold.open.notified().await;
+        }
+        self.hold = None;
+        self.mark(Phase::Released);
+        if let Some(held) = held {
+            held.release();
+        }
     }
 
     async fn batch(&mut self, batch: RecordBatch) -> Result<()> {

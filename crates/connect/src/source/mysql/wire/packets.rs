@@ -17,7 +17,7 @@ const FRAME_BYTES_MAX: usize = 0xFF_FFFF;
 const BUFFER_BYTES: usize = 128 << 10;
 /// What to do where a connection has ended.
 const CLOSED_HINT: &str =
-    "look at the server's error log; limits that end connections: max_allowed_packet, max_statement_time, wait_timeout";
+    "look at the server's error log; limits that end connections: max_allowed_packet, net_write_timeout, wait_timeout";
 
 /// Where a whole packet lies; valid until the stream is touched again.
 #[derive(Clone, Debug)]
@@ -220,7 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PacketStream<S> {
         }
     }
 
-    fn broken(&self, operation: &'static str, error: io::Error) -> Error {
+    pub(crate) fn broken(&self, operation: &'static str, error: io::Error) -> Error {
         match &self.tls {
             Some(tls) if error.kind() == io::ErrorKind::InvalidData => tls.explain(error, &[]),
             _ => Error::new(ErrorKind::Disconnected, operation, "the connection broke")

@@ -12,10 +12,13 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use portolan_model::catalog::{Catalog, Commit, SourceStatus, StagedTable, Staging, TableSpec, TableStaging};
 use portolan_model::clock::Clock;
-use portolan_model::config::{Consistency, Diagnostic, OptionTable, RoundSpec, SecretReference, SourceSpec, TlsSpec};
+use portolan_model::config::{
+    ConsistencySpec, Diagnostic, OptionTable, RoundSpec, SecretReference, SourceSpec, TlsSpec,
+};
 use portolan_model::round::{ReceiptVerdict, RoundRecord, RoundVerdict};
 use portolan_model::source::{
-    Capabilities, Connector, Environment, Output, Phase, Probe, QuarantineItem, ReadEnd, Secret, Secrets, Source,
+    Capabilities, Connector, Environment, Output, Phase, Probe, QuarantineItem, ReadEnd, ReleaseKind, Secret, Secrets,
+    Source,
 };
 use portolan_model::{Error, ErrorKind, Position, Result, RoundId, RoundName, SourceName};
 use portolan_rounds::coordinator::{Event, Observer, RoundRunner, Shared};
@@ -33,6 +36,8 @@ pub(crate) enum Step {
     /// Rows, and one item for the quarantine.
     Quarantine(i64),
     Fail(ErrorKind),
+    /// Fails before its release.
+    FailAtGate,
     /// Fails and asks to be left alone.
     Wait(Duration),
     Hang,
@@ -65,14 +70,31 @@ impl Clock for TestClock {
 struct Script {
     steps: Mutex<Vec<Step>>,
     reads_from: Mutex<Vec<Option<i64>>>,
+    /// When each read began and ended.
+    reads_at: Mutex<Vec<(Duration, Duration)>>,
+    /// What the next connections take.
+    connects_in: Mutex<Vec<Duration>>,
     acknowledged: Mutex<Vec<i64>>,
     unreachable: AtomicBool,
     deaf: AtomicBool,
     refuses_acknowledgements: AtomicBool,
+    complains: AtomicBool,
     probes: AtomicI64,
 }
 
-struct ScriptedSource(Arc<Script>);
+struct ScriptedSource(Arc<Script>, Arc<TestClock>, Capabilities);
+
+/// What a scripted source can do.
+pub(crate) const CAPABILITIES: Capabilities = Capabilities {
+    resume: true,
+    acknowledge: true,
+    reread: true,
+    payload: false,
+    push: false,
+    listens: false,
+    tls: false,
+    release: ReleaseKind::Command,
+};
 
 fn value(position: Option<&Position>) -> Option<i64> {
     position.and_then(|position| position.value.as_i64())
@@ -81,19 +103,13 @@ fn value(position: Option<&Position>) -> Option<i64> {
 #[async_trait]
 impl Source for ScriptedSource {
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            resume: true,
-            acknowledge: true,
-            reread: true,
-            payload: false,
-            push: false,
-            listens: false,
-            tls: false,
-        }
+        self.2
     }
 
     async fn prepare(&mut self) -> Result<()> {
         self.0.probes.fetch_add(1, Ordering::SeqCst);
+        let pause = self.0.connects_in.lock().unwrap().pop();
+        tokio::time::sleep(pause.unwrap_or_default()).await;
         if self.0.unreachable.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Unreachable, "connect", "connection refused"));
         }
@@ -106,8 +122,13 @@ impl Source for ScriptedSource {
             let mut steps = self.0.steps.lock().unwrap();
             if steps.is_empty() { Step::Rows(0) } else { steps.remove(0) }
         };
-        output.mark(Phase::Released);
+        let begun = self.1.now();
+        if let Step::FailAtGate = step {
+            return Err(Error::new(ErrorKind::Disconnected, "write request", "scripted"));
+        }
+        output.released(None).await;
         let rows = match step {
+            Step::FailAtGate => 0,
             Step::Fail(kind) => return Err(Error::new(kind, "read", "scripted")),
             Step::Wait(delay) => return Err(Error::new(ErrorKind::Busy, "read", "scripted").with_retry_after(delay)),
             Step::Hang => std::future::pending().await,
@@ -144,7 +165,13 @@ impl Source for ScriptedSource {
             return Err(Error::new(kind, "read", "scripted"));
         }
         let position = Some(Position::new(1, (start + rows).into()));
+        self.0.reads_at.lock().unwrap().push((begun, self.1.now()));
         Ok(ReadEnd { position, more: matches!(step, Step::More(_) | Step::Endless(_)), ..ReadEnd::default() })
+    }
+
+    fn complaint(&self) -> Option<Error> {
+        let complains = self.0.complains.load(Ordering::SeqCst);
+        complains.then(|| Error::new(ErrorKind::Limit, "take message", "senders wait"))
     }
 
     async fn acknowledge(&mut self, position: &Position) -> Result<()> {
@@ -165,7 +192,7 @@ impl Source for ScriptedSource {
     async fn close(&mut self) {}
 }
 
-struct ScriptedConnector(Arc<Script>);
+struct ScriptedConnector(Arc<Script>, Arc<TestClock>, Capabilities);
 
 impl Connector for ScriptedConnector {
     fn protocol(&self) -> &'static str {
@@ -178,7 +205,7 @@ impl Connector for ScriptedConnector {
         None
     }
     fn capabilities(&self) -> Capabilities {
-        ScriptedSource(self.0.clone()).capabilities()
+        self.2
     }
     fn option_schema(&self) -> schemars::Schema {
         schemars::Schema::default()
@@ -187,7 +214,7 @@ impl Connector for ScriptedConnector {
         Vec::new()
     }
     fn open(&self, _: &SourceSpec, _: &Environment) -> Result<Box<dyn Source>> {
-        Ok(Box::new(ScriptedSource(self.0.clone())))
+        Ok(Box::new(ScriptedSource(self.0.clone(), self.1.clone(), self.2)))
     }
 }
 
@@ -353,6 +380,16 @@ impl World {
     }
 
     pub(crate) fn runner(&self, sources: &[(&str, bool, Vec<Step>)]) -> RoundRunner {
+        self.runner_with(ConsistencySpec::default(), CAPABILITIES, sources)
+    }
+
+    /// A runner of a round that promises something.
+    pub(crate) fn runner_with(
+        &self,
+        consistency: ConsistencySpec,
+        capabilities: Capabilities,
+        sources: &[(&str, bool, Vec<Step>)],
+    ) -> RoundRunner {
         let environment = Environment { clock: self.clock.clone(), secrets: Arc::new(NoSecrets), intake: None };
         let slots = sources
             .iter()
@@ -375,7 +412,8 @@ impl World {
                     options: OptionTable::default(),
                     span: None,
                 };
-                Slot::open(&spec, &ScriptedConnector(script), &environment, None).unwrap()
+                let connector = ScriptedConnector(script, self.clock.clone(), capabilities);
+                Slot::open(&spec, &connector, &environment, None).unwrap()
             })
             .collect();
         let spec = RoundSpec {
@@ -383,7 +421,7 @@ impl World {
             sources: sources.iter().map(|(name, ..)| SourceName::new(name).unwrap()).collect(),
             every: Duration::from_secs(60),
             deadline: DEADLINE,
-            consistency: Consistency::None,
+            consistency,
         };
         let shared = Shared {
             catalog: Arc::new(self.catalog.clone()),
@@ -403,6 +441,13 @@ impl World {
     pub(crate) fn reads_from(&self, source: &str) -> Vec<Option<i64>> {
         self.script(source).reads_from.lock().unwrap().clone()
     }
+    pub(crate) fn reads_at(&self, source: &str) -> Vec<(Duration, Duration)> {
+        self.script(source).reads_at.lock().unwrap().clone()
+    }
+    /// What connecting takes, once.
+    pub(crate) fn set_connects_in(&self, source: &str, pause: Duration) {
+        self.script(source).connects_in.lock().unwrap().push(pause);
+    }
     pub(crate) fn set_unreachable(&self, source: &str, is_unreachable: bool) {
         self.script(source).unreachable.store(is_unreachable, Ordering::SeqCst);
     }
@@ -411,6 +456,9 @@ impl World {
     }
     pub(crate) fn set_refuses_acknowledgements(&self, source: &str, refuses: bool) {
         self.script(source).refuses_acknowledgements.store(refuses, Ordering::SeqCst);
+    }
+    pub(crate) fn set_complains(&self, source: &str, complains: bool) {
+        self.script(source).complains.store(complains, Ordering::SeqCst);
     }
     pub(crate) fn probes(&self, source: &str) -> i64 {
         self.script(source).probes.load(Ordering::SeqCst)

@@ -1,16 +1,12 @@
 //! The coordinator against scripted sources and a catalog in memory: what each kind of failure may and may not touch.
 
-#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
-mod support;
-
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::support::{Step, World};
 use portolan_model::round::{ReceiptVerdict, RoundVerdict};
 use portolan_model::state::State;
 use portolan_model::{ErrorKind, RoundId};
-use support::{Step, World};
 
 #[tokio::test(start_paused = true)]
 async fn rows_position_and_record_are_published_together_and_then_acknowledged() {
@@ -64,7 +60,7 @@ async fn a_hanging_source_is_cut_off_at_the_deadline_and_the_others_are_kept() {
     let rounds = world.catalog.rounds();
     assert_eq!(rounds[0].record.receipts[1].error_kind, Some(ErrorKind::Timeout));
     assert_eq!(world.catalog.rows("a"), 1);
-    assert_eq!(world.clock.now(), support::DEADLINE);
+    assert_eq!(world.clock.now(), crate::support::DEADLINE);
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,7 +158,7 @@ async fn what_is_too_much_for_one_round_comes_in_several() {
     let second = Duration::from_secs(1);
     let mut runner = world.runner(&[("a", true, vec![Step::Endless(second); 3]), ("b", true, vec![Step::Rows(1)])]);
     assert!(runner.round().await, "more is waiting");
-    assert!(world.clock.now() < support::DEADLINE, "it ended before the deadline would have taken everything");
+    assert!(world.clock.now() < crate::support::DEADLINE, "it ended before the deadline would have taken everything");
     let first = world.catalog.rows("a");
     assert!(first >= 5, "{first} rows in half of a deadline of 20 s");
     runner.round().await;
@@ -188,13 +184,13 @@ async fn a_trial_reads_no_more_than_the_first_part() {
     let world = World::new();
     let fail = || Step::Fail(ErrorKind::Unreachable);
     // Whole, the backlog would never be read within a deadline: the source would stay down for ever.
-    let backlog = Step::Endless(support::DEADLINE / 4);
+    let backlog = Step::Endless(crate::support::DEADLINE / 4);
     let mut runner = world.runner(&[("a", true, vec![fail(), fail(), fail(), backlog.clone(), backlog])]);
     for _ in 0..3 {
         runner.round().await;
     }
     assert_eq!(world.catalog.status("a").map(|status| status.state), Some(State::Down));
-    tokio::time::sleep(Duration::from_secs(2) + support::DEADLINE / 4).await;
+    tokio::time::sleep(Duration::from_secs(2) + crate::support::DEADLINE / 4).await;
     assert_eq!(world.reads_from("a").len(), 4, "one trial, and it has ended");
     runner.round().await;
     assert_eq!(world.catalog.status("a").map(|status| status.state), Some(State::Healthy));
@@ -347,7 +343,7 @@ async fn a_server_that_hears_no_acknowledgement_holds_the_round_up_no_longer_tha
     let mut runner = world.runner(&[("a", true, vec![Step::Rows(1), Step::Rows(1)])]);
     world.set_deaf("a", true);
     runner.round().await;
-    assert_eq!((world.clock.now(), world.catalog.position("a")), (support::DEADLINE, Some(1)));
+    assert_eq!((world.clock.now(), world.catalog.position("a")), (crate::support::DEADLINE, Some(1)));
     world.set_deaf("a", false);
     runner.round().await;
     assert_eq!(world.acknowledged("a"), vec![2]);
@@ -383,4 +379,21 @@ async fn a_stop_gives_a_round_up_that_does_not_end() {
     task.await.unwrap();
     assert_eq!(world.clock.now(), Duration::from_secs(1) + portolan_rounds::coordinator::STOP_GRACE);
     assert!(world.catalog.rounds().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_complains_is_read_on_and_shown() {
+    let world = World::new();
+    let mut runner = world.runner(&[("a", true, vec![Step::Rows(1); 9])]);
+    world.set_complains("a", true);
+    for _ in 0..5 {
+        runner.round().await;
+    }
+    let status = world.catalog.status("a").unwrap();
+    assert_eq!(status.state, State::Degraded);
+    assert!(status.cause.unwrap().contains("senders wait"));
+    assert_eq!(world.catalog.rows("a"), 5);
+    world.set_complains("a", false);
+    runner.round().await;
+    assert_eq!(world.catalog.status("a").unwrap().state, State::Healthy);
 }

@@ -1,0 +1,104 @@
+//! What rounds promise of their reads' common moment, by the binary over ports of a real server.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use portolan_testkit::api::Api;
+use portolan_testkit::process::Signal;
+use portolan_testkit::proxy::{FaultProxy, Mode};
+use serde_json::json;
+use support::{Bench, PATIENCE};
+
+fn configuration(ports: [u16; 2], promise: &str) -> String {
+    let source = |name: &str, port| {
+        format!(
+            "[[source]]\nname = \"{name}\"\nport = {port}\nprotocol = \"http\"\npath = \"/plain/{name}\"\nmode = \"replace\"\n\
+             etag = false\ntls = {{ allow_plaintext = \"test on loopback\" }}\n"
+        )
+    };
+    format!(
+        "[server]\nhost = \"127.0.0.1\"\n{}{}[[round]]\nname = \"both\"\nsources = [\"left\", \"right\"]\nevery = \"20ms\"\n\
+         deadline = \"5s\"\n{promise}\n",
+        source("left", ports[0]),
+        source("right", ports[1])
+    )
+}
+
+fn world() -> (Api, FaultProxy) {
+    let api = Api::start().unwrap();
+    for name in ["left", "right"] {
+        api.append(name, [json!({"id": 1, "state": 0})]);
+    }
+    let proxy = FaultProxy::start(api.port()).unwrap();
+    (api, proxy)
+}
+
+#[test]
+fn released_rounds_say_what_they_reached() {
+    let (api, proxy) = world();
+    let bench =
+        Bench::new(&configuration([api.port(), proxy.port()], "consistency = \"released\"\nmax_skew = \"250ms\""));
+    let mut collector = bench.start(&["run"]);
+    bench.wait_for_lake("left");
+    let count = |what: &str| bench.number(&format!("select count(*) as n from portolan.rounds where {what}"));
+    bench.wait_until("rounds are released", || count("reached = 'released' and consistency = 'released'") >= 5);
+    // A port that answers late: read as often as allowed, then marked, with the reason.
+    proxy.set(Mode::Latency(Duration::from_millis(300)));
+    bench.wait_until("a skew is too large", || {
+        count("reached = 'skew_exceeded' and verdict = 'complete' and attempts = 3") > 0
+    });
+    proxy.set(Mode::Pass);
+    let released = count("reached = 'released'");
+    bench.wait_until("rounds are released again", || count("reached = 'released'") > released);
+    collector.stop(Signal::TERM, PATIENCE).unwrap();
+    assert!(count("reason like '%over max_skew of 250ms, in 3 attempts'") > 0);
+    assert_eq!(count("reached = 'released' and (reason is not null or skew_bound_us > 250000)"), 0);
+    // Nobody was released before all were ready.
+    let early = "select count(*) as n from portolan.receipts a join portolan.receipts b using (round) where b.prepared_us > a.released_us";
+    assert_eq!(bench.number(early), 0);
+}
+
+#[test]
+fn two_collects_that_agree_hold_one_state() {
+    let (api, proxy) = world();
+    let promise = "consistency = \"double_collect\"\nattempts = 4\non_failure = \"reject\"";
+    let bench = Bench::new(&configuration([api.port(), proxy.port()], promise));
+    let mut collector = bench.start(&["run"]);
+    bench.wait_for_lake("left");
+    let (is_ended, is_slow) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        // One state at two ports, never the same twice; the left is always first to know.
+        scope.spawn(|| {
+            for state in 1.. {
+                for name in ["left", "right"] {
+                    api.replace(name, [json!({"id": 1, "state": state})]);
+                }
+                if is_ended.load(Ordering::SeqCst) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(if is_slow.load(Ordering::SeqCst) { 200 } else { 1 }));
+            }
+        });
+        let count = |what: &str| bench.number(&format!("select count(*) as n from portolan.rounds where {what}"));
+        bench.wait_until("a round is not proven", || {
+            count("reached = 'unproven' and verdict = 'rejected' and attempts = 4") > 0
+        });
+        is_slow.store(true, Ordering::SeqCst);
+        let before = count("reached = 'proven'");
+        bench.wait_until("rounds are proven", || count("reached = 'proven' and verdict = 'complete'") >= before + 10);
+        is_ended.store(true, Ordering::SeqCst);
+    });
+    collector.stop(Signal::TERM, PATIENCE).unwrap();
+    assert_eq!(
+        bench.number("select count(*) as n from portolan.rounds where reached <> 'proven' and verdict = 'complete'"),
+        0
+    );
+    // The last proven round: both ports at one state, or the right still at the one before, between the two writes.
+    let states = bench.query("select l.state as l, r.state as r from \"left\" l, \"right\" r");
+    let (left, right) = (states[0]["l"].as_i64().unwrap(), states[0]["r"].as_i64().unwrap());
+    assert!(left == right || left == right + 1, "{left} {right}");
+}

@@ -1,0 +1,210 @@
+//! The collects of one round: as many as the promise of their common moment takes.
+//!
+//! - `released` reads once more while the skew is larger than allowed;
+//! - `double_collect` reads until two collects in a row agree, the second begun after the first has wholly ended: what did
+//!   not change from its first reading to its second held at every instant between, for all sources at once, so all these
+//!   values held together between the two collects (Afek et al., "Atomic snapshots of shared memory", J. ACM 40, 1993,
+//!   section 3). A value that changed and changed back between its two readings is not seen: the one hole.
+//!
+//! Promise: bounded in number and by the round's deadline; what one collect staged is dropped whole before the next one's is
+//! kept; a source that cannot be read twice is not.
+
+use std::time::Duration;
+
+use portolan_model::catalog::Staging;
+use portolan_model::clock::Moment;
+use portolan_model::config::{Consistency, ConsistencySpec, OnFailure, RoundSpec, SkewMeasure};
+use portolan_model::round::{ConsistencyReached, Receipt, RoundConsistency, Skew};
+use portolan_model::{Error, Result};
+
+use crate::coordinator::{Shared, is_storage};
+use crate::output::{MemoryRows, Receiver};
+use crate::reading::{Patience, Reading, read_all};
+use crate::slot::Slot;
+
+/// What the collects of a round share.
+pub(crate) struct Collector<'r> {
+    pub(crate) spec: &'r RoundSpec,
+    pub(crate) shared: &'r Shared,
+    pub(crate) patience: Patience,
+    /// Whether rows are also kept in memory, up to so many bytes a source.
+    pub(crate) memory_bytes_max: Option<usize>,
+    /// When the round began.
+    pub(crate) start: Moment,
+}
+
+/// The collect that a round keeps.
+pub(crate) struct Collected {
+    pub(crate) staging: Box<dyn Staging>,
+    /// One for each slot.
+    pub(crate) readings: Vec<Reading>,
+    pub(crate) consistency: RoundConsistency,
+    /// The promise was not kept, and such rounds are not.
+    pub(crate) is_refused: bool,
+}
+
+impl Collected {
+    /// Why the lake could not take what was read.
+    pub(crate) fn storage_error(&self) -> Option<&Error> {
+        self.readings.iter().find_map(|reading| reading.outcome.as_ref().err().filter(|error| is_storage(error)))
+    }
+
+    fn has_required_failure(&self, due: &[&mut Slot]) -> bool {
+        due.iter().zip(&self.readings).any(|(slot, reading)| slot.required && reading.outcome.is_err())
+    }
+
+    fn skew(&self, due: &[&mut Slot], start: &Moment) -> Skew {
+        let receipts: Vec<Receipt> =
+            due.iter().zip(&self.readings).map(|(slot, reading)| reading.receipt(slot, start)).collect();
+        Skew::of(&receipts)
+    }
+
+    /// Whether both have read the same, of every source.
+    fn agrees(&self, other: &Self) -> bool {
+        self.readings.iter().zip(&other.readings).all(|(one, other)| match (&one.outcome, &other.outcome) {
+            (Ok(one), Ok(other)) => one.agrees(other),
+            // A source that fails is no part of the round, in either.
+            (Err(_), Err(_)) => true,
+            _ => false,
+        })
+    }
+}
+
+impl Collector<'_> {
+    /// Reads `due` until the promise is kept, or cannot be.
+    ///
+    /// # Errors
+    /// What the lake says where nothing can be staged.
+    pub(crate) async fn collect(&self, due: &mut [&mut Slot]) -> Result<Collected> {
+        match self.spec.consistency.mode {
+            Consistency::None => self.once(due).await,
+            Consistency::Released => self.released(due).await,
+            Consistency::DoubleCollect => self.double(due).await,
+        }
+    }
+
+    async fn released(&self, due: &mut [&mut Slot]) -> Result<Collected> {
+        let mut attempts = 0;
+        loop {
+            let begun = self.elapsed();
+            let mut collected = self.once(due).await?;
+            attempts += 1;
+            let exceeded = self.exceeded(collected.skew(due, &self.start));
+            let is_over = collected.storage_error().is_some() || collected.has_required_failure(due);
+            let reason = match exceeded {
+                Some(reason) if !is_over => match self.obstacle(due, begun, attempts) {
+                    None => {
+                        collected.staging.abort().await;
+                        continue;
+                    }
+                    Some(obstacle) => Some(format!("{reason}, {obstacle}")),
+                },
+                reason => reason,
+            };
+            let reached = match reason {
+                None => ConsistencyReached::Released,
+                Some(_) => ConsistencyReached::SkewExceeded,
+            };
+            self.conclude(&mut collected, reached, attempts, reason);
+            return Ok(collected);
+        }
+    }
+
+    async fn double(&self, due: &mut [&mut Slot]) -> Result<Collected> {
+        let mut attempts = 0;
+        let mut before: Option<Collected> = None;
+        loop {
+            let begun = self.elapsed();
+            let collected = self.once(due).await?;
+            attempts += 1;
+            let is_over = collected.storage_error().is_some() || collected.has_required_failure(due);
+            let is_proven = before.as_ref().is_some_and(|before| before.agrees(&collected));
+            let (mut kept, dropped) = match before.take() {
+                // Both are the same; the first is kept, whose instants the proof is about, too.
+                Some(before) if is_proven => (before, Some(collected)),
+                before => (collected, before),
+            };
+            if let Some(dropped) = dropped {
+                dropped.staging.abort().await;
+            }
+            let (reached, reason) = if is_proven {
+                (ConsistencyReached::Proven, None)
+            } else if is_over {
+                (ConsistencyReached::Unproven, Some("a source failed".to_owned()))
+            } else {
+                match self.obstacle(due, begun, attempts) {
+                    None => {
+                        before = Some(kept);
+                        continue;
+                    }
+                    Some(obstacle) => {
+                        (ConsistencyReached::Unproven, Some(format!("no two reads in a row agreed, {obstacle}")))
+                    }
+                }
+            };
+            // A skew is asked for as well: of the collect that is kept.
+            let exceeded = self.exceeded(kept.skew(due, &self.start));
+            let (reached, reason) = match (reached, exceeded) {
+                (ConsistencyReached::Proven, Some(reason)) => (ConsistencyReached::SkewExceeded, Some(reason)),
+                unchanged => (unchanged.0, reason),
+            };
+            self.conclude(&mut kept, reached, attempts, reason);
+            return Ok(kept);
+        }
+    }
+
+    fn conclude(&self, collected: &mut Collected, reached: ConsistencyReached, attempts: u32, reason: Option<String>) {
+        let ConsistencySpec { mode, on_failure, .. } = self.spec.consistency;
+        collected.consistency = RoundConsistency { promised: mode, reached, attempts, reason };
+        collected.is_refused = on_failure == OnFailure::Reject && !reached.keeps(mode);
+    }
+
+    /// Why there is no further attempt, if there is none, for people.
+    fn obstacle(&self, due: &[&mut Slot], begun: Duration, attempts: u32) -> Option<String> {
+        let is_again = |slot: &Slot| slot.source.capabilities().is_comparable();
+        if let Some(slot) = due.iter().find(|slot| !is_again(slot)) {
+            return Some(format!("and `{}` cannot be read twice", slot.name));
+        }
+        if attempts >= self.spec.consistency.attempts_max {
+            return Some(format!("in {attempts} attempts"));
+        }
+        let now = self.elapsed();
+        let left = self.spec.deadline.saturating_sub(now);
+        (left <= now.saturating_sub(begun))
+            .then(|| format!("in {attempts} attempts, and the deadline allows no further one"))
+    }
+
+    /// What exceeds the skew allowed, if it does, for people.
+    fn exceeded(&self, skew: Skew) -> Option<String> {
+        let allowed = self.spec.consistency.skew_max?;
+        let (name, measured) = match self.spec.consistency.skew_measure {
+            SkewMeasure::Bound => ("skew bound", skew.bound_us),
+            SkewMeasure::Release => ("release spread", skew.release_spread_us),
+        };
+        let measured = Duration::from_micros(u64::try_from(measured?).unwrap_or(0));
+        (measured > allowed).then(|| format!("{name} of {measured:?} over max_skew of {allowed:?}"))
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.shared.clock.monotonic().saturating_sub(self.start.monotonic())
+    }
+
+    /// Reads `due` once.
+    async fn once(&self, due: &mut [&mut Slot]) -> Result<Collected> {
+        let mut staging = self.shared.catalog.begin().await?;
+        let receivers = due
+            .iter()
+            .map(|slot| {
+                let table = Some(staging.table(slot.table_spec(self.start.wall))?);
+                Ok(Receiver { table, memory: self.memory_bytes_max.map(MemoryRows::new) })
+            })
+            .collect::<Result<Vec<Receiver>>>()?;
+        let ConsistencySpec { mode, ready_within, .. } = self.spec.consistency;
+        let mut patience = self.patience.after(self.elapsed());
+        if mode != Consistency::None {
+            patience.ready_within = Some(ready_within.min(patience.deadline / 2));
+        }
+        let readings = read_all(due, receivers, &*self.shared.clock, patience).await;
+        Ok(Collected { staging, readings, consistency: RoundConsistency::default(), is_refused: false })
+    }
+}

@@ -1,0 +1,7 @@
+//! The coordinator against scripted sources and a catalog in memory.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod consistency;
+mod coordinator;
+mod support;
