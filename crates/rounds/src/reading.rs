@@ -40,14 +40,15 @@ impl Patience {
         Self { deadline, enough_after: deadline / 2, rows_wait: Duration::ZERO, ready_within: None }
     }
 
-    /// What is left of it after so long.
+    /// What is left of it after so long, shared out as the whole was.
     #[must_use]
     pub(crate) fn after(self, elapsed: Duration) -> Self {
-        Self {
-            deadline: self.deadline.saturating_sub(elapsed),
-            enough_after: self.enough_after.saturating_sub(elapsed),
-            ..self
-        }
+        let deadline = self.deadline.saturating_sub(elapsed);
+        let enough_after = match self.enough_after {
+            Duration::MAX => Duration::MAX,
+            enough_after => enough_after.min(deadline / 2),
+        };
+        Self { deadline, enough_after, ..self }
     }
 
     /// For a trial: the first page or batch says enough.
