@@ -305,7 +305,7 @@ impl FakeSource {
                 }
                 pending.extend_from_slice(&buffer[..count]);
                 if let Some(left) = &mut body_left {
-                    *left -= count;
+                    *left = left.saturating_sub(count);
                     if self.defect != Defect::CountsNothing {
                         output.payload(&buffer[..count]);
                     }
@@ -326,7 +326,7 @@ impl FakeSource {
                 if self.defect != Defect::CountsNothing {
                     output.payload(&pending);
                 }
-                body_left = Some(length - pending.len());
+                body_left = Some(length.saturating_sub(pending.len()));
             }
             if self.defect == Defect::ReadsAhead && body_left != Some(0) {
                 continue;
