@@ -332,6 +332,9 @@ impl FakeSource {
                 continue;
             }
             let complete = pending.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            if complete == 0 && body_left == Some(0) {
+                return Err(self.error(ErrorKind::Protocol, "more than the answer has come"));
+            }
             let text: Vec<u8> = pending.drain(..complete).collect();
             lines.extend(text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec));
             while lines.len() >= BATCH_ROWS || (body_left == Some(0) && !lines.is_empty()) {
