@@ -286,7 +286,7 @@ impl FakeSource {
         sent.map_err(|_| self.error(ErrorKind::Disconnected, "cannot send"))?;
         let mut buffer = vec![0; 16 << 10];
         let mut pending = Vec::new();
-        let mut body_left = None;
+        let mut body_left: Option<usize> = None;
         let mut lines = Vec::new();
         let mut last = 0;
         while body_left != Some(0) || !pending.is_empty() {
@@ -332,7 +332,7 @@ impl FakeSource {
                 continue;
             }
             let complete = pending.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-            if complete == 0 && body_left == Some(0) {
+            if complete == 0 && body_left == Some(0) && !pending.is_empty() {
                 return Err(self.error(ErrorKind::Protocol, "more than the answer has come"));
             }
             let text: Vec<u8> = pending.drain(..complete).collect();
