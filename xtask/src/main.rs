@@ -6,6 +6,7 @@ mod crash;
 mod fuzz;
 mod release;
 mod run;
+mod simulation;
 mod test;
 mod tidy;
 mod tools;
@@ -21,6 +22,7 @@ const HELP: &str = "cargo xtask COMMAND
   tidy               check the rules of the house that no other tool checks
   release-test [ARGUMENT…]  build the released binary, then run the tests of the command line against it (--help)
   crash [ARGUMENT…]  kill, starve and cut off the binary and compare its lake with a ledger (--help for modes)
+  simulation [--seeds N] [--first N] [--seed N]  run the rounds against models that fail, from seeds
   fuzz [--minutes N] [TARGET…]  feed the readers of foreign bytes what nobody would send on purpose
 ";
 
@@ -46,6 +48,7 @@ fn dispatch() -> Result<()> {
         "tidy" => tidy::run(),
         "release-test" => release::run_all(rest),
         "crash" => crash::run_all(rest),
+        "simulation" => simulation::run_all(rest),
         "fuzz" => fuzz::run_all(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

@@ -77,7 +77,7 @@ impl Collector<'_> {
     /// What the lake says where nothing can be staged.
     pub(crate) async fn collect(&self, due: &mut [&mut Slot]) -> Result<Collected> {
         match self.spec.consistency.mode {
-            Consistency::None => self.once(due).await,
+            Consistency::None => self.once(due, &[]).await,
             Consistency::Released => self.released(due).await,
             Consistency::DoubleCollect => self.double(due).await,
         }
@@ -87,7 +87,7 @@ impl Collector<'_> {
         let mut attempts = 0;
         loop {
             let begun = self.elapsed();
-            let mut collected = self.once(due).await?;
+            let mut collected = self.once(due, &[]).await?;
             attempts += 1;
             let exceeded = self.exceeded(collected.skew(due, &self.start));
             let is_over = collected.storage_error().is_some() || collected.has_required_failure(due);
@@ -115,7 +115,10 @@ impl Collector<'_> {
         let mut before: Option<Collected> = None;
         loop {
             let begun = self.elapsed();
-            let collected = self.once(due).await?;
+            // Of what did not come to an end, as much again as came: only that can be compared.
+            let rows_cut: Vec<Option<u64>> =
+                before.iter().flat_map(|before| &before.readings).map(Reading::rows_cut).collect();
+            let collected = self.once(due, &rows_cut).await?;
             attempts += 1;
             let is_over = collected.storage_error().is_some() || collected.has_required_failure(due);
             let is_proven = before.as_ref().is_some_and(|before| before.agrees(&collected));
@@ -189,22 +192,40 @@ impl Collector<'_> {
         self.shared.clock.monotonic().saturating_sub(self.start.monotonic())
     }
 
-    /// Reads `due` once.
-    async fn once(&self, due: &mut [&mut Slot]) -> Result<Collected> {
+    /// Reads `due` once, of each slot about as many rows as `rows_enough` says, where it does.
+    async fn once(&self, due: &mut [&mut Slot], rows_enough: &[Option<u64>]) -> Result<Collected> {
         let mut staging = self.shared.catalog.begin().await?;
         let receivers = due
             .iter()
-            .map(|slot| {
-                let table = Some(staging.table(slot.table_spec(self.start.wall))?);
-                Ok(Receiver { table, memory: self.memory_bytes_max.map(MemoryRows::new) })
+            .enumerate()
+            .map(|(index, slot)| {
+                Ok(Receiver {
+                    table: Some(staging.table(slot.table_spec(self.start.wall))?),
+                    memory: self.memory_bytes_max.map(MemoryRows::new),
+                    rows_enough: rows_enough.get(index).copied().flatten(),
+                })
             })
             .collect::<Result<Vec<Receiver>>>()?;
-        let ConsistencySpec { mode, ready_within, .. } = self.spec.consistency;
+        let readings = read_all(due, receivers, &*self.shared.clock, self.patience_now(rows_enough.is_empty())).await;
+        Ok(Collected { staging, readings, consistency: RoundConsistency::default(), is_refused: false })
+    }
+
+    fn patience_now(&self, is_first: bool) -> Patience {
+        let ConsistencySpec { mode, ready_within, skew_max, skew_measure, .. } = self.spec.consistency;
         let mut patience = self.patience.after(self.elapsed());
         if mode != Consistency::None {
             patience.ready_within = Some(ready_within.min(patience.deadline / 2));
+            // What takes many requests keeps within the skew by ending early: a backlog comes in several rounds, instead of
+            // being refused for ever.
+            patience.enough_after_release = match skew_measure {
+                SkewMeasure::Bound => skew_max.map(|allowed| allowed / 2),
+                SkewMeasure::Release => None,
+            };
         }
-        let readings = read_all(due, receivers, &*self.shared.clock, patience).await;
-        Ok(Collected { staging, readings, consistency: RoundConsistency::default(), is_refused: false })
+        if is_first && mode == Consistency::DoubleCollect && patience.enough_after != Duration::MAX {
+            // The same must be read again in what is left, and with time to spare.
+            patience.enough_after = patience.enough_after.min(patience.deadline / 4);
+        }
+        patience
     }
 }

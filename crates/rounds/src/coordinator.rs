@@ -7,9 +7,11 @@
 //! - a stop lets the round that runs end (bounded), commits and acknowledges it, and starts no other.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use portolan_model::catalog::{Catalog, Commit, SourceStatus};
 use portolan_model::clock::Clock;
 use portolan_model::config::RoundSpec;
@@ -19,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::collect::{Collected, Collector};
 use crate::output::{MemoryRows, Receiver};
-use crate::reading::{Patience, Reading, discard, read_all};
+use crate::reading::{Patience, Reading, discard, panicked, read_all};
 use crate::schedule::Schedule;
 use crate::slot::Slot;
 
@@ -130,9 +132,11 @@ impl RoundRunner {
         self.store_states().await;
         while !*stop.borrow() {
             let wait = schedule.next().saturating_sub(clock.monotonic());
+            // In a fixed order, here and below: a run is the same again from the same seed.
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                biased;
                 _ = stop.changed() => continue,
+                () = tokio::time::sleep(wait) => {}
             }
             // While more is waiting at a source, the next round follows at once.
             while self.stoppable_round(&mut stop).await && !*stop.borrow() {}
@@ -167,6 +171,7 @@ impl RoundRunner {
             }
         };
         tokio::select! {
+            biased;
             more = &mut round => return more,
             () = stopped => {}
         }
@@ -378,10 +383,8 @@ async fn settle(
         slot.committed(round, start, rows, position);
         let mut is_told = true;
         if let (true, Some(position)) = (slot.source.capabilities().acknowledge, slot.position.clone()) {
-            let told = tokio::time::timeout(deadline, slot.source.acknowledge(&position)).await.unwrap_or_else(|_| {
-                let message = format!("no answer within the deadline of {} ms", deadline.as_millis());
-                Err(Error::new(portolan_model::ErrorKind::Timeout, "acknowledge", message).with_source(&slot.name))
-            });
+            let told = guarded(deadline, "acknowledge", slot.source.acknowledge(&position)).await;
+            let told = told.map_err(|error| error.with_source(&slot.name));
             // Where it fails the rows are safe: the server gives them again and the lake leaves them out.
             is_told = told.is_ok();
             if slot.acknowledged(&told, clock) {
@@ -401,8 +404,9 @@ async fn probe_until_reached(mut slot: Slot, shared: Shared, deadline: Duration,
     loop {
         let pause = slot.next_pause((shared.jitter)(), shared.clock.monotonic());
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            biased;
             () = returned.closed() => return,
+            () = tokio::time::sleep(pause) => {}
         }
         let Err(error) = probe(&mut slot, &*shared.clock, deadline).await else {
             slot.machine.reached(shared.clock.wall());
@@ -428,9 +432,20 @@ async fn probe(slot: &mut Slot, clock: &dyn Clock, deadline: Duration) -> Result
         let mut readings = read_all(&mut [slot], vec![Receiver::default()], clock, Patience::for_trial(deadline)).await;
         return readings.pop().map_or(Ok(()), |reading| reading.outcome.map(|_| ()));
     }
-    match tokio::time::timeout(deadline, slot.source.prepare()).await {
-        Ok(prepared) => prepared,
-        Err(_) => Err(Error::new(portolan_model::ErrorKind::Timeout, "connect", "no connection within the deadline")
-            .with_source(&slot.name)),
+    guarded(deadline, "connect", slot.source.prepare()).await.map_err(|error| error.with_source(&slot.name))
+}
+
+/// What a source does outside of a read, within the deadline; a connector that panics fails, and nothing else does.
+async fn guarded<F>(deadline: Duration, operation: &'static str, step: F) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
+    match tokio::time::timeout(deadline, AssertUnwindSafe(step).catch_unwind()).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(panic)) => Err(panicked(operation, &*panic)),
+        Err(_) => {
+            let message = format!("no answer within the deadline of {} ms", deadline.as_millis());
+            Err(Error::new(portolan_model::ErrorKind::Timeout, operation, message))
+        }
     }
 }

@@ -63,6 +63,8 @@ pub struct Receiver {
     pub table: Option<Box<dyn TableStaging>>,
     /// Memory, for what is shown at once.
     pub memory: Option<MemoryRows>,
+    /// From so many rows on the read is asked to end, not by the skew that is allowed.
+    pub rows_enough: Option<u64>,
 }
 
 impl Receiver {
@@ -104,6 +106,8 @@ pub struct Recorder<'a> {
     digest: Option<Sha256>,
     measured: &'a mut Measured,
     enough_at: Duration,
+    /// From so long after its release on it is asked to end as well.
+    enough_after_release: Option<Duration>,
     rows_wait: Duration,
     /// Where the read waits for its release, until it has had it.
     gate: Option<(&'a Gate, usize)>,
@@ -139,7 +143,22 @@ impl<'a> Recorder<'a> {
         measured: &'a mut Measured,
         enough_at: Duration,
     ) -> Self {
-        Self { clock, receiver, digest: None, measured, enough_at, rows_wait: Duration::ZERO, gate: None }
+        Self {
+            clock,
+            receiver,
+            digest: None,
+            measured,
+            enough_at,
+            enough_after_release: None,
+            rows_wait: Duration::ZERO,
+            gate: None,
+        }
+    }
+
+    /// Asks the read to end from so long after its release on, too.
+    pub(crate) fn with_enough_after_release(mut self, after: Option<Duration>) -> Self {
+        self.enough_after_release = after;
+        self
     }
 
     /// A read that no other follows may wait so long for rows that come by themselves.
@@ -187,7 +206,13 @@ impl Output for Recorder<'_> {
     }
 
     fn is_enough(&self) -> bool {
-        self.clock.monotonic() >= self.enough_at
+        let now = self.clock.monotonic();
+        let is_late = match (self.receiver.rows_enough, self.enough_after_release, self.measured.released) {
+            (Some(enough), ..) => self.measured.rows >= enough,
+            (None, Some(after), Some(released)) => now >= released.monotonic().saturating_add(after),
+            _ => false,
+        };
+        is_late || now >= self.enough_at
     }
 
     fn is_held(&self) -> bool {
@@ -258,7 +283,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_quarantined_counts_as_memory() {
-        let mut receiver = Receiver { table: None, memory: Some(MemoryRows::new(10_000)) };
+        let mut receiver = Receiver { memory: Some(MemoryRows::new(10_000)), ..Receiver::default() };
         let item = QuarantineItem {
             reason: "invalid_text",
             column: None,

@@ -28,6 +28,8 @@ pub struct Patience {
     pub deadline: Duration,
     /// From then on a read is asked to end where it can continue.
     pub enough_after: Duration,
+    /// From so long after its release on, too, where its requests must take effect close together.
+    pub enough_after_release: Option<Duration>,
     /// The longest a read waits for rows that come by themselves.
     pub rows_wait: Duration,
     /// Where the reads begin together: the longest they wait for each other. `None`: each begins when it is ready.
@@ -35,9 +37,13 @@ pub struct Patience {
 }
 
 impl Patience {
+    fn new(deadline: Duration, enough_after: Duration, rows_wait: Duration) -> Self {
+        Self { deadline, enough_after, enough_after_release: None, rows_wait, ready_within: None }
+    }
+
     /// For a round: half of its deadline to take what there is, the other half to end what was begun.
     pub fn for_round(deadline: Duration) -> Self {
-        Self { deadline, enough_after: deadline / 2, rows_wait: Duration::ZERO, ready_within: None }
+        Self::new(deadline, deadline / 2, Duration::ZERO)
     }
 
     /// What is left of it after so long, shared out as the whole was.
@@ -53,12 +59,12 @@ impl Patience {
 
     /// For a trial: the first page or batch says enough.
     pub fn for_trial(deadline: Duration) -> Self {
-        Self { deadline, enough_after: Duration::ZERO, rows_wait: Duration::ZERO, ready_within: None }
+        Self::new(deadline, Duration::ZERO, Duration::ZERO)
     }
 
     /// For a read that must come whole or fail.
     pub fn for_whole(deadline: Duration) -> Self {
-        Self { deadline, enough_after: Duration::MAX, rows_wait: deadline / 2, ready_within: None }
+        Self::new(deadline, Duration::MAX, deadline / 2)
     }
 }
 
@@ -106,6 +112,7 @@ pub async fn read_all(
     let terms = Terms {
         clock,
         enough_at: clock.monotonic().saturating_add(patience.enough_after),
+        enough_after_release: patience.enough_after_release,
         rows_wait: patience.rows_wait,
         gate: patience.ready_within.map(|allowed| (Gate::new(slots.len()), allowed)),
     };
@@ -121,7 +128,7 @@ pub async fn read_all(
             .enumerate()
             .map(|(index, (slot, begun))| async move {
                 let outcome = AssertUnwindSafe(terms.read(index, slot, begun)).catch_unwind().await;
-                begun.outcome = Some(outcome.unwrap_or_else(|panic| Err(panicked(&*panic))));
+                begun.outcome = Some(outcome.unwrap_or_else(|panic| Err(panicked("read", &*panic))));
                 terms.leave(index);
             })
             .collect();
@@ -135,6 +142,7 @@ pub async fn read_all(
 struct Terms<'c> {
     clock: &'c dyn Clock,
     enough_at: Duration,
+    enough_after_release: Option<Duration>,
     rows_wait: Duration,
     /// Where they begin together, and how long they wait for each other.
     gate: Option<(Gate, Duration)>,
@@ -190,6 +198,7 @@ impl Terms<'_> {
         slot.source.prepare().await?;
         begun.prepared = Some(self.clock.moment());
         let mut recorder = Recorder::new(self.clock, &mut begun.receiver, &mut begun.measured, self.enough_at)
+            .with_enough_after_release(self.enough_after_release)
             .with_rows_wait(self.rows_wait)
             .with_gate(place);
         let end = slot.source.read(slot.position.as_ref(), &mut recorder).await;
@@ -235,13 +244,14 @@ impl Begun {
     }
 }
 
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+/// The failure of a connector that panicked.
+pub(crate) fn panicked(operation: &'static str, panic: &(dyn std::any::Any + Send)) -> Error {
     let text = panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned());
-    Error::new(ErrorKind::Internal, "read", format!("the connector panicked: {text}"))
+    Error::new(ErrorKind::Internal, operation, format!("the connector panicked: {text}"))
         .with_hint("this is a defect of Portolan: please report it with the configuration of the source")
 }
 
@@ -255,6 +265,11 @@ pub(crate) fn discard(receipt: &mut Receipt) {
 }
 
 impl Reading {
+    /// How many rows came, where the server had more.
+    pub(crate) fn rows_cut(&self) -> Option<u64> {
+        self.outcome.as_ref().is_ok_and(|outcome| outcome.end.more).then_some(self.measured.rows)
+    }
+
     /// The receipt of this read in a round that began at `start`.
     pub fn receipt(&self, slot: &Slot, start: &Moment) -> Receipt {
         let since = |moment: &Option<Moment>| moment.as_ref().map(|moment| moment.since_us(start));

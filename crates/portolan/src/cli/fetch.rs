@@ -151,7 +151,7 @@ async fn read(
 ) -> (Vec<Fetched>, Vec<Error>) {
     let receivers = slots
         .iter()
-        .map(|_| Receiver { table: None, memory: Some(MemoryRows::new(arguments.memory_limit << 20)) })
+        .map(|_| Receiver { memory: Some(MemoryRows::new(arguments.memory_limit << 20)), ..Receiver::default() })
         .collect();
     let (mut slots, watch) = Watch::over(slots);
     let mut due: Vec<&mut Slot> = slots.iter_mut().collect();

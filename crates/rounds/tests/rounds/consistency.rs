@@ -221,3 +221,33 @@ async fn a_required_source_that_fails_ends_the_attempts() {
     assert_eq!((verdict, consistency.reached), (RoundVerdict::Rejected, ConsistencyReached::Unproven));
     assert_eq!(consistency.attempts, 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_that_takes_long_keeps_within_the_skew_part_by_part() {
+    let world = World::new();
+    let spec = ConsistencySpec { on_failure: OnFailure::Reject, ..within(1_000 * MS) };
+    let mut runner = world.runner_with(spec, READER, &[("a", true, vec![Step::Endless(90 * MS); 3])]);
+    for _ in 0..3 {
+        runner.round().await;
+    }
+    let (verdict, consistency) = last(&world);
+    assert_eq!((verdict, consistency.reached), (RoundVerdict::Complete, ConsistencyReached::Released));
+    // Asked to end after half of the skew allowed: six rows a round.
+    assert_eq!((world.catalog.rows("a"), world.catalog.position("a")), (18, Some(18)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_that_is_cut_is_read_again_as_far_and_proven() {
+    let world = World::new();
+    let spec = ConsistencySpec { on_failure: OnFailure::Reject, ..double() };
+    // The second collect is slower: by time alone it would not come as far.
+    let steps = vec![Step::Endless(100 * MS), Step::Endless(120 * MS)];
+    let mut runner = world.runner_with(spec, READER, &[("a", true, steps), ("b", true, vec![])]);
+    runner.round().await;
+    let (verdict, consistency) = last(&world);
+    assert_eq!(
+        (verdict, consistency.reached, consistency.attempts),
+        (RoundVerdict::Complete, ConsistencyReached::Proven, 2)
+    );
+    assert_eq!((world.catalog.rows("a"), world.catalog.position("a")), (50, Some(50)));
+}

@@ -74,6 +74,26 @@ async fn a_panicking_connector_fails_its_own_source_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connector_that_panics_when_it_acknowledges_fails_and_its_rounds_go_on() {
+    let world = World::new();
+    let mut runner =
+        world.runner(&[("a", true, vec![Step::Rows(1)]), ("b", false, vec![Step::Rows(1), Step::Rows(1)])]);
+    runner.round().await;
+    world.set_panics_on_acknowledge("a", true);
+    runner.round().await;
+    runner.round().await;
+    assert_eq!(world.catalog.rounds().len(), 3);
+    let status = world.catalog.status("a").unwrap();
+    assert_eq!((status.state, status.cause_kind.as_deref()), (State::Degraded, Some("internal")));
+    assert!(status.cause.unwrap().contains("source `a`: acknowledge: the connector panicked: scripted"));
+    world.set_panics_on_acknowledge("a", false);
+    runner.round().await;
+    runner.round().await;
+    assert_eq!(world.catalog.status("a").unwrap().state, State::Healthy);
+    assert_eq!(world.catalog.rows("b"), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_read_that_fails_half_way_publishes_none_of_its_rows() {
     let world = World::new();
     let mut runner = world.runner(&[

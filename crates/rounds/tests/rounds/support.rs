@@ -78,6 +78,7 @@ struct Script {
     unreachable: AtomicBool,
     deaf: AtomicBool,
     refuses_acknowledgements: AtomicBool,
+    panics_on_acknowledge: AtomicBool,
     complains: AtomicBool,
     probes: AtomicI64,
 }
@@ -95,6 +96,13 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     tls: false,
     release: ReleaseKind::Command,
 };
+
+/// So many rows after an identifier.
+fn ids(after: i64, rows: i64) -> RecordBatch {
+    let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
+    let ids = Int64Array::from_iter_values(after + 1..=after + rows);
+    RecordBatch::try_new(schema, vec![Arc::new(ids)]).unwrap()
+}
 
 fn value(position: Option<&Position>) -> Option<i64> {
     position.and_then(|position| position.value.as_i64())
@@ -142,6 +150,7 @@ impl Source for ScriptedSource {
                 let mut rows = 0;
                 while rows == 0 || !output.is_enough() {
                     tokio::time::sleep(pause).await;
+                    output.batch(ids(value(from).unwrap_or(0) + rows, 1)).await?;
                     rows += 1;
                 }
                 rows
@@ -153,9 +162,9 @@ impl Source for ScriptedSource {
             return Ok(ReadEnd { position: from.cloned(), unchanged: true, ..ReadEnd::default() });
         }
         let start = value(from).unwrap_or(0);
-        let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
-        let ids = Int64Array::from_iter_values(start + 1..=start + rows);
-        output.batch(RecordBatch::try_new(schema, vec![Arc::new(ids)]).unwrap()).await?;
+        if !matches!(step, Step::Endless(_)) {
+            output.batch(ids(start, rows)).await?;
+        }
         if matches!(step, Step::Quarantine(_) | Step::RowsThenFail(..)) {
             let (content, detail) = (String::new(), String::new());
             let item = QuarantineItem { reason: "scripted", column: None, row: start.into(), content, detail };
@@ -175,6 +184,9 @@ impl Source for ScriptedSource {
     }
 
     async fn acknowledge(&mut self, position: &Position) -> Result<()> {
+        if self.0.panics_on_acknowledge.load(Ordering::SeqCst) {
+            panic!("scripted");
+        }
         if self.0.deaf.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
@@ -456,6 +468,9 @@ impl World {
     }
     pub(crate) fn set_refuses_acknowledgements(&self, source: &str, refuses: bool) {
         self.script(source).refuses_acknowledgements.store(refuses, Ordering::SeqCst);
+    }
+    pub(crate) fn set_panics_on_acknowledge(&self, source: &str, panics: bool) {
+        self.script(source).panics_on_acknowledge.store(panics, Ordering::SeqCst);
     }
     pub(crate) fn set_complains(&self, source: &str, complains: bool) {
         self.script(source).complains.store(complains, Ordering::SeqCst);

@@ -1,0 +1,195 @@
+//! A model of the catalog: the contract in a few lines, with a disk that fails now and then. What it is given is checked
+//! before it is published.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use portolan_model::catalog::{
+    Catalog, Commit, SourceStatus, StagedTable, Staging, TableSpec, TableStaging, WriteMode,
+};
+use portolan_model::round::{ReceiptVerdict, RoundRecord, RoundVerdict};
+use portolan_model::source::QuarantineItem;
+use portolan_model::{Error, ErrorKind, Position, Result, RoundId, SourceName};
+use portolan_rounds::output::hex;
+use sha2::{Digest, Sha256};
+
+use crate::checks;
+use crate::plan::Break;
+use crate::world::World;
+
+/// The longest that the catalog takes for a step, in milliseconds.
+pub(crate) const STEP_MS: u64 = 30;
+
+/// What is published.
+#[derive(Default)]
+pub(crate) struct Store {
+    pub(crate) rows: BTreeMap<SourceName, Vec<i64>>,
+    pub(crate) positions: BTreeMap<SourceName, Position>,
+    pub(crate) statuses: BTreeMap<SourceName, SourceStatus>,
+    pub(crate) last: BTreeMap<String, RoundRecord>,
+    pub(crate) rounds: i64,
+    next: i64,
+}
+
+/// The rows of one source in one round.
+#[derive(Clone)]
+pub(crate) struct Staged {
+    pub(crate) mode: WriteMode,
+    pub(crate) rows: Vec<i64>,
+    pub(crate) quarantined: u64,
+    pub(crate) duplicates: u64,
+}
+
+/// Its own handle, so that the traits can be implemented.
+#[derive(Clone)]
+pub(crate) struct ModelCatalog(pub(crate) Arc<World>);
+
+impl ModelCatalog {
+    async fn step(&self, operation: &'static str) -> Result<()> {
+        self.0.pause(STEP_MS).await;
+        if !self.0.fails(self.0.plan.catalog_faults) {
+            return Ok(());
+        }
+        let kind = [ErrorKind::Storage, ErrorKind::StorageFull, ErrorKind::Conflict][self.0.below(3) as usize];
+        Err(Error::new(kind, operation, "the disk says no"))
+    }
+}
+
+#[async_trait]
+impl Catalog for ModelCatalog {
+    async fn positions(&self) -> Result<BTreeMap<SourceName, Position>> {
+        Ok(self.0.store.lock().unwrap().positions.clone())
+    }
+
+    async fn statuses(&self) -> Result<BTreeMap<SourceName, SourceStatus>> {
+        Ok(self.0.store.lock().unwrap().statuses.clone())
+    }
+
+    async fn begin(&self) -> Result<Box<dyn Staging>> {
+        self.step("begin").await?;
+        let mut store = self.0.store.lock().unwrap();
+        store.next += 1;
+        Ok(Box::new(ModelStaging { catalog: self.clone(), round: RoundId(store.next), staged: Arc::default() }))
+    }
+
+    async fn record_states(&self, states: &[SourceStatus]) -> Result<()> {
+        self.step("store states").await?;
+        let mut store = self.0.store.lock().unwrap();
+        store.statuses.extend(states.iter().map(|status| (status.source.clone(), status.clone())));
+        Ok(())
+    }
+}
+
+struct ModelStaging {
+    catalog: ModelCatalog,
+    round: RoundId,
+    staged: Arc<Mutex<BTreeMap<SourceName, Staged>>>,
+}
+
+#[async_trait]
+impl Staging for ModelStaging {
+    fn round(&self) -> RoundId {
+        self.round
+    }
+
+    fn table(&mut self, spec: TableSpec) -> Result<Box<dyn TableStaging>> {
+        let staged = Staged { mode: spec.mode, rows: Vec::new(), quarantined: 0, duplicates: 0 };
+        Ok(Box::new(ModelTable {
+            catalog: self.catalog.clone(),
+            is_keyed: !spec.key.is_empty(),
+            source: spec.source,
+            staged,
+            all: self.staged.clone(),
+        }))
+    }
+
+    async fn commit(self: Box<Self>, record: RoundRecord, states: &[SourceStatus]) -> Result<Commit> {
+        self.catalog.step("commit").await?;
+        let world = self.catalog.0.clone();
+        let mut staged = std::mem::take(&mut *self.staged.lock().unwrap());
+        checks::commit(&world, &record, &staged);
+        if world.is_broken(Break::LosesTable) {
+            staged.pop_last();
+        }
+        let is_kept = record.verdict != RoundVerdict::Rejected || world.is_broken(Break::KeepsRejected);
+        {
+            let mut store = world.store.lock().unwrap();
+            store.statuses.extend(states.iter().map(|status| (status.source.clone(), status.clone())));
+            for (source, table) in staged.into_iter().filter(|_| is_kept) {
+                let rows = store.rows.entry(source).or_default();
+                if table.mode == WriteMode::Replace {
+                    rows.clear();
+                }
+                rows.extend(table.rows);
+            }
+            for receipt in record.receipts.iter().filter(|_| is_kept) {
+                let is_read = matches!(receipt.verdict, ReceiptVerdict::Ok | ReceiptVerdict::Unchanged);
+                if let (true, Some(position)) = (is_read, &receipt.position_after) {
+                    store.positions.insert(receipt.source.clone(), position.clone());
+                }
+                if let (false, true, Some(position)) =
+                    (is_read, world.is_broken(Break::MovesFailed), &receipt.position_before)
+                {
+                    let moved = Position::new(1, (crate::source::number(Some(position)).unwrap() + 1).into());
+                    store.positions.insert(receipt.source.clone(), moved);
+                }
+            }
+            store.rounds += 1;
+            store.last.insert(record.name.to_string(), record.clone());
+        }
+        checks::published(&world, &record);
+        let snapshot = world.store.lock().unwrap().rounds;
+        // A process may die here, too: the round is published, and nobody has been told.
+        world.pause(STEP_MS).await;
+        Ok(Commit { round: self.round, snapshot })
+    }
+
+    async fn abort(self: Box<Self>) {
+        self.catalog.0.pause(STEP_MS).await;
+    }
+}
+
+struct ModelTable {
+    catalog: ModelCatalog,
+    source: SourceName,
+    is_keyed: bool,
+    staged: Staged,
+    all: Arc<Mutex<BTreeMap<SourceName, Staged>>>,
+}
+
+#[async_trait]
+impl TableStaging for ModelTable {
+    async fn write(&mut self, batch: RecordBatch) -> Result<()> {
+        self.catalog.step("write").await?;
+        self.staged.rows.extend(batch.column(0).as_primitive::<Int64Type>().values());
+        Ok(())
+    }
+
+    async fn quarantine(&mut self, _: QuarantineItem) -> Result<()> {
+        self.staged.quarantined += 1;
+        Ok(())
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<StagedTable> {
+        self.catalog.step("finish").await?;
+        if self.is_keyed {
+            let store = self.catalog.0.store.lock().unwrap();
+            let known: BTreeSet<i64> = store.rows.get(&self.source).into_iter().flatten().copied().collect();
+            let all = self.staged.rows.len();
+            self.staged.rows.retain(|row| !known.contains(row));
+            self.staged.duplicates = (all - self.staged.rows.len()) as u64;
+        }
+        let Staged { rows, quarantined, duplicates, .. } = self.staged.clone();
+        let mut digest = Sha256::new();
+        if !self.catalog.0.is_broken(Break::BlindDigest) {
+            rows.iter().for_each(|row| digest.update(row.to_le_bytes()));
+        }
+        let rows_sha256 = hex(&digest.finalize());
+        self.all.lock().unwrap().insert(self.source.clone(), self.staged);
+        Ok(StagedTable { rows: rows.len() as u64, duplicates, quarantined, rows_sha256 })
+    }
+}
