@@ -20,9 +20,9 @@ const STYLE: &str = "\
 svg{background:#fff;font:12px ui-sans-serif,system-ui,'DejaVu Sans',sans-serif;font-variant-numeric:tabular-nums}
 text{fill:#1f2933}.title{font-size:18px;font-weight:600}.dim{fill:#616e7c}.bad{fill:#b42318}.right{text-anchor:end}.mid{text-anchor:middle}
 .grid{stroke:#e4e7eb}.prepare{fill:#cbd2d9}.hold{fill:#e9d8a6}.server{fill:#f08c00}.body{fill:#2b7bbb}
-.release{stroke:#c2255c;stroke-width:2}.span{fill:#c2255c;fill-opacity:.1}.measure{stroke:#c2255c;stroke-width:1.5}.pink{fill:#c2255c}
+.release{stroke:#c2255c;stroke-width:2}.acted{fill:#fff;stroke:#c2255c;stroke-width:1.5}.span{fill:#c2255c;fill-opacity:.1}.measure{stroke:#c2255c;stroke-width:1.5}.pink{fill:#c2255c}
 @media (prefers-color-scheme:dark){svg{background:#15191e}text{fill:#e4e7eb}.dim{fill:#9aa5b1}.bad{fill:#ff8a80}.grid{stroke:#2b333b}
-.prepare{fill:#52606d}.hold{fill:#7a6a35}.server{fill:#ffa94d}.body{fill:#4dabf7}.release,.measure{stroke:#f783ac}.span,.pink{fill:#f783ac}}";
+.prepare{fill:#52606d}.hold{fill:#7a6a35}.server{fill:#ffa94d}.body{fill:#4dabf7}.release,.measure,.acted{stroke:#f783ac}.acted{fill:#15191e}.span,.pink{fill:#f783ac}}";
 
 /// Draws `round`.
 pub(super) fn draw(round: &StoredRound) -> String {
@@ -31,7 +31,8 @@ pub(super) fn draw(round: &StoredRound) -> String {
     let title = format!("Round {} · {}", round.round, visible(&round.name));
     text(&mut body, 24.0, 36.0, "title", &title);
     text(&mut body, RIGHT + 86.0, 36.0, "dim right", &super::started(round));
-    text(&mut body, 24.0, 58.0, "dim", &visible(&super::facts(round)));
+    let facts = format!("{} · consistency: {}", super::facts(round), super::consistency(round));
+    text(&mut body, 24.0, 58.0, "dim", &facts);
     let mut y = 58.0;
     if let Some(reason) = &round.reason {
         y += 20.0;
@@ -46,13 +47,16 @@ pub(super) fn draw(round: &StoredRound) -> String {
     }
     upright(&mut body, "release", x + 4.0, y - 10.0, y + 2.0);
     text(&mut body, x + 14.0, y, "dim", "release");
+    dot(&mut body, x + 80.0, y - 4.0);
+    text(&mut body, x + 90.0, y, "dim", "the server has acted");
     y += 34.0;
     let all: Vec<&StoredReceipt> = round.receipts.iter().collect();
     y = panel(&mut body, y, (0, end(round)), &all, window(round), |one| one.last_byte_us.map(duration));
     if let (Some(span), Some(last)) = (window(round), last_release(round)) {
         y += 34.0;
         text(&mut body, 24.0, y, "title", "When the servers acted");
-        let from = format!("from the first release, {} after the start, to the last first byte", duration(span.0));
+        let from =
+            format!("from the first release, {} after the start, until the last server had acted", duration(span.0));
         text(&mut body, RIGHT + 86.0, y, "dim right", &from);
         y += 34.0;
         let spread = round.release_spread_us.unwrap_or(last - span.0);
@@ -73,7 +77,7 @@ pub(super) fn draw(round: &StoredRound) -> String {
         y += 16.0;
         let released: Vec<&StoredReceipt> = round.receipts.iter().filter(|one| one.released_us.is_some()).collect();
         y = panel(&mut body, y, span, &released, None, |one| {
-            one.first_byte_us.map(|time| format!("+{}", duration(time - span.0)))
+            one.acted_us.or(one.first_byte_us).map(|time| format!("+{}", duration(time - span.0)))
         });
     }
     let height = y + 24.0;
@@ -82,7 +86,7 @@ pub(super) fn draw(round: &StoredRound) -> String {
          role=\"img\" aria-labelledby=\"title description\">\n<title id=\"title\">{}</title>\n<desc id=\"description\">{}</desc>\n\
          <style>{STYLE}</style>\n{body}</svg>\n",
         escaped(&title),
-        escaped(&visible(&super::facts(round)))
+        escaped(&facts)
     )
 }
 
@@ -129,6 +133,9 @@ fn panel(
             upright(out, "release", x, y - 3.0, y + BAR + 3.0);
             end = end.max(x);
         }
+        if let Some(acted) = receipt.acted_us.filter(|acted| (span.0..=span.1).contains(acted)) {
+            dot(out, place(acted, span), y + BAR / 2.0);
+        }
         if is_lost {
             let cause = receipt.error.as_deref().unwrap_or("not asked");
             let room = ((WIDTH - 24.0 - end) / 6.5) as usize;
@@ -170,6 +177,10 @@ fn rectangle(out: &mut String, class: &str, (x, y): (f64, f64), (width, height):
         out,
         "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"/>"
     );
+}
+
+fn dot(out: &mut String, x: f64, y: f64) {
+    let _ = writeln!(out, "<circle class=\"acted\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\"/>");
 }
 
 fn upright(out: &mut String, class: &str, x: f64, top: f64, bottom: f64) {

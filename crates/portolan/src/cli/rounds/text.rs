@@ -32,7 +32,8 @@ pub(super) fn draw(round: &StoredRound, width: usize, ascii: bool) -> String {
         out.push('\n');
     };
     line(format!("round {} · {} · {}", round.round, visible(&round.name), super::started(round)));
-    line(visible(&super::facts(round)));
+    line(super::facts(round));
+    line(format!("consistency: {}", super::consistency(round)));
     if let Some(reason) = &round.reason {
         line(format!("reason: {}", visible(reason)));
     }
@@ -52,7 +53,7 @@ pub(super) fn draw(round: &StoredRound, width: usize, ascii: bool) -> String {
         let spread = round.release_spread_us.unwrap_or(last - span.0);
         let bound = round.skew_bound_us.unwrap_or(span.1 - span.0);
         line(format!(
-            "from the first release ({} after the start) to the last first byte:\n\
+            "from the first release ({} after the start) until the last server had acted:\n\
              release spread {}, skew bound {}",
             duration(span.0),
             duration(spread),
@@ -60,7 +61,7 @@ pub(super) fn draw(round: &StoredRound, width: usize, ascii: bool) -> String {
         ));
         line(chart.axis((span.0, span.1)));
         for receipt in round.receipts.iter().filter(|one| one.released_us.is_some()) {
-            let right = receipt.first_byte_us.or(receipt.acted_us).map(|time| format!("+{}", duration(time - span.0)));
+            let right = receipt.acted_us.or(receipt.first_byte_us).map(|time| format!("+{}", duration(time - span.0)));
             line(chart.row(receipt, span, &right.unwrap_or_default()));
         }
     }
