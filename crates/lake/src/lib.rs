@@ -23,6 +23,7 @@ mod maintenance;
 mod quarantine;
 mod reader;
 mod round;
+mod rounds;
 mod scan;
 mod shape;
 pub mod spec;
@@ -41,6 +42,7 @@ pub use fsck::{Finding, FsckReport, Severity, fsck};
 pub use lake::{Lake, LakeSettings};
 pub use maintenance::{Job, JobProgress, MaintenanceReport};
 pub use quarantine::{QuarantineFilter, Quarantined};
+pub use rounds::{RoundFilter, StoredReceipt, StoredRound};
 pub use stats::{LakeStats, Reclaimable, TableStats};
 pub use verify::{
     DamagedFile, Mismatch, StoredRows, Unproved, VerifiedTable, VerifyProgress, VerifyReport, VerifyScope,

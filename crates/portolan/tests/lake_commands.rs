@@ -309,3 +309,32 @@ fn every_command_has_help_with_examples_and_a_page() {
         assert!(bench.path().join("pages").join(page).with_extension("1").is_file(), "{page}");
     }
 }
+
+#[test]
+fn rounds_are_listed_and_drawn() {
+    let (bench, _api) = collected(3, "");
+    let numbers = |words: &[&str]| -> Vec<i64> {
+        let document = bench.json(words);
+        document["rounds"].as_array().unwrap().iter().map(|round| round["round"].as_i64().unwrap()).collect()
+    };
+    assert_eq!(numbers(&["rounds", "--json"]), [4, 3, 2, 1]);
+    assert_eq!(numbers(&["rounds", "--limit", "2", "--json"]), [4, 3]);
+    assert_eq!(numbers(&["rounds", "--since", "3", "--json"]), [4, 3]);
+    assert_eq!(numbers(&["rounds", "--since", "2000-01-01T00:00:00Z", "--json"]), [4, 3, 2, 1]);
+    assert_eq!(numbers(&["rounds", "--since", "2999-01-01T00:00:00Z", "--json"]), [0_i64; 0]);
+    assert_eq!(numbers(&["rounds", "--name", "nosuch", "--json"]), [0_i64; 0]);
+    assert!(bench.text(&["rounds"]).contains("items"));
+
+    let round = bench.json(&["rounds", "show", "4", "--json"]);
+    assert_eq!((&round["rows"], &round["receipts"][0]["source"]), (&json!(10), &json!("items")), "{round}");
+    bench.text(&["lake", "flush"]);
+    bench.text(&["lake", "expire", "--keep", "0s"]);
+    assert_eq!(bench.json(&["rounds", "show", "4", "--json"]), round, "flushed and expired, it says the same");
+    assert_eq!(numbers(&["rounds", "--json"]), [4, 3, 2, 1]);
+    assert!(bench.text(&["rounds", "show", "4"]).contains("skew bound"));
+    bench.text(&["rounds", "show", "4", "--svg", "round.svg"]);
+    let drawn = std::fs::read_to_string(bench.path().join("round.svg")).unwrap();
+    assert_eq!(bench.text(&["rounds", "show", "4", "--svg", "-"]), drawn);
+    let (_, errors) = ends_with(&bench, &["rounds", "show", "99"], 5);
+    assert!(errors.contains("no round 99") && errors.contains("1 to 4"), "{errors}");
+}

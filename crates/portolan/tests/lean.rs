@@ -21,7 +21,7 @@ fn the_other_commands_are_there() {
     let output = Command::new(env!("CARGO_BIN_EXE_portolan")).arg("--help").output().unwrap();
     let help = String::from_utf8_lossy(&output.stdout);
     assert!(
-        ["check", "fetch", "run", "status", "verify", "lake", "quarantine", "demo"]
+        ["check", "fetch", "run", "rounds", "status", "verify", "lake", "quarantine", "demo"]
             .iter()
             .all(|command| help.contains(command)),
         "{help}"

@@ -8,6 +8,7 @@ mod manual;
 mod progress;
 mod quarantine;
 mod query;
+mod rounds;
 mod run;
 mod status;
 mod verify;
@@ -50,6 +51,7 @@ Examples:
   portolan run                                    collect for good into ./lake
   portolan query \"select count(*) from orders\"    SQL over everything collected
   portolan status                                 where each source stands
+  portolan rounds show 120                        when each port was asked, and when it answered
   portolan verify                                 are the stored rows those that came?
 
 Exit codes: 0 done, 1 failure, 2 usage or configuration, 3 some sources failed, 4 all sources failed,
@@ -69,6 +71,8 @@ enum Command {
     Query(query::Arguments),
     /// Shows where each source stands: state, cause, position, last round, rows, errors.
     Status(status::Arguments),
+    /// Lists the latest rounds; draws the timeline of one.
+    Rounds(rounds::Arguments),
     /// Recomputes the digest of every stored round and compares it with its receipt.
     Verify(verify::Arguments),
     /// Shows what the lake takes, maintains it at once, checks its structure.
@@ -128,6 +132,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, Stop> {
         Command::Run(arguments) => run::run(config, arguments).await,
         Command::Query(arguments) => query::run(config, arguments).await,
         Command::Status(arguments) => status::run(config, arguments),
+        Command::Rounds(arguments) => rounds::run(config, arguments),
         Command::Verify(arguments) => verify::run(config, arguments),
         Command::Lake(arguments) => lake::run(config, arguments).await,
         Command::Quarantine(arguments) => quarantine::run(config, arguments).await,
