@@ -101,7 +101,8 @@ impl Rounds {
 }
 
 async fn in_memory(slots: &mut [Slot], environment: &Environment) -> Result<usize> {
-    let receivers = slots.iter().map(|_| Receiver { memory: Some(MemoryRows::new(MEMORY_BYTES_MAX)), ..Receiver::default() });
+    let receivers =
+        slots.iter().map(|_| Receiver { memory: Some(MemoryRows::new(MEMORY_BYTES_MAX)), ..Receiver::default() });
     let receivers = receivers.collect();
     let mut due: Vec<&mut Slot> = slots.iter_mut().collect();
     let readings = read_all(&mut due, receivers, &*environment.clock, Patience::for_whole(DEADLINE)).await;
