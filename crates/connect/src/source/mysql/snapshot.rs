@@ -144,13 +144,16 @@ async fn locked(
         // Each reads what it has; without a name in common it counts for no snapshot.
         _ => return Ok(None),
     }
-    start(connection, output).await?;
     let Some(lock) = lock else {
+        start(connection, output).await?;
         output.meet(String::new()).await;
         let meeting = output.meet(String::new()).await;
         return Ok(meeting.word(leader).filter(|word| !word.is_empty()).map(str::to_owned));
     };
-    let in_time = tokio::time::timeout_at(lock.taken + lock_wait, output.meet(String::new())).await;
+    let end = lock.taken + lock_wait;
+    let started = tokio::time::timeout_at(end, start(connection, output)).await;
+    started.map_err(|_| Error::new(ErrorKind::Timeout, "open snapshot", format!("no snapshot within {lock_wait:?}")))??;
+    let in_time = tokio::time::timeout_at(end, output.meet(String::new())).await;
     let released = lock.release(footing).await;
     let word = match (&in_time, released) {
         (Ok(_), Ok(held)) => format!("{}, lock held {} µs", name(connection).await?, held.as_micros()),
@@ -201,6 +204,7 @@ struct Lock {
     /// Ends it if it is dropped, even while the server still waits for it.
     guard: KillGuard,
     end: &'static str,
+    /// When it was asked for.
     taken: Instant,
 }
 
@@ -211,30 +215,38 @@ impl Lock {
         allowed: Duration,
         kills: &Kills,
     ) -> Result<Self> {
-        let mut connection = match footing.spare.take() {
-            Some(mut spare) if spare.is_alive().await => spare,
+        let mut spare = footing.spare.take();
+        let is_alive = match &mut spare {
+            Some(spare) => spare.is_alive().await,
+            None => false,
+        };
+        let mut connection = match spare {
+            Some(spare) if is_alive => spare,
             _ => Connection::open(&reader.endpoint).await?,
         };
         let guard = KillGuard::new(&connection, kills);
-        let (steps, end): (&[&str], _) = if footing.has_stages {
-            (&["BACKUP STAGE START", "BACKUP STAGE BLOCK_COMMIT"], "BACKUP STAGE END")
+        let (before, lock, end) = if footing.has_stages {
+            (Some("BACKUP STAGE START"), "BACKUP STAGE BLOCK_COMMIT", "BACKUP STAGE END")
         } else {
-            (&["FLUSH TABLES WITH READ LOCK"], "UNLOCK TABLES")
+            (None, "FLUSH TABLES WITH READ LOCK", "UNLOCK TABLES")
         };
         let seconds = allowed.as_secs() + u64::from(allowed.subsec_nanos() > 0);
         // The server lets go by itself of a lock whose owner says nothing more.
         let bounds = format!("SET SESSION lock_wait_timeout = {seconds}, wait_timeout = {}", seconds + 1);
         let steps = async {
             connection.query(&bounds).await?;
-            for step in steps {
-                connection.query(step).await?;
+            if let Some(before) = before {
+                connection.query(before).await?;
             }
-            Ok(())
+            // New commits wait from here on, while those under way are waited for.
+            let taken = Instant::now();
+            connection.query(lock).await?;
+            Ok(taken)
         };
         let taken = tokio::time::timeout(allowed, steps).await;
         let taken = taken.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "lock", "no answer")));
         match taken {
-            Ok(()) => Ok(Self { connection, guard, end, taken: Instant::now() }),
+            Ok(taken) => Ok(Self { connection, guard, end, taken }),
             Err(error) => Err(explained(error, reader, allowed)),
         }
     }
