@@ -35,7 +35,6 @@ use crate::transport::Dialer;
 use crate::transport::tls::Tls;
 
 pub use columns::{TimeAs, field_of};
-pub use cursor::LateWindow;
 pub use decode::{Problem, RowDecoder};
 pub use settings::Options;
 pub use wire::{Column, Malformed, column_type};

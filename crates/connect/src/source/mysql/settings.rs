@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::columns::TimeAs;
-use super::cursor::LateWindow;
 use super::statement::Relation;
+use crate::source::relational::LateWindow;
 
 /// The most rows of one record batch.
 const BATCH_ROWS_MAX: u32 = 1 << 20;

@@ -11,14 +11,15 @@ use portolan_model::{Error, ErrorKind, Position, Result, Retry};
 
 use super::columns::TimeAs;
 use super::connection::{Connection, Endpoint, KillGuard, Kills, PreparedStatement, Step};
-use super::cursor::{CursorKind, LateWindow, Parameter};
+use super::cursor::{CursorKind, Parameter};
 use super::decode::RowDecoder;
-use super::rows::{check_key, check_names, no_column, quarantined, row_identity};
+use super::rows::{check_key, check_names, no_column, quarantined};
 use super::snapshot::{self, Footing};
 use super::statement::{From, Relation, Statement};
 use super::wire::Column;
 use super::wire::message::column_flag;
 use super::wire::packets::malformed;
+use crate::source::relational::{LateWindow, row_identity};
 
 /// A batch is handed on once it has so many bytes, however few its rows.
 const BATCH_BYTES_MAX: usize = 4 << 20;
