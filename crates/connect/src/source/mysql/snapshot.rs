@@ -51,7 +51,8 @@ pub(super) async fn footing(connection: &mut Connection, relation: &Relation, wa
     let rows = connection
         .query(
             "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
-             ('log_bin', 'log_slave_updates', 'gtid_slave_pos', 'binlog_do_db', 'binlog_ignore_db')",
+             ('log_bin', 'log_slave_updates', 'gtid_slave_pos', 'wsrep_on', 'binlog_do_db', 'binlog_ignore_db', \
+              'binlog_optimize_thread_scheduling')",
         )
         .await?;
     let value = |name: &str| {
@@ -59,11 +60,14 @@ pub(super) async fn footing(connection: &mut Connection, relation: &Relation, wa
         row.and_then(|row| row.get(1)?.as_deref()).unwrap_or_default()
     };
     let version = version(&connection.session.server);
-    // A replica whose changes do not go to its own log has commits that the log does not know.
-    let logs_all = value("log_slave_updates") == "ON" || value("gtid_slave_pos").is_empty();
+    // A replica or a member of a cluster whose changes do not go to its own log has commits that the log does not know.
+    let is_fed = !value("gtid_slave_pos").is_empty() || value("wsrep_on") == "ON";
+    let logs_all = value("log_slave_updates") == "ON" || !is_fed;
+    // Then a group of commits is made visible one by one, and its place in the log at once.
+    let is_unordered = value("binlog_optimize_thread_scheduling") == "OFF";
     let has_filter = ["binlog_do_db", "binlog_ignore_db"].iter().any(|name| !value(name).is_empty());
     Ok(Footing {
-        has_log: version.is_some() && value("log_bin") == "ON" && logs_all && !has_filter && !wants_lock,
+        has_log: version.is_some() && value("log_bin") == "ON" && logs_all && !is_unordered && !has_filter && !wants_lock,
         has_stages: version.is_some_and(|version| version >= [10, 4, 1]),
         spare: None,
     })
