@@ -216,6 +216,8 @@ impl Connection {
         let mut released = output.released(held);
         loop {
             let said = tokio::select! {
+                // First: a quick server's answer may be there as soon.
+                biased;
                 () = &mut released => return Ok(()),
                 said = self.session.messages.fill() => said,
             };
