@@ -7,6 +7,7 @@ mod fuzz;
 mod release;
 mod run;
 mod simulation;
+mod snapshots;
 mod test;
 mod tidy;
 mod tools;
@@ -23,6 +24,7 @@ const HELP: &str = "cargo xtask COMMAND
   release-test [ARGUMENT…]  build the released binary, then run the tests of the command line against it (--help)
   crash [ARGUMENT…]  kill, starve and cut off the binary and compare its lake with a ledger (--help for modes)
   simulation [--seeds N] [--first N] [--seed N]  run the rounds against models that fail, from seeds
+  snapshots [--rounds N] [--server mariadb|postgres]  read a bank's accounts while money moves, and add them up
   fuzz [--minutes N] [TARGET…]  feed the readers of foreign bytes what nobody would send on purpose
 ";
 
@@ -49,6 +51,7 @@ fn dispatch() -> Result<()> {
         "release-test" => release::run_all(rest),
         "crash" => crash::run_all(rest),
         "simulation" => simulation::run_all(rest),
+        "snapshots" => snapshots::run_all(rest),
         "fuzz" => fuzz::run_all(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

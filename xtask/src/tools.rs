@@ -11,11 +11,13 @@ use anyhow::{Context, Result, bail};
 use crate::run::{capture, command, is_installed, run, workspace};
 
 /// Program → the Debian package that holds it.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("mariadbd", "mariadb-server-core"),
     ("mariadb-install-db", "mariadb-server-core"),
     ("mariadb", "mariadb-client-core"),
     ("mariadb-dump", "mariadb-client"),
+    ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
+    ("/usr/lib/postgresql/15/bin/psql", "postgresql-client-15"),
     ("nginx", "nginx-light"),
     ("redis-server", "redis-server"),
     ("strace", "strace"),

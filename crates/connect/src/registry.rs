@@ -8,11 +8,12 @@ use portolan_model::source::Connector;
 use crate::source::ftp::Ftp;
 use crate::source::http::Http;
 use crate::source::mysql::MySql;
+use crate::source::postgres::Postgres;
 use crate::source::redis::Redis;
 use crate::source::tcp::Tcp;
 
 /// The rows.
-static ROWS: [&dyn Connector; 5] = [&Http, &MySql, &Redis, &Ftp, &Tcp];
+static ROWS: [&dyn Connector; 6] = [&Http, &MySql, &Postgres, &Redis, &Ftp, &Tcp];
 
 /// The connectors of this build.
 #[derive(Clone, Copy, Debug, Default)]

@@ -70,6 +70,8 @@ pub struct StoredReceipt {
     pub duplicates: i64,
     /// Items that went to the quarantine.
     pub quarantined: i64,
+    /// The snapshot that was read, as its server names it.
+    pub snapshot: Option<String>,
     /// The kind of failure.
     pub error_kind: Option<String>,
     /// The failure in words.
@@ -196,6 +198,7 @@ fn read_receipts(snapshot: &Snapshot, rounds: &mut [StoredRound]) -> Result<()> 
             rows: count("rows"),
             duplicates: count("duplicates"),
             quarantined: count("quarantined"),
+            snapshot: row.text("snapshot"),
             error_kind: row.text("error_kind"),
             error: row.text("error"),
         });

@@ -65,6 +65,7 @@ pub(crate) fn receipts(round: i64, receipts: &[Receipt]) -> Result<RecordBatch> 
         ("payload_sha256", text(|receipt| receipt.payload_sha256.as_deref())),
         ("rows_sha256", text(|receipt| receipt.rows_sha256.as_deref())),
         ("validator", text(|receipt| receipt.validator.as_deref())),
+        ("snapshot", text(|receipt| receipt.snapshot.as_deref())),
         ("position_before", position(|receipt| receipt.position_before.as_ref().map(|position| position.to_text()))),
         ("position_after", position(|receipt| receipt.position_after.as_ref().map(|position| position.to_text()))),
         ("error_kind", text(|receipt| receipt.error_kind.map(|kind| kind.as_str()))),

@@ -98,6 +98,8 @@ pub struct Receipt {
     pub rows_sha256: Option<String>,
     /// A strong validator the server gave.
     pub validator: Option<String>,
+    /// The snapshot that was read, as its server names it: sources with the same one have read one state.
+    pub snapshot: Option<String>,
     /// Where it continued from.
     pub position_before: Option<Position>,
     /// Where it continues.
@@ -126,6 +128,7 @@ impl Receipt {
             payload_sha256: None,
             rows_sha256: None,
             validator: None,
+            snapshot: None,
             position_before: None,
             position_after: None,
             error_kind: None,
@@ -157,6 +160,10 @@ pub enum ConsistencyReached {
     Proven,
     /// No two reads in a row agreed.
     Unproven,
+    /// All were released at one instant, within the skew allowed, and the sources of each server read one snapshot.
+    Snapshot,
+    /// Sources of one server read different snapshots, or none did.
+    NoSnapshot,
 }
 
 impl ConsistencyReached {
@@ -168,6 +175,8 @@ impl ConsistencyReached {
             Self::SkewExceeded => "skew_exceeded",
             Self::Proven => "proven",
             Self::Unproven => "unproven",
+            Self::Snapshot => "snapshot",
+            Self::NoSnapshot => "no_snapshot",
         }
     }
 
@@ -177,6 +186,7 @@ impl ConsistencyReached {
             Consistency::None => true,
             Consistency::Released => self == Self::Released,
             Consistency::DoubleCollect => self == Self::Proven,
+            Consistency::Snapshot => self == Self::Snapshot,
         }
     }
 }

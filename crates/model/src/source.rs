@@ -57,6 +57,11 @@ pub trait Connector: Send + Sync {
         WriteMode::Append
     }
 
+    /// With which other sources a source of this specification can read one snapshot; `None` where its protocol has none.
+    fn snapshot_group(&self, _spec: &SourceSpec) -> Option<SnapshotGroup> {
+        None
+    }
+
     /// The columns by which the lake recognises an item it has stored before; empty: no deduplication.
     fn item_key(&self, spec: &SourceSpec) -> Vec<String> {
         spec.key.clone()
@@ -76,6 +81,18 @@ pub trait Connector: Send + Sync {
     /// # Errors
     /// `Configuration` if a secret cannot be read or an option cannot be used.
     fn open(&self, spec: &SourceSpec, environment: &Environment) -> Result<Box<dyn Source>>;
+}
+
+/// What the snapshots of a server are of: sources of one group can read one snapshot together, over connections of their own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SnapshotGroup(String);
+
+impl SnapshotGroup {
+    /// The group of the server at `host:port`, or of one `database` of it where its snapshots go no further.
+    pub fn new(protocol: &str, host: &str, port: u16, database: Option<&str>) -> Self {
+        let host = host.to_ascii_lowercase();
+        Self(format!("{protocol} {host} {port} {}", database.unwrap_or_default()))
+    }
 }
 
 /// A whole row as the quarantine keeps it: what of a [`QuarantineItem`] is stored and may tell how to read it.
@@ -226,7 +243,9 @@ pub trait Source: Send {
     /// read is lost to a deadline for being long.
     ///
     /// Marks [`Phase::Released`] at the instant the request goes out and [`Phase::FirstByte`] when an answer begins, of each
-    /// request that it takes. Where [`Output::is_held`], the first request goes out by [`Output::released`].
+    /// request that it takes. Where [`Output::is_held`], the first request goes out by [`Output::released`]. Where
+    /// [`Output::is_snapshot`], the first request opens a snapshot, which all reads agree on by [`Output::meet`] before they
+    /// read rows; it is marked as answered when the snapshot stands, and what is read from it afterwards is not.
     /// Called without a successful `prepare` before it, it prepares by itself.
     async fn read(&mut self, from: Option<&Position>, output: &mut dyn Output) -> Result<ReadEnd>;
 
@@ -258,6 +277,9 @@ pub struct ReadEnd {
     pub unchanged: bool,
     /// A strong validator of what was read, where the server gives one (a strong ETag).
     pub validator: Option<String>,
+    /// The snapshot that was read, as its server names it, where [`Output::is_snapshot`] and all who met have agreed on one:
+    /// reads that say the same have seen one state.
+    pub snapshot: Option<String>,
 }
 
 /// Evidence about a port, gathered by [`Source::probe`].
@@ -315,6 +337,18 @@ pub trait Output: Send {
         }
     }
 
+    /// Whether the read is to see the same snapshot as those of its group ([`Connector::snapshot_group`]).
+    fn is_snapshot(&self) -> bool {
+        false
+    }
+
+    /// Meets the other reads of its group: hands `word` in, waits until each of them that has not ended has handed in its
+    /// own, and gets all of them. Who is not there in time has failed, so that nobody waits for ever. Dropped before it
+    /// ends, it has not been called. Reads of one group call it equally often, unless they end.
+    async fn meet(&mut self, word: String) -> Meeting {
+        Meeting { words: vec![Some(word)], own: 0 }
+    }
+
     /// How long the read of a source that is sent to may wait where nothing has come yet: no time in rounds, of which the next
     /// one follows; part of the deadline where none does.
     fn rows_wait(&self) -> Duration {
@@ -326,6 +360,34 @@ pub trait Output: Send {
 
     /// A value or row that cannot be stored as configured: kept whole, with the reason.
     async fn quarantine(&mut self, item: QuarantineItem) -> Result<()>;
+}
+
+/// What the reads of one group have told each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meeting {
+    /// The word of each read, in the order of the sources; `None` of one that has ended.
+    pub words: Vec<Option<String>>,
+    /// The place of the read that asks.
+    pub own: usize,
+}
+
+impl Meeting {
+    /// The place of the first read that is there: the same for all who met.
+    pub fn leader(&self) -> usize {
+        self.words.iter().position(Option::is_some).unwrap_or(self.own)
+    }
+
+    /// What the read in a place has said, if it was there.
+    pub fn word(&self, place: usize) -> Option<&str> {
+        self.words.get(place)?.as_deref()
+    }
+
+    /// What all who were there have said, if it was the same.
+    pub fn agreed(&self) -> Option<&str> {
+        let mut words = self.words.iter().flatten();
+        let first = words.next()?;
+        words.all(|word| word == first).then_some(first)
+    }
 }
 
 /// What goes to `portolan.quarantine`.

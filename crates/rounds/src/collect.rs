@@ -4,18 +4,21 @@
 //! - `double_collect` reads until two collects in a row agree, the second begun after the first has wholly ended: what did
 //!   not change from its first reading to its second held at every instant between, for all sources at once, so all these
 //!   values held together between the two collects (Afek et al., "Atomic snapshots of shared memory", J. ACM 40, 1993,
-//!   section 3). A value that changed and changed back between its two readings is not seen: the one hole.
+//!   section 3). A value that changed and changed back between its two readings is not seen: the one hole;
+//! - `snapshot` reads once more, too, while sources of one server have not read one snapshot of it.
 //!
 //! Promise: bounded in number and by the round's deadline; what one collect staged is dropped whole before the next one's is
 //! kept; a source that cannot be read twice is not.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use portolan_model::catalog::Staging;
 use portolan_model::clock::Moment;
 use portolan_model::config::{Consistency, ConsistencySpec, OnFailure, RoundSpec, SkewMeasure};
 use portolan_model::round::{ConsistencyReached, Receipt, RoundConsistency, Skew};
-use portolan_model::{Error, Result};
+use portolan_model::source::SnapshotGroup;
+use portolan_model::{Error, Result, SourceName};
 
 use crate::coordinator::{Shared, is_storage};
 use crate::output::{MemoryRows, Receiver};
@@ -59,6 +62,23 @@ impl Collected {
         Skew::of(&receipts)
     }
 
+    /// Which sources of one server have not read one snapshot, if any, for people. A source that failed is no part of it.
+    fn split(&self, due: &[&mut Slot]) -> Option<String> {
+        let mut first: BTreeMap<&SnapshotGroup, (&SourceName, &str)> = BTreeMap::new();
+        let mut split = None;
+        for (slot, reading) in due.iter().zip(&self.readings) {
+            let (Some(group), Ok(outcome)) = (&slot.snapshot_group, &reading.outcome) else { continue };
+            let Some(own) = outcome.end.snapshot.as_deref() else {
+                return Some(format!("`{}` could not agree on a snapshot with the others of its server", slot.name));
+            };
+            let (other, snapshot) = *first.entry(group).or_insert((&slot.name, own));
+            if snapshot != own {
+                split.get_or_insert_with(|| format!("`{other}` and `{}` read different snapshots", slot.name));
+            }
+        }
+        if first.is_empty() { Some("no source with snapshots was read".to_owned()) } else { split }
+    }
+
     /// Whether both have read the same, of every source.
     fn agrees(&self, other: &Self) -> bool {
         self.readings.iter().zip(&other.readings).all(|(one, other)| match (&one.outcome, &other.outcome) {
@@ -78,7 +98,7 @@ impl Collector<'_> {
     pub(crate) async fn collect(&self, due: &mut [&mut Slot]) -> Result<Collected> {
         match self.spec.consistency.mode {
             Consistency::None => self.once(due, &[]).await,
-            Consistency::Released => self.released(due).await,
+            Consistency::Released | Consistency::Snapshot => self.released(due).await,
             Consistency::DoubleCollect => self.double(due).await,
         }
     }
@@ -89,21 +109,19 @@ impl Collector<'_> {
             let begun = self.elapsed();
             let mut collected = self.once(due, &[]).await?;
             attempts += 1;
-            let exceeded = self.exceeded(collected.skew(due, &self.start));
+            let missed = self.missed(due, &collected);
             let is_over = collected.storage_error().is_some() || collected.has_required_failure(due);
-            let reason = match exceeded {
-                Some(reason) if !is_over => match self.obstacle(due, begun, attempts) {
+            let (reached, reason) = match missed {
+                None if self.spec.consistency.mode == Consistency::Snapshot => (ConsistencyReached::Snapshot, None),
+                None => (ConsistencyReached::Released, None),
+                Some((reached, reason)) if !is_over => match self.obstacle(due, begun, attempts) {
                     None => {
                         collected.staging.abort().await;
                         continue;
                     }
-                    Some(obstacle) => Some(format!("{reason}, {obstacle}")),
+                    Some(obstacle) => (reached, Some(format!("{reason}, {obstacle}"))),
                 },
-                reason => reason,
-            };
-            let reached = match reason {
-                None => ConsistencyReached::Released,
-                Some(_) => ConsistencyReached::SkewExceeded,
+                Some((reached, reason)) => (reached, Some(reason)),
             };
             self.conclude(&mut collected, reached, attempts, reason);
             return Ok(collected);
@@ -177,6 +195,15 @@ impl Collector<'_> {
             .then(|| format!("in {attempts} attempts, and the deadline allows no further one"))
     }
 
+    /// What a collect that was released has missed of its promise, and why, for people.
+    fn missed(&self, due: &[&mut Slot], collected: &Collected) -> Option<(ConsistencyReached, String)> {
+        let split = (self.spec.consistency.mode == Consistency::Snapshot).then(|| collected.split(due)).flatten();
+        let exceeded = || self.exceeded(collected.skew(due, &self.start));
+        split
+            .map(|reason| (ConsistencyReached::NoSnapshot, reason))
+            .or_else(|| exceeded().map(|reason| (ConsistencyReached::SkewExceeded, reason)))
+    }
+
     /// What exceeds the skew allowed, if it does, for people.
     fn exceeded(&self, skew: Skew) -> Option<String> {
         let allowed = self.spec.consistency.skew_max?;
@@ -215,6 +242,7 @@ impl Collector<'_> {
         let mut patience = self.patience.after(self.elapsed());
         if mode != Consistency::None {
             patience.ready_within = Some(ready_within.min(patience.deadline / 2));
+            patience.is_snapshot = mode == Consistency::Snapshot;
             // What takes many requests keeps within the skew by ending early: a backlog comes in several rounds, instead of
             // being refused for ever.
             patience.enough_after_release = match skew_measure {

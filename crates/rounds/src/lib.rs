@@ -6,6 +6,7 @@
 //! - [`slot`]: one source with its state, position and counters
 //! - [`output`]: where a source's rows go during a read, what is measured and digested on the way
 //! - [`reading`]: one read of a group of sources, all at once
+//! - `meeting`: where the reads that are to see one snapshot meet
 //! - `release`: one release for the reads that begin together
 //! - `collect`: the collects of one round, as many as its promise takes
 //! - [`coordinator`]: rounds for good: schedule, commit, acknowledge, the probe beside the rounds of what is down
@@ -15,6 +16,7 @@
 
 mod collect;
 pub mod coordinator;
+mod meeting;
 pub mod output;
 pub mod reading;
 mod release;

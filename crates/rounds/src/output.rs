@@ -7,10 +7,11 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use portolan_model::catalog::{StagedTable, TableStaging};
 use portolan_model::clock::{Clock, Moment};
-use portolan_model::source::{Held, Output, Phase, QuarantineItem};
+use portolan_model::source::{Held, Meeting, Output, Phase, QuarantineItem};
 use portolan_model::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
 
+use crate::meeting::Meetings;
 use crate::release::Gate;
 
 /// The rows of one source kept in memory, for `fetch`.
@@ -111,6 +112,8 @@ pub struct Recorder<'a> {
     rows_wait: Duration,
     /// Where the read waits for its release, until it has had it.
     gate: Option<(&'a Gate, usize)>,
+    /// Where it meets those that are to see the same snapshot.
+    meetings: Option<(&'a Meetings, usize)>,
 }
 
 /// What a read measured of itself.
@@ -152,6 +155,7 @@ impl<'a> Recorder<'a> {
             enough_after_release: None,
             rows_wait: Duration::ZERO,
             gate: None,
+            meetings: None,
         }
     }
 
@@ -170,6 +174,16 @@ impl<'a> Recorder<'a> {
     /// The read begins with the others at a gate, in this place.
     pub(crate) fn with_gate(mut self, gate: Option<(&'a Gate, usize)>) -> Self {
         self.gate = gate;
+        self
+    }
+
+    /// The read sees the same snapshot as those it meets there, where it belongs to a group. A snapshot stands: that it takes
+    /// long to be read moves nothing apart.
+    pub(crate) fn with_meetings(mut self, meetings: Option<&'a Meetings>, index: usize) -> Self {
+        self.meetings = meetings.filter(|meetings| meetings.has(index)).map(|meetings| (meetings, index));
+        if self.meetings.is_some() {
+            self.enough_after_release = None;
+        }
         self
     }
 
@@ -230,6 +244,17 @@ impl Output for Recorder<'_> {
         let moment = gate.wait(index, held).await;
         self.gate = None;
         self.measured.released = Some(moment);
+    }
+
+    fn is_snapshot(&self) -> bool {
+        self.meetings.is_some()
+    }
+
+    async fn meet(&mut self, word: String) -> Meeting {
+        match self.meetings {
+            Some((meetings, index)) => meetings.meet(index, word).await,
+            None => Meeting { words: vec![Some(word)], own: 0 },
+        }
     }
 
     fn rows_wait(&self) -> Duration {

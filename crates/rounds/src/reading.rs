@@ -18,6 +18,7 @@ use portolan_model::source::ReadEnd;
 use portolan_model::{Error, ErrorKind, Result};
 
 use crate::output::{Measured, Receiver, Recorder};
+use crate::meeting::Meetings;
 use crate::release::Gate;
 use crate::slot::Slot;
 
@@ -34,11 +35,13 @@ pub struct Patience {
     pub rows_wait: Duration,
     /// Where the reads begin together: the longest they wait for each other. `None`: each begins when it is ready.
     pub ready_within: Option<Duration>,
+    /// Whether sources of one server read one snapshot of it; those that do wait as long for each other.
+    pub is_snapshot: bool,
 }
 
 impl Patience {
     fn new(deadline: Duration, enough_after: Duration, rows_wait: Duration) -> Self {
-        Self { deadline, enough_after, enough_after_release: None, rows_wait, ready_within: None }
+        Self { deadline, enough_after, enough_after_release: None, rows_wait, ready_within: None, is_snapshot: false }
     }
 
     /// For a round: half of its deadline to take what there is, the other half to end what was begun.
@@ -115,6 +118,10 @@ pub async fn read_all(
         enough_after_release: patience.enough_after_release,
         rows_wait: patience.rows_wait,
         gate: patience.ready_within.map(|allowed| (Gate::new(slots.len()), allowed)),
+        meetings: patience.ready_within.filter(|_| patience.is_snapshot).map(|allowed| {
+            let groups: Vec<_> = slots.iter().map(|slot| slot.snapshot_group.clone()).collect();
+            Meetings::new(&groups, allowed)
+        }),
     };
     let mut begun: Vec<Begun> = receivers
         .into_iter()
@@ -146,6 +153,8 @@ struct Terms<'c> {
     rows_wait: Duration,
     /// Where they begin together, and how long they wait for each other.
     gate: Option<(Gate, Duration)>,
+    /// Where those meet that are to see one snapshot.
+    meetings: Option<Meetings>,
 }
 
 impl Terms<'_> {
@@ -181,26 +190,45 @@ impl Terms<'_> {
 
     async fn read(&self, index: usize, slot: &mut Slot, begun: &mut Begun) -> Result<Outcome> {
         let Some((gate, allowed)) = &self.gate else {
-            return self.read_one(None, slot, begun).await;
+            return self.read_one(index, None, slot, begun).await;
         };
         tokio::select! {
             biased;
-            outcome = self.read_one(Some((gate, index)), slot, begun) => outcome,
+            outcome = self.read_one(index, Some(gate), slot, begun) => outcome,
             () = gate.missed(index) => {
                 let message = format!("not ready for the release within {} ms", allowed.as_millis());
                 Err(Error::new(ErrorKind::Timeout, "prepare", message)
                     .with_hint("the other ports of the round were: raise `ready_within`, or give the source a round of its own"))
             }
+            allowed = self.meeting_missed(index) => {
+                let message = format!("no snapshot within {} ms of the other sources of its server", allowed.as_millis());
+                Err(Error::new(ErrorKind::Timeout, "open snapshot", message)
+                    .with_hint("is the server busy? raise `ready_within`, or give the source a round of its own"))
+            }
         }
     }
 
-    async fn read_one(&self, place: Option<(&Gate, usize)>, slot: &mut Slot, begun: &mut Begun) -> Result<Outcome> {
+    /// Ready once the read has missed a meeting; how long was waited for it.
+    async fn meeting_missed(&self, index: usize) -> Duration {
+        let Some(meetings) = &self.meetings else { return std::future::pending().await };
+        meetings.missed(index).await;
+        meetings.allowed()
+    }
+
+    async fn read_one(
+        &self,
+        index: usize,
+        gate: Option<&Gate>,
+        slot: &mut Slot,
+        begun: &mut Begun,
+    ) -> Result<Outcome> {
         slot.source.prepare().await?;
         begun.prepared = Some(self.clock.moment());
         let mut recorder = Recorder::new(self.clock, &mut begun.receiver, &mut begun.measured, self.enough_at)
             .with_enough_after_release(self.enough_after_release)
             .with_rows_wait(self.rows_wait)
-            .with_gate(place);
+            .with_meetings(self.meetings.as_ref(), index)
+            .with_gate(gate.map(|gate| (gate, index)));
         let end = slot.source.read(slot.position.as_ref(), &mut recorder).await;
         recorder.end();
         let end = end?;
@@ -215,6 +243,9 @@ impl Terms<'_> {
     fn leave(&self, index: usize) {
         if let Some((gate, _)) = &self.gate {
             gate.leave(index);
+        }
+        if let Some(meetings) = &self.meetings {
+            meetings.leave(index);
         }
     }
 }
@@ -290,6 +321,7 @@ impl Reading {
                     receipt.verdict = ReceiptVerdict::Unchanged;
                 }
                 receipt.validator = outcome.end.validator.clone();
+                receipt.snapshot = outcome.end.snapshot.clone();
                 receipt.position_after = outcome.end.position.clone().or_else(|| slot.position.clone());
                 if let Some(staged) = &outcome.staged {
                     receipt.rows = staged.rows;

@@ -7,7 +7,7 @@ use portolan_model::catalog::{SourceStatus, TableSpec, WriteMode};
 use portolan_model::clock::Clock;
 use portolan_model::config::SourceSpec;
 use portolan_model::round::RoundId;
-use portolan_model::source::{Connector, Environment, Source};
+use portolan_model::source::{Connector, Environment, SnapshotGroup, Source};
 use portolan_model::state::{State, StateMachine};
 use portolan_model::{Error, Position, Result, SourceName};
 
@@ -28,6 +28,8 @@ pub struct Slot {
     pub required: bool,
     /// The open source.
     pub source: Box<dyn Source>,
+    /// With which others it can read one snapshot.
+    pub snapshot_group: Option<SnapshotGroup>,
     /// Where it stands.
     pub machine: StateMachine,
     /// Where it continues: the committed position.
@@ -58,6 +60,7 @@ impl Slot {
             address: format!("{} {}", spec.protocol, spec.address()),
             required: spec.required,
             source: connector.open(spec, environment)?,
+            snapshot_group: connector.snapshot_group(spec),
             machine: StateMachine::new(environment.clock.wall()),
             position,
             mode: spec.mode.unwrap_or_else(|| connector.default_mode(spec)),

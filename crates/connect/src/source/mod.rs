@@ -3,5 +3,7 @@
 pub mod ftp;
 pub mod http;
 pub mod mysql;
+pub mod postgres;
 pub mod redis;
+mod relational;
 pub mod tcp;

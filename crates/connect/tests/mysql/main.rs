@@ -6,5 +6,6 @@ mod conformance;
 mod cursor;
 mod faults;
 mod login;
+mod snapshot;
 mod support;
 mod types;

@@ -242,6 +242,8 @@ pub enum Consistency {
     /// Read until two reads in a row, the second begun after the first has wholly ended, agree: between them all ports
     /// showed these values at one instant.
     DoubleCollect,
+    /// Released as with `released`; all sources of one database server read one snapshot of it, opened within the release.
+    Snapshot,
 }
 
 impl Consistency {
@@ -251,6 +253,7 @@ impl Consistency {
             Self::None => "none",
             Self::Released => "released",
             Self::DoubleCollect => "double_collect",
+            Self::Snapshot => "snapshot",
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What a round promises of its reads' common moment: released together, within a skew, proven by two collects.
+//! What a round promises of its reads' common moment: released together, within a skew, proven by two collects, of one
+//! snapshot.
 
 use std::time::Duration;
 
@@ -250,4 +251,72 @@ async fn a_backlog_that_is_cut_is_read_again_as_far_and_proven() {
         (RoundVerdict::Complete, ConsistencyReached::Proven, 2)
     );
     assert_eq!((world.catalog.rows("a"), world.catalog.position("a")), (50, Some(50)));
+}
+
+fn one_snapshot() -> ConsistencySpec {
+    ConsistencySpec { mode: Consistency::Snapshot, ..ConsistencySpec::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sources_that_read_one_snapshot_keep_the_promise_and_name_it() {
+    let world = World::new();
+    let step = || vec![Step::Snapshot(Some("s1"))];
+    let mut runner = world.runner_with(one_snapshot(), READER, &[("a", true, step()), ("b", true, step())]);
+    runner.round().await;
+    let record = &world.catalog.rounds()[0].record;
+    assert_eq!(record.consistency.reached, ConsistencyReached::Snapshot);
+    assert_eq!((record.consistency.attempts, &record.consistency.reason), (1, &None));
+    assert!(record.receipts.iter().all(|receipt| receipt.snapshot.as_deref() == Some("s1")), "{record:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn different_snapshots_are_read_again_then_marked_or_rejected() {
+    for (on_failure, expected) in
+        [(OnFailure::Mark, RoundVerdict::Complete), (OnFailure::Reject, RoundVerdict::Rejected)]
+    {
+        let world = World::new();
+        let spec = ConsistencySpec { on_failure, ..one_snapshot() };
+        let steps = |name| vec![Step::Snapshot(name); 3];
+        let sources = [("a", true, steps(Some("s1"))), ("b", true, steps(Some("s2")))];
+        let mut runner = world.runner_with(spec, READER, &sources);
+        runner.round().await;
+        let (verdict, consistency) = last(&world);
+        assert_eq!((verdict, consistency.reached), (expected, ConsistencyReached::NoSnapshot));
+        assert_eq!(consistency.attempts, 3);
+        assert_eq!(consistency.reason.as_deref(), Some("`a` and `b` read different snapshots, in 3 attempts"));
+        assert_eq!(world.catalog.rows("a"), u64::from(on_failure == OnFailure::Mark));
+    }
+    // The second attempt may do.
+    let world = World::new();
+    let sources = [
+        ("a", true, vec![Step::Snapshot(None), Step::Snapshot(Some("s3"))]),
+        ("b", true, vec![Step::Snapshot(Some("s2")), Step::Snapshot(Some("s3"))]),
+    ];
+    world.runner_with(one_snapshot(), READER, &sources).round().await;
+    let consistency = last(&world).1;
+    assert_eq!((consistency.reached, consistency.attempts), (ConsistencyReached::Snapshot, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_opens_no_snapshot_in_time_is_left_behind_and_holds_nobody_up() {
+    let world = World::new();
+    let spec = ConsistencySpec { ready_within: 100 * MS, ..one_snapshot() };
+    let step = || vec![Step::Snapshot(Some("s1"))];
+    let sources = [("a", true, step()), ("b", false, vec![Step::Hang]), ("c", true, step())];
+    world.runner_with(spec, READER, &sources).round().await;
+    let record = &world.catalog.rounds()[0].record;
+    assert_eq!((record.verdict, record.consistency.reached), (RoundVerdict::Partial, ConsistencyReached::Snapshot));
+    assert_eq!(record.receipts[1].error_kind, Some(ErrorKind::Timeout));
+    assert!(record.receipts[1].error.as_ref().unwrap().contains("no snapshot within 100 ms"), "{record:?}");
+    assert!(world.clock.now() < 200 * MS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_that_read_no_snapshot_says_so() {
+    let world = World::new();
+    let mut runner = world.runner_with(one_snapshot(), CAPABILITIES, &[("a", true, vec![Step::Rows(1)])]);
+    runner.round().await;
+    let consistency = last(&world).1;
+    assert_eq!((consistency.reached, consistency.attempts), (ConsistencyReached::NoSnapshot, 1));
+    assert!(consistency.reason.unwrap().starts_with("no source with snapshots was read"));
 }

@@ -18,7 +18,7 @@ use portolan_model::config::{
 use portolan_model::round::{ReceiptVerdict, RoundRecord, RoundVerdict};
 use portolan_model::source::{
     Capabilities, Connector, Environment, Output, Phase, Probe, QuarantineItem, ReadEnd, ReleaseKind, Secret, Secrets,
-    Source,
+    SnapshotGroup, Source,
 };
 use portolan_model::{Error, ErrorKind, Position, Result, RoundId, RoundName, SourceName};
 use portolan_rounds::coordinator::{Event, Observer, RoundRunner, Shared};
@@ -46,6 +46,8 @@ pub(crate) enum Step {
     /// A row after each pause until the round has enough; there is always more.
     Endless(Duration),
     Unchanged,
+    /// A row, out of the snapshot that it names after it has met the others.
+    Snapshot(Option<&'static str>),
 }
 
 /// tokio's paused clock.
@@ -146,6 +148,7 @@ impl Source for ScriptedSource {
                 rows
             }
             Step::Unchanged => 0,
+            Step::Snapshot(_) => 1,
             Step::Endless(pause) => {
                 let mut rows = 0;
                 while rows == 0 || !output.is_enough() {
@@ -158,6 +161,12 @@ impl Source for ScriptedSource {
             Step::Rows(rows) | Step::More(rows) | Step::Quarantine(rows) | Step::RowsThenFail(rows, _) => rows,
         };
         output.mark(Phase::FirstByte);
+        let mut snapshot = None;
+        if let Step::Snapshot(name) = step {
+            assert!(output.is_snapshot());
+            output.meet(name.unwrap_or_default().to_owned()).await;
+            snapshot = name.map(str::to_owned);
+        }
         if matches!(step, Step::Unchanged) {
             return Ok(ReadEnd { position: from.cloned(), unchanged: true, ..ReadEnd::default() });
         }
@@ -175,7 +184,8 @@ impl Source for ScriptedSource {
         }
         let position = Some(Position::new(1, (start + rows).into()));
         self.0.reads_at.lock().unwrap().push((begun, self.1.now()));
-        Ok(ReadEnd { position, more: matches!(step, Step::More(_) | Step::Endless(_)), ..ReadEnd::default() })
+        let more = matches!(step, Step::More(_) | Step::Endless(_));
+        Ok(ReadEnd { position, more, snapshot, ..ReadEnd::default() })
     }
 
     fn complaint(&self) -> Option<Error> {
@@ -224,6 +234,10 @@ impl Connector for ScriptedConnector {
     }
     fn check(&self, _: &SourceSpec) -> Vec<Diagnostic> {
         Vec::new()
+    }
+    fn snapshot_group(&self, spec: &SourceSpec) -> Option<SnapshotGroup> {
+        // What acknowledges is no database.
+        (!self.2.acknowledge).then(|| SnapshotGroup::new("scripted", &spec.host, spec.port, None))
     }
     fn open(&self, _: &SourceSpec, _: &Environment) -> Result<Box<dyn Source>> {
         Ok(Box::new(ScriptedSource(self.0.clone(), self.1.clone(), self.2)))

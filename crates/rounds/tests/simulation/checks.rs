@@ -126,6 +126,7 @@ fn promise_holds(world: &World, record: &RoundRecord, plan: &RoundPlan) -> Resul
     let start = Duration::from_micros(record.started_at.as_microsecond() as u64);
     let known = world.known.lock().unwrap();
     let mut acts = Vec::new();
+    let mut shown: BTreeMap<u16, (Duration, &str)> = BTreeMap::new();
     for receipt in record.receipts.iter().filter(|receipt| is_read(receipt)) {
         let log = receipt.payload_sha256.as_ref().and_then(|digest| known.reads.get(digest));
         let Some(log) = log.filter(|log| name(log.server) == receipt.source) else {
@@ -139,6 +140,17 @@ fn promise_holds(world: &World, record: &RoundRecord, plan: &RoundPlan) -> Resul
             return Err(format!("{} acted at {act:?}, released {released:?}, acted {acted:?}", receipt.source));
         }
         acts.extend(log.acts.iter().copied());
+        if let (ConsistencyReached::Snapshot, Some(database)) = (reached, world.plan.servers[log.server].database) {
+            let (Some(at), Some(name)) = (log.snapshot, receipt.snapshot.as_deref()) else {
+                return Err(format!("{} was read without a snapshot", receipt.source));
+            };
+            if *shown.entry(database).or_insert((at, name)) != (at, name) {
+                return Err(format!("{} shows another state than those of its database", receipt.source));
+            }
+        }
+    }
+    if reached == ConsistencyReached::Snapshot && shown.is_empty() {
+        return Err("says a snapshot, and has none".into());
     }
     drop(known);
     let read: Vec<&Receipt> = record.receipts.iter().filter(|receipt| is_read(receipt)).collect();
@@ -165,7 +177,7 @@ fn promise_holds(world: &World, record: &RoundRecord, plan: &RoundPlan) -> Resul
         }
     }
     match reached {
-        ConsistencyReached::Released | ConsistencyReached::Proven => {
+        ConsistencyReached::Released | ConsistencyReached::Proven | ConsistencyReached::Snapshot => {
             let measured = match spec.skew_measure {
                 SkewMeasure::Bound => record.skew_bound_us,
                 SkewMeasure::Release => record.release_spread_us,
@@ -206,6 +218,8 @@ pub(crate) fn published(world: &World, record: &RoundRecord) {
     counts.partial += u64::from(record.verdict == RoundVerdict::Partial);
     counts.released += u64::from(record.consistency.reached == ConsistencyReached::Released);
     counts.proven += u64::from(record.consistency.reached == ConsistencyReached::Proven);
+    counts.snapshots += u64::from(record.consistency.reached == ConsistencyReached::Snapshot);
+    counts.no_snapshots += u64::from(record.consistency.reached == ConsistencyReached::NoSnapshot);
     counts.unproven += u64::from(record.consistency.reached == ConsistencyReached::Unproven);
 }
 

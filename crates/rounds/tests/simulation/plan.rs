@@ -40,10 +40,12 @@ pub(crate) enum Break {
     KeepsRejected,
     /// A source marks the first byte before its server has acted.
     MarksEarly,
+    /// A source reads a snapshot of its own under the name of the first one's.
+    SplitsSnapshot,
 }
 
 impl Break {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::AsksEarly,
         Self::AcknowledgesEarly,
         Self::LosesTable,
@@ -51,6 +53,7 @@ impl Break {
         Self::BlindDigest,
         Self::KeepsRejected,
         Self::MarksEarly,
+        Self::SplitsSnapshot,
     ];
 }
 
@@ -65,6 +68,8 @@ pub(crate) struct ServerPlan {
     pub(crate) latency_ms: u64,
     /// A log or a queue has one item more each time; a value is replaced.
     pub(crate) grows_every_ms: u64,
+    /// Which database it is part of; a queue is part of none.
+    pub(crate) database: Option<u16>,
 }
 
 /// One group of sources.
@@ -94,13 +99,20 @@ impl Plan {
         let faults = if is_quiet { 0 } else { random.u32(..120) };
         let values_only = random.bool();
         let servers: Vec<ServerPlan> = (0..random.usize(1..=5))
-            .map(|_| ServerPlan {
-                kind: match random.u8(..4) {
+            .map(|_| {
+                let kind = match random.u8(..4) {
                     _ if values_only => Kind::Value,
                     0 => Kind::Queue,
                     1 => Kind::Value,
                     _ => Kind::Log,
-                },
+                };
+                (kind, (kind != Kind::Queue).then(|| random.u16(..2)))
+            })
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(|(kind, database)| ServerPlan {
+                kind,
+                database,
                 required: random.u8(..3) > 0,
                 faults,
                 latency_ms: random.u64(1..60),
@@ -120,6 +132,7 @@ impl Plan {
                 consistency: consistency(
                     random,
                     servers_of_round.iter().all(|index| servers[*index].kind != Kind::Queue),
+                    servers_of_round.iter().any(|index| servers[*index].database.is_some()),
                 ),
             })
             .collect();
@@ -133,10 +146,11 @@ impl Plan {
     }
 }
 
-fn consistency(random: &mut Rng, is_comparable: bool) -> ConsistencySpec {
-    let mode = match random.u8(..3) {
+fn consistency(random: &mut Rng, is_comparable: bool, has_snapshots: bool) -> ConsistencySpec {
+    let mode = match random.u8(..4) {
         0 => Consistency::None,
         1 => Consistency::Released,
+        2 if has_snapshots => Consistency::Snapshot,
         _ => Consistency::DoubleCollect,
     };
     // Two reads of a queue cannot be compared: to reject its rounds would be to have none.

@@ -13,7 +13,7 @@ use portolan_model::clock::Clock;
 use portolan_model::config::{Diagnostic, OptionTable, SecretReference, SourceSpec, TlsSpec};
 use portolan_model::source::{
     Capabilities, Connector, Environment, Held, Output, Phase, Probe, QuarantineItem, ReadEnd, ReleaseKind, Secret,
-    Secrets, Source,
+    Secrets, SnapshotGroup, Source,
 };
 use portolan_model::{Error, ErrorKind, Position, Result, SourceName};
 use portolan_rounds::output::hex;
@@ -121,11 +121,53 @@ impl ModelSource {
 
     /// The server acts now: what it has.
     fn act(&self, read: &str) -> i64 {
-        let now = self.world.clock.monotonic();
-        let mut known = self.world.known.lock().unwrap();
-        known.reads.get_mut(read).unwrap().acts.push(now);
-        drop(known);
+        let now = self.act_at(read);
         self.world.content(self.server, now)
+    }
+
+    /// The server acts now.
+    fn act_at(&self, read: &str) -> Duration {
+        let now = self.world.clock.monotonic();
+        self.world.known.lock().unwrap().reads.get_mut(read).unwrap().acts.push(now);
+        now
+    }
+
+    /// Opens a snapshot and takes that of the first one over: the instant whose data it shows, and its name.
+    async fn open_snapshot(&mut self, read: &str, output: &mut dyn Output) -> Result<(Duration, Option<String>)> {
+        self.world.pause(self.latency_ms()).await;
+        let own = self.act_at(read);
+        self.world.pause(self.latency_ms()).await;
+        self.step("open snapshot").await?;
+        output.mark(Phase::FirstByte);
+        let meeting = output.meet(own.as_nanos().to_string()).await;
+        let name = meeting.word(meeting.leader()).unwrap_or_default().to_owned();
+        let mut shown = own;
+        if meeting.own != meeting.leader() {
+            output.mark(Phase::FirstByte);
+            self.world.pause(self.latency_ms()).await;
+            self.step("take snapshot over").await?;
+            if !self.world.is_broken(Break::SplitsSnapshot) {
+                shown = Duration::from_nanos(name.parse().unwrap());
+            }
+        }
+        self.world.known.lock().unwrap().reads.get_mut(read).unwrap().snapshot = Some(shown);
+        output.meet(String::new()).await;
+        // Now and then it cannot vouch for it.
+        Ok((shown, (!self.world.fails(self.faults())).then_some(name)))
+    }
+
+    /// What the server has, of the snapshot where there is one.
+    async fn content(
+        &mut self,
+        read: &str,
+        output: &mut dyn Output,
+        early: Option<i64>,
+        snapshot: Option<Duration>,
+    ) -> Result<i64> {
+        let Some(at) = snapshot else { return self.exchange(read, output, early).await };
+        self.world.pause(2 * self.latency_ms()).await;
+        self.step("read answer").await?;
+        Ok(self.world.content(self.server, at))
     }
 
     /// One request and the beginning of its answer.
@@ -197,7 +239,7 @@ impl Source for ModelSource {
             known.reads_begun += 1;
             let text = format!("read {}", known.reads_begun);
             let digest = hex(&Sha256::digest(&text));
-            known.reads.insert(digest.clone(), ReadLog { server: self.server, acts: Vec::new() });
+            known.reads.insert(digest.clone(), ReadLog { server: self.server, acts: Vec::new(), snapshot: None });
             drop(known);
             output.payload(text.as_bytes());
             digest
@@ -215,9 +257,14 @@ impl Source for ModelSource {
         }
         let start = number(from).unwrap_or(0);
         let mut end = ReadEnd::default();
+        let mut snapshot = None;
+        if output.is_snapshot() {
+            let (shown, name) = self.open_snapshot(&read, output).await?;
+            (snapshot, end.snapshot) = (Some(shown), name);
+        }
         match self.kind() {
             Kind::Value => {
-                let content = self.exchange(&read, output, early).await?;
+                let content = self.content(&read, output, early, snapshot).await?;
                 end.position = Some(Position::new(1, content.into()));
                 // One that says so always does, and the others never: every second value, that both are met.
                 if number(from) == Some(content) && content % 2 == 0 {
@@ -232,7 +279,7 @@ impl Source for ModelSource {
             Kind::Log => {
                 let mut at = start;
                 loop {
-                    let content = self.exchange(&read, output, early.take()).await?;
+                    let content = self.content(&read, output, early.take(), snapshot).await?;
                     let last = content.min(at + PAGE);
                     self.rows(at + 1..=last, output).await?;
                     at = last;
@@ -298,6 +345,10 @@ impl Connector for ModelConnector {
     }
     fn check(&self, _: &SourceSpec) -> Vec<Diagnostic> {
         Vec::new()
+    }
+    fn snapshot_group(&self, _: &SourceSpec) -> Option<SnapshotGroup> {
+        let database = self.world.plan.servers[self.server].database?;
+        Some(SnapshotGroup::new("model", "127.0.0.1", database, None))
     }
     fn open(&self, _: &SourceSpec, _: &Environment) -> Result<Box<dyn Source>> {
         Ok(Box::new(ModelSource { world: self.world.clone(), server: self.server, is_connected: false }))

@@ -58,6 +58,8 @@ pub(crate) struct ReadLog {
     pub(crate) server: usize,
     /// When its server acted, for each of its requests.
     pub(crate) acts: Vec<Duration>,
+    /// The instant whose data it showed, where it had a snapshot.
+    pub(crate) snapshot: Option<Duration>,
 }
 
 /// What is known of what happened.
@@ -81,6 +83,8 @@ pub(crate) struct Counts {
     pub(crate) released: u64,
     pub(crate) proven: u64,
     pub(crate) unproven: u64,
+    pub(crate) snapshots: u64,
+    pub(crate) no_snapshots: u64,
     pub(crate) faults: u64,
     pub(crate) deaths: u64,
 }
@@ -93,6 +97,8 @@ impl Counts {
         self.released += other.released;
         self.proven += other.proven;
         self.unproven += other.unproven;
+        self.snapshots += other.snapshots;
+        self.no_snapshots += other.no_snapshots;
         self.faults += other.faults;
         self.deaths += other.deaths;
     }

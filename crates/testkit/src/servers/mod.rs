@@ -4,6 +4,7 @@
 mod ftp;
 mod mariadb;
 mod nginx;
+mod postgres;
 mod pure_ftpd;
 mod redis;
 mod vsftpd;
@@ -17,6 +18,7 @@ use anyhow::Result;
 pub use ftp::FtpServer;
 pub use mariadb::{COLLECTOR_PASSWORD, MariaDb, MariaDbOptions, Session};
 pub use nginx::{Nginx, NginxOptions};
+pub use postgres::{Postgres, PostgresOptions, PostgresSession};
 pub use pure_ftpd::PureFtpd;
 pub use redis::{Redis, RedisOptions, RedisSession, Reply};
 pub use vsftpd::VsFtpd;

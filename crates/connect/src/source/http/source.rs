@@ -123,7 +123,7 @@ impl HttpSource {
         let (answer, target) = self.client.fetch(target, etag.as_ref(), output).await?;
         if answer.status == StatusCode::NOT_MODIFIED && etag.is_some() {
             let position = Some(before.to_position(&self.plan.fingerprint));
-            return Ok(ReadEnd { position, unchanged: true, validator: before.etag, more: false });
+            return Ok(ReadEnd { position, unchanged: true, validator: before.etag, ..ReadEnd::default() });
         }
         let (page, _) = self.page(&answer, &target, output).await?;
         let validator = strong_etag(&answer);

@@ -30,7 +30,8 @@ const DEFINITION_BYTES_MAX: usize = 16 << 10;
 const SESSION: [&str; 2] = [
     "SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = '', sql_select_limit = 18446744073709551615, \
      net_write_timeout = 600, autocommit = 1",
-    "SET SESSION TRANSACTION READ ONLY",
+    // A snapshot is one of this level alone.
+    "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
 ];
 
 mod command {
@@ -72,7 +73,7 @@ pub(super) enum Step<'a> {
 pub(super) struct Connection {
     /// What the login has settled.
     pub(super) session: Session,
-    endpoint: Arc<Endpoint>,
+    pub(super) endpoint: Arc<Endpoint>,
     /// The server has ended the latest statement with an error of its own.
     is_refused: AtomicBool,
 }
@@ -178,28 +179,44 @@ impl Connection {
         request
     }
 
-    /// Sends a request made by [`Self::execution`].
-    pub(super) async fn send_execution(&mut self, request: &[u8]) -> Result<()> {
+    /// The request that runs a small statement without rows, ready to be sent; [`Self::confirmation`] reads its answer.
+    pub(super) fn command(sql: &str) -> Vec<u8> {
+        [&[command::QUERY], sql.as_bytes()].concat()
+    }
+
+    /// Waits for the word that a statement without rows has been done.
+    pub(super) async fn confirmation(&mut self) -> Result<()> {
+        let located = self.packet().await?;
+        match self.session.packets.bytes(&located).first() {
+            Some(0) => Ok(()),
+            _ => Err(malformed(Malformed("rows where none were asked for"))),
+        }
+    }
+
+    /// Sends a request made by [`Self::execution`] or [`Self::command`].
+    pub(super) async fn send_request(&mut self, request: &[u8]) -> Result<()> {
         self.session.packets.reset_sequence();
         self.session.packets.send(request).await
     }
 
-    /// Sends a request made by [`Self::execution`] with which a read begins: with those of the other ports of its round, where
+    /// Sends a request made by [`Self::execution`] or [`Self::command`] with which a read begins: with those of the other ports of its round, where
     /// these begin together. The instant is noted before anything leaves, so that the server cannot have acted earlier
     /// than the receipt says.
-    pub(super) async fn release_execution(&mut self, request: &[u8], output: &mut dyn Output) -> Result<()> {
+    pub(super) async fn release(&mut self, request: &[u8], output: &mut dyn Output) -> Result<()> {
         if !output.is_held() {
             output.mark(Phase::Released);
-            return self.send_execution(request).await;
+            return self.send_request(request).await;
         }
         let hold_point = Arc::clone(self.session.observed.hold_point());
         hold_point.hold();
-        self.send_execution(request).await?;
+        self.send_request(request).await?;
         let held =
             hold_point.seal(HoldKind::LastByte).map_err(|error| self.session.packets.broken("send request", error))?;
         let mut released = output.released(held);
         loop {
             let said = tokio::select! {
+                // First: a quick server's answer may be there as soon.
+                biased;
                 () = &mut released => return Ok(()),
                 said = self.session.packets.fill() => said,
             };

@@ -9,8 +9,6 @@ use arrow::datatypes::{DataType, TimeUnit, i256};
 use jiff::SignedDuration;
 use jiff::civil::DateTime;
 use portolan_model::{Error, ErrorKind, Position, Result};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::columns::{TimeAs, field_of};
@@ -18,48 +16,11 @@ use super::decimal;
 use super::temporal::{CivilTime, Span};
 use super::wire::reader::Reader;
 use super::wire::{Column, Malformed, column_type};
+use crate::source::relational::LateWindow;
 
 /// The version of the position format written here.
 const POSITION_VERSION: u32 = 1;
 const OPERATION: &str = "continue from position";
-
-/// How far behind the last cursor a read starts again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(untagged)]
-pub enum LateWindow {
-    /// In units of a numeric cursor.
-    Number(u64),
-    /// In time, for a temporal cursor.
-    Time(portolan_model::config::DurationText),
-}
-
-impl<'de> Deserialize<'de> for LateWindow {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = LateWindow;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("a whole number (numeric cursor) or a duration such as \"10min\" (temporal cursor)")
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<LateWindow, E> {
-                u64::try_from(number).map(LateWindow::Number).map_err(|_| E::custom("a window is not negative"))
-            }
-
-            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<LateWindow, E> {
-                Ok(LateWindow::Number(number))
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<LateWindow, E> {
-                portolan_model::config::DurationText::parse(text).map(LateWindow::Time).map_err(E::custom)
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
-    }
-}
 
 /// What kind of order a cursor has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

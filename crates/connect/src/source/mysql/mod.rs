@@ -12,6 +12,7 @@ mod error;
 mod handshake;
 mod rows;
 mod settings;
+mod snapshot;
 mod source;
 mod statement;
 mod temporal;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 
 use portolan_model::catalog::WriteMode;
 use portolan_model::config::{Diagnostic, SourceSpec};
-use portolan_model::source::{Capabilities, Connector, Environment, ReleaseKind, Source};
+use portolan_model::source::{Capabilities, Connector, Environment, ReleaseKind, SnapshotGroup, Source};
 use portolan_model::{Error, ErrorKind, Result};
 
 use connection::Endpoint;
@@ -34,7 +35,6 @@ use crate::transport::Dialer;
 use crate::transport::tls::Tls;
 
 pub use columns::{TimeAs, field_of};
-pub use cursor::LateWindow;
 pub use decode::{Problem, RowDecoder};
 pub use settings::Options;
 pub use wire::{Column, Malformed, column_type};
@@ -79,6 +79,10 @@ impl Connector for MySql {
         settings::problems(spec)
     }
 
+    fn snapshot_group(&self, spec: &SourceSpec) -> Option<SnapshotGroup> {
+        Some(SnapshotGroup::new(self.protocol(), &spec.host, spec.port, None))
+    }
+
     fn default_mode(&self, spec: &SourceSpec) -> WriteMode {
         // What is read whole each time replaces what was read before; time travel keeps the earlier rounds.
         match spec.options.parse::<Options>() {
@@ -115,6 +119,8 @@ impl Connector for MySql {
                 max_rows: options.max_rows.filter(|rows| *rows > 0),
                 time_as: options.time_as,
                 key: spec.key.clone(),
+                snapshot_lock: options.snapshot_lock,
+                snapshot_lock_wait: options.snapshot_lock_wait.0,
             },
             ready: None,
             kills: connection::Kills::default(),

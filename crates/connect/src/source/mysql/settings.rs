@@ -1,19 +1,27 @@
 //! The options of a `mysql` source, and what is wrong with them before the network is touched.
 
+use std::time::Duration;
+
 use portolan_model::catalog::WriteMode;
-use portolan_model::config::{Diagnostic, SecretReference, SourceSpec};
+use portolan_model::config::{Diagnostic, DurationText, SecretReference, SourceSpec};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::columns::TimeAs;
-use super::cursor::LateWindow;
 use super::statement::Relation;
+use crate::source::relational::LateWindow;
 
 /// The most rows of one record batch.
 const BATCH_ROWS_MAX: u32 = 1 << 20;
+/// A longer lock is no moment.
+const SNAPSHOT_LOCK_WAIT_MAX: Duration = Duration::from_secs(60);
 
 fn batch_rows() -> u32 {
     16_384
+}
+
+fn snapshot_lock_wait() -> DurationText {
+    DurationText(Duration::from_secs(1))
 }
 
 /// The options that only this protocol has.
@@ -45,6 +53,12 @@ pub struct Options {
     /// How the server's TIME is stored.
     #[serde(default)]
     pub time_as: TimeAs,
+    /// Whether rounds with snapshots hold commits back for a moment, even where the server's log would do without.
+    #[serde(default)]
+    pub snapshot_lock: bool,
+    /// The longest that the lock of a snapshot is waited for, and the longest that it is held.
+    #[serde(default = "snapshot_lock_wait")]
+    pub snapshot_lock_wait: DurationText,
 }
 
 impl Options {
@@ -94,6 +108,10 @@ pub(super) fn problems(spec: &SourceSpec) -> Vec<Diagnostic> {
     if options.batch_rows == 0 || options.batch_rows > BATCH_ROWS_MAX {
         let message = format!("`batch_rows` is {}, not from 1 to {BATCH_ROWS_MAX}", options.batch_rows);
         problem("batch_rows", message, "the default is 16384");
+    }
+    if options.snapshot_lock_wait.0.is_zero() || options.snapshot_lock_wait.0 > SNAPSHOT_LOCK_WAIT_MAX {
+        let message = "`snapshot_lock_wait` must be more than 0 and at most 1min".into();
+        problem("snapshot_lock_wait", message, "the default is 1s; writers of the server may wait as long");
     }
     if options.max_rows == Some(0) {
         problem("max_rows", "`max_rows` is 0".into(), "leave it out to read everything");

@@ -1,6 +1,7 @@
 //! A source: prepares statements, reads rows into batches, makes the position.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_lc_rs::digest;
@@ -10,13 +11,15 @@ use portolan_model::{Error, ErrorKind, Position, Result, Retry};
 
 use super::columns::TimeAs;
 use super::connection::{Connection, Endpoint, KillGuard, Kills, PreparedStatement, Step};
-use super::cursor::{CursorKind, LateWindow, Parameter};
+use super::cursor::{CursorKind, Parameter};
 use super::decode::RowDecoder;
-use super::rows::{check_key, check_names, no_column, quarantined, row_identity};
+use super::rows::{check_key, check_names, no_column, quarantined};
+use super::snapshot::{self, Footing};
 use super::statement::{From, Relation, Statement};
 use super::wire::Column;
 use super::wire::message::column_flag;
 use super::wire::packets::malformed;
+use crate::source::relational::{LateWindow, row_identity};
 
 /// A batch is handed on once it has so many bytes, however few its rows.
 const BATCH_BYTES_MAX: usize = 4 << 20;
@@ -30,6 +33,8 @@ pub(super) struct Settings {
     pub(super) max_rows: Option<u64>,
     pub(super) time_as: TimeAs,
     pub(super) key: Vec<String>,
+    pub(super) snapshot_lock: bool,
+    pub(super) snapshot_lock_wait: Duration,
 }
 
 /// A table or query behind a port.
@@ -48,6 +53,8 @@ pub(super) struct Ready {
     columns: Vec<Column>,
     cursor: Option<Cursor>,
     statements: Vec<(Statement, PreparedStatement)>,
+    /// What snapshots can stand on, once asked for.
+    footing: Option<Footing>,
 }
 
 /// What is known of the cursor column.
@@ -109,7 +116,7 @@ impl MySqlSource {
 
     async fn connect(&self) -> Result<Ready> {
         let connection = Connection::open(&self.endpoint).await?;
-        let mut ready = Ready { connection, columns: Vec::new(), cursor: None, statements: Vec::new() };
+        let mut ready = Ready { connection, columns: Vec::new(), cursor: None, statements: Vec::new(), footing: None };
         let whole = ready.connection.prepare(&self.settings.relation.whole(), 0).await?;
         check_names(&whole.columns)?;
         check_key(&self.settings.key, &whole.columns)?;
@@ -225,7 +232,7 @@ impl MySqlSource {
     ) -> Result<Vec<String>> {
         let prepared = self.statement(ready, Statement::Bound { from }).await?;
         let lower: Vec<Parameter> = lower.into_iter().collect();
-        ready.connection.send_execution(&Connection::execution(&prepared, &lower)).await?;
+        ready.connection.send_request(&Connection::execution(&prepared, &lower)).await?;
         let columns = ready.connection.answer_columns().await?;
         let mut decoder = RowDecoder::new(&columns, TimeAs::Microseconds, Some(0));
         let mut bounds = Vec::new();
@@ -249,9 +256,17 @@ impl MySqlSource {
         let prepared = self.statement(ready, range.statement).await.map_err(own)?;
         let request = Connection::execution(&prepared, &range.parameters);
         ready.connection.take_received_bytes();
-        ready.connection.release_execution(&request, output).await.map_err(own)?;
-        ready.connection.fill().await.map_err(own)?;
-        output.mark(Phase::FirstByte);
+        let snapshot = if output.is_snapshot() {
+            let snapshot = self.open_snapshot(ready, output).await.map_err(own)?;
+            // What it shows was settled when it was opened.
+            ready.connection.send_request(&request).await.map_err(own)?;
+            snapshot
+        } else {
+            ready.connection.release(&request, output).await.map_err(own)?;
+            ready.connection.fill().await.map_err(own)?;
+            output.mark(Phase::FirstByte);
+            None
+        };
         let columns = ready.connection.answer_columns().await.map_err(own)?;
         check_names(&columns).map_err(own)?;
         let cursor = ready.cursor.as_ref().map(|cursor| find_cursor(cursor, &columns)).transpose().map_err(own)?;
@@ -286,7 +301,8 @@ impl MySqlSource {
             {
                 output.mark(Phase::LastByte);
                 let position = Some(cursor.kind.position(&self.of(), &cursor.name, last));
-                return Ok(Reading { end: ReadEnd { position, more: true, ..ReadEnd::default() }, is_cut: true });
+                let end = ReadEnd { position, more: true, snapshot, ..ReadEnd::default() };
+                return Ok(Reading { end, is_cut: true });
             }
         }
         output.mark(Phase::LastByte);
@@ -309,8 +325,23 @@ impl MySqlSource {
             (Some(_), None) => from.cloned(),
             (None, _) => None,
         };
-        let end = ReadEnd { position, more: range.more, unchanged: false, validator: None };
+        if output.is_snapshot() {
+            ready.connection.query("COMMIT").await.map_err(own)?;
+        }
+        let end = ReadEnd { position, more: range.more, unchanged: false, validator: None, snapshot };
         Ok(Reading { end, is_cut: false })
+    }
+
+    /// Opens the snapshot that all sources of this server read in their round; `None` where they could not agree on one.
+    async fn open_snapshot(&self, ready: &mut Ready, output: &mut dyn Output) -> Result<Option<String>> {
+        let Settings { relation, snapshot_lock, snapshot_lock_wait, .. } = &self.settings;
+        let mut footing = match ready.footing.take() {
+            Some(footing) => footing,
+            None => snapshot::footing(&mut ready.connection, relation, *snapshot_lock).await?,
+        };
+        let opened = snapshot::open(&mut ready.connection, &mut footing, *snapshot_lock_wait, &self.kills, output).await;
+        ready.footing = Some(footing);
+        opened
     }
 
     /// Hands the rows collected so far on; returns their number.

@@ -6,7 +6,7 @@
 mod round;
 mod source;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -186,6 +186,7 @@ impl Reader<'_> {
         let mut sources: Vec<SourceSpec> = Vec::new();
         let mut names: BTreeMap<String, Option<Range<usize>>> = BTreeMap::new();
         let mut alone = BTreeMap::new();
+        let mut with_snapshot = BTreeSet::new();
         for table in &source_tables {
             let written = name_of(table);
             if let Some((name, span)) = &written
@@ -195,10 +196,14 @@ impl Reader<'_> {
             }
             if let Some((spec, rhythm)) = self.source(table, &server) {
                 alone.insert(spec.name.clone(), rhythm);
+                let connector = self.connectors.get(&spec.protocol);
+                if connector.is_some_and(|connector| connector.snapshot_group(&spec).is_some()) {
+                    with_snapshot.insert(spec.name.as_str().to_owned());
+                }
                 sources.push(spec);
             }
         }
-        let rounds = self.rounds(root, &names, &alone);
+        let rounds = self.rounds(root, &names, &alone, &with_snapshot);
         Some(Configuration { lake, sources, rounds })
     }
 

@@ -1,6 +1,6 @@
 //! The `[[round]]` tables, and a round for each source that none of them names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use toml_edit::{Item, Table, Value};
@@ -18,6 +18,7 @@ impl Reader<'_> {
         root: &Table,
         source_names: &BTreeMap<String, Option<Range<usize>>>,
         sources: &BTreeMap<SourceName, Rhythm>,
+        with_snapshot: &BTreeSet<String>,
     ) -> Vec<RoundSpec> {
         let mut rounds: Vec<RoundSpec> = Vec::new();
         let mut names = BTreeMap::new();
@@ -53,6 +54,16 @@ impl Reader<'_> {
                 if value.is_some_and(|value| value.0 < SHORTEST) {
                     self.report(Diagnostic::new(format!("{key} must be at least 1ms"), place(key)));
                 }
+            }
+            // Of sources that are wrong themselves nobody knows what they can.
+            let is_known = |source: &String| sources.keys().any(|name| name.as_str() == source);
+            if round.consistency == Consistency::Snapshot
+                && round.sources.iter().all(is_known)
+                && !round.sources.iter().any(|source| with_snapshot.contains(source))
+            {
+                let message = format!("round `{}` has no source with snapshots", round.name);
+                let help = "snapshots are read from databases; for other ports: consistency = \"released\" or \"double_collect\"";
+                self.report(Diagnostic::new(message, place("consistency")).with_help(help));
             }
             let Ok(name) = RoundName::new(&round.name) else { continue };
             rounds.push(RoundSpec {
@@ -106,7 +117,8 @@ impl Reader<'_> {
         for (key, _) in given.iter().filter(|(_, is_given)| *is_given && mode == Consistency::None) {
             let message = format!("round `{}` promises nothing that `{key}` could be about", round.name);
             self.report(
-                Diagnostic::new(message, place(key)).with_help("add consistency = \"released\" or \"double_collect\""),
+                Diagnostic::new(message, place(key))
+                    .with_help("add consistency = \"released\", \"snapshot\" or \"double_collect\""),
             );
         }
         if round.skew_measure.is_some() && round.max_skew.is_none() && mode != Consistency::None {

@@ -227,7 +227,7 @@ fn receipt_json(receipt: &StoredReceipt) -> serde_json::Value {
         "source": receipt.source, "verdict": receipt.verdict, "prepared_us": receipt.prepared_us,
         "released_us": receipt.released_us, "first_byte_us": receipt.first_byte_us, "acted_us": receipt.acted_us,
         "last_byte_us": receipt.last_byte_us, "bytes": receipt.bytes, "rows": receipt.rows,
-        "duplicates": receipt.duplicates, "quarantined": receipt.quarantined, "error_kind": receipt.error_kind,
+        "duplicates": receipt.duplicates, "quarantined": receipt.quarantined, "snapshot": receipt.snapshot, "error_kind": receipt.error_kind,
         "error": receipt.error,
     })
 }

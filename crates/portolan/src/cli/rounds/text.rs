@@ -65,6 +65,17 @@ pub(super) fn draw(round: &StoredRound, width: usize, ascii: bool) -> String {
             line(chart.row(receipt, span, &right.unwrap_or_default()));
         }
     }
+    let mut snapshots: Vec<(&str, Vec<String>)> = Vec::new();
+    for receipt in &round.receipts {
+        let Some(snapshot) = receipt.snapshot.as_deref() else { continue };
+        match snapshots.iter_mut().find(|(known, _)| *known == snapshot) {
+            Some((_, sources)) => sources.push(visible(&receipt.source)),
+            None => snapshots.push((snapshot, vec![visible(&receipt.source)])),
+        }
+    }
+    for (snapshot, sources) in snapshots {
+        line(format!("snapshot of {}: {}", sources.join(", "), visible(snapshot)));
+    }
     for receipt in &round.receipts {
         if let Some(error) = &receipt.error {
             let what = visible(&receipt.verdict);

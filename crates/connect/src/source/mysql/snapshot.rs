@@ -1,0 +1,373 @@
+//! One snapshot for the sources of one server, each over a connection of its own.
+//!
+//! Each starts a transaction with a consistent snapshot, and all compare what they have:
+//!
+//! - By the log, without a lock. MariaDB starts such a snapshot under the mutex by which it orders commits (`LOCK_commit_ordered`),
+//!   and notes in it up to where of the binary log it reaches (`binlog_snapshot_file`, `binlog_snapshot_position`; MariaDB
+//!   Knowledge Base, "Enhancements for START TRANSACTION WITH CONSISTENT SNAPSHOT"). Snapshots with the same place hold the same
+//!   logged transactions. Where the places differ, all start anew, a bounded number of times. What is committed past the log
+//!   (`sql_log_bin = 0`, a filter) or in two phases (`XA COMMIT`) is not seen by this: `snapshot_lock`.
+//! - By a lock. The first source holds commits back for the moment in which all start their snapshots (`BACKUP STAGE
+//!   BLOCK_COMMIT` of MariaDB since 10.4.1, else `FLUSH TABLES WITH READ LOCK`), over a connection of its own.
+//!
+//! Promise: a snapshot has a name only where all who met have the same one; a lock is waited for and held no longer than
+//! allowed, by this side's clock and, should that fall silent, by the server's; a read that is dropped leaves none behind.
+
+use std::time::Duration;
+
+use portolan_model::source::{Meeting, Output, Phase};
+use portolan_model::{Error, ErrorKind, Result};
+use tokio::time::Instant;
+
+use super::connection::{Connection, KillGuard, Kills};
+use super::statement::Relation;
+
+const START: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+/// How often snapshots are started by the log: under so many commits that they never meet, a lock is shorter.
+const STARTS_MAX: u32 = 12;
+/// What the one who takes the lock says.
+const LOCKED: &str = "locked";
+const REFUSED: &str = "refused ";
+const BUSY: &str = "busy ";
+/// What stands before a place in the log.
+const BY_LOG: &str = "binlog ";
+
+/// What the snapshots of a connection can stand on.
+pub(super) struct Footing {
+    /// The server's log tells snapshots apart.
+    has_log: bool,
+    /// The lock that holds commits alone back.
+    has_stages: bool,
+    /// The connection that takes the lock, kept between rounds.
+    spare: Option<Connection>,
+}
+
+/// Finds what a snapshot of `relation` can stand on.
+///
+/// # Errors
+/// `Configuration` if a table has no snapshots; `Permission` if its tables cannot be seen.
+pub(super) async fn footing(connection: &mut Connection, relation: &Relation, wants_lock: bool) -> Result<Footing> {
+    check_engines(connection, relation).await?;
+    let rows = connection
+        .query(
+            "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
+             ('log_bin', 'log_slave_updates', 'gtid_slave_pos', 'wsrep_on', 'binlog_do_db', 'binlog_ignore_db', \
+              'binlog_optimize_thread_scheduling')",
+        )
+        .await?;
+    let value = |name: &str| {
+        let row = rows.iter().find(|row| matches!(row.first(), Some(Some(own)) if own.eq_ignore_ascii_case(name)));
+        row.and_then(|row| row.get(1)?.as_deref()).unwrap_or_default()
+    };
+    let version = version(&connection.session.server);
+    // A replica or a member of a cluster whose changes do not go to its own log has commits that the log does not know.
+    let is_fed = !value("gtid_slave_pos").is_empty() || value("wsrep_on") == "ON";
+    let logs_all = value("log_slave_updates") == "ON" || !is_fed;
+    // Then a group of commits is made visible one by one, and its place in the log at once.
+    let is_unordered = value("binlog_optimize_thread_scheduling") == "OFF";
+    let has_filter = ["binlog_do_db", "binlog_ignore_db"].iter().any(|name| !value(name).is_empty());
+    Ok(Footing {
+        has_log: version.is_some() && value("log_bin") == "ON" && logs_all && !is_unordered && !has_filter && !wants_lock,
+        has_stages: version.is_some_and(|version| version >= [10, 4, 1]),
+        spare: None,
+    })
+}
+
+/// Opens the snapshot that all sources of this server agree on; its name, or `None` where they could not. The connection
+/// reads from it until its transaction ends.
+///
+/// # Errors
+/// What the server says; `Permission` or `Busy` if a lock is needed and not to be had.
+pub(super) async fn open(
+    connection: &mut Connection,
+    footing: &mut Footing,
+    lock_wait: Duration,
+    kills: &Kills,
+    output: &mut dyn Output,
+) -> Result<Option<String>> {
+    connection.release(&Connection::command(START), output).await?;
+    connection.confirmation().await?;
+    output.mark(Phase::FirstByte);
+    let mut starts = 1;
+    loop {
+        let word = if footing.has_log { place(connection).await?.unwrap_or_default() } else { String::new() };
+        let meeting = output.meet(word).await;
+        let can_agree = meeting.words.iter().flatten().all(|word| word.starts_with(BY_LOG));
+        if let (true, Some(agreed)) = (can_agree, meeting.agreed()) {
+            return Ok(Some(agreed.to_owned()));
+        }
+        if meeting.words.iter().flatten().count() == 1 {
+            return name(connection).await.map(Some);
+        }
+        if !can_agree || starts == STARTS_MAX {
+            return locked(connection, footing, lock_wait, kills, &meeting, can_agree, output).await;
+        }
+        start(connection, output).await?;
+        starts += 1;
+    }
+}
+
+/// Starts the snapshot anew: the transaction before it ends.
+async fn start(connection: &mut Connection, output: &mut dyn Output) -> Result<()> {
+    connection.send_request(&Connection::command(START)).await?;
+    connection.confirmation().await?;
+    output.mark(Phase::FirstByte);
+    Ok(())
+}
+
+/// Opens the snapshot while the leader of `before` holds commits back. All who met come here, and meet three times more.
+async fn locked(
+    connection: &mut Connection,
+    footing: &mut Footing,
+    lock_wait: Duration,
+    kills: &Kills,
+    before: &Meeting,
+    can_do_without: bool,
+    output: &mut dyn Output,
+) -> Result<Option<String>> {
+    let leader = before.leader();
+    let mut lock = None;
+    let word = if before.own == leader {
+        match Lock::take(connection, footing, lock_wait, kills).await {
+            Ok(taken) => {
+                lock = Some(taken);
+                LOCKED.to_owned()
+            }
+            Err(error) => {
+                let word = if error.kind() == ErrorKind::Permission { REFUSED } else { BUSY };
+                format!("{word}{}\n{}", error.message(), error.hint().unwrap_or_default())
+            }
+        }
+    } else {
+        String::new()
+    };
+    let meeting = output.meet(word).await;
+    match meeting.word(leader) {
+        Some(LOCKED) => {}
+        Some(word) if !can_do_without => return Err(refusal(word)),
+        // Each reads what it has; without a name in common it counts for no snapshot.
+        _ => return Ok(None),
+    }
+    let Some(lock) = lock else {
+        start(connection, output).await?;
+        output.meet(String::new()).await;
+        let meeting = output.meet(String::new()).await;
+        return Ok(meeting.word(leader).filter(|word| !word.is_empty()).map(str::to_owned));
+    };
+    let end = lock.taken + lock_wait;
+    let started = tokio::time::timeout_at(end, start(connection, output)).await;
+    started.map_err(|_| Error::new(ErrorKind::Timeout, "open snapshot", format!("no snapshot within {lock_wait:?}")))??;
+    let in_time = tokio::time::timeout_at(end, output.meet(String::new())).await;
+    let released = lock.release(footing).await;
+    let word = match (&in_time, released) {
+        (Ok(_), Ok(held)) => format!("{}, lock held {} µs", name(connection).await?, held.as_micros()),
+        // It may have ended before all had started: nobody knows who saw what.
+        _ => String::new(),
+    };
+    if in_time.is_err() {
+        output.meet(String::new()).await;
+    }
+    output.meet(word.clone()).await;
+    Ok(Some(word).filter(|word| !word.is_empty()))
+}
+
+/// What the one who takes the lock was told.
+fn refusal(word: &str) -> Error {
+    let (kind, text) = match word.strip_prefix(REFUSED) {
+        Some(text) => (ErrorKind::Permission, text),
+        None => (ErrorKind::Busy, word.strip_prefix(BUSY).unwrap_or(word)),
+    };
+    let (message, hint) = text.split_once('\n').unwrap_or((text, ""));
+    Error::new(kind, "open snapshot", message).with_hint(hint)
+}
+
+/// Where in the log the snapshot of this transaction ends.
+async fn place(connection: &mut Connection) -> Result<Option<String>> {
+    let rows = connection.query("SHOW STATUS LIKE 'binlog_snapshot_%'").await?;
+    let value = |name: &str| {
+        let row = rows.iter().find(|row| matches!(row.first(), Some(Some(own)) if own.eq_ignore_ascii_case(name)))?;
+        row.get(1)?.clone().filter(|value| !value.is_empty())
+    };
+    let place = value("binlog_snapshot_file").zip(value("binlog_snapshot_position"));
+    Ok(place.map(|(file, position)| format!("{BY_LOG}{file}:{position}")))
+}
+
+/// What a snapshot is called that this connection alone vouches for: its place in the log, else the connection and the time.
+async fn name(connection: &mut Connection) -> Result<String> {
+    if let Some(place) = place(connection).await? {
+        return Ok(place);
+    }
+    let rows = connection.query("SELECT UTC_TIMESTAMP(6)").await?;
+    let time = rows.first().and_then(|row| row.first()?.as_deref()).unwrap_or_default();
+    Ok(format!("connection {} at {time} UTC", connection.session.thread_id))
+}
+
+/// Commits held back, over a connection of its own.
+struct Lock {
+    connection: Connection,
+    /// Ends it if it is dropped, even while the server still waits for it.
+    guard: KillGuard,
+    end: &'static str,
+    /// When it was asked for.
+    taken: Instant,
+}
+
+impl Lock {
+    async fn take(
+        reader: &Connection,
+        footing: &mut Footing,
+        allowed: Duration,
+        kills: &Kills,
+    ) -> Result<Self> {
+        let mut spare = footing.spare.take();
+        let is_alive = match &mut spare {
+            Some(spare) => spare.is_alive().await,
+            None => false,
+        };
+        let mut connection = match spare {
+            Some(spare) if is_alive => spare,
+            _ => Connection::open(&reader.endpoint).await?,
+        };
+        let guard = KillGuard::new(&connection, kills);
+        let (before, lock, end) = if footing.has_stages {
+            (Some("BACKUP STAGE START"), "BACKUP STAGE BLOCK_COMMIT", "BACKUP STAGE END")
+        } else {
+            (None, "FLUSH TABLES WITH READ LOCK", "UNLOCK TABLES")
+        };
+        let seconds = allowed.as_secs() + u64::from(allowed.subsec_nanos() > 0);
+        // The server lets go by itself of a lock whose owner says nothing more.
+        let bounds = format!("SET SESSION lock_wait_timeout = {seconds}, wait_timeout = {}", seconds + 1);
+        let steps = async {
+            connection.query(&bounds).await?;
+            if let Some(before) = before {
+                connection.query(before).await?;
+            }
+            // New commits wait from here on, while those under way are waited for.
+            let taken = Instant::now();
+            connection.query(lock).await?;
+            Ok(taken)
+        };
+        let taken = tokio::time::timeout(allowed, steps).await;
+        let taken = taken.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "lock", "no answer")));
+        match taken {
+            Ok(taken) => Ok(Self { connection, guard, end, taken }),
+            Err(error) => Err(explained(error, reader, allowed)),
+        }
+    }
+
+    /// Lets commits go on; for how long they were held back.
+    async fn release(mut self, footing: &mut Footing) -> Result<Duration> {
+        self.connection.query(self.end).await?;
+        let held = self.taken.elapsed();
+        self.guard.disarm();
+        if self.connection.query("SET SESSION wait_timeout = DEFAULT").await.is_ok() {
+            footing.spare = Some(self.connection);
+        }
+        Ok(held)
+    }
+}
+
+/// Why there is no lock, and what to do.
+fn explained(error: Error, reader: &Connection, allowed: Duration) -> Error {
+    let user = reader.endpoint.subject.user.replace('\'', "''");
+    match error.kind() {
+        ErrorKind::Permission => {
+            let message = format!(
+                "sources of one server can read one snapshot by its binary log, which does not do here, or by a lock, \
+                 for which `{user}` lacks the right: {}",
+                error.message()
+            );
+            Error::new(ErrorKind::Permission, "open snapshot", message).with_hint(format!(
+                "as an administrator: GRANT RELOAD ON *.* TO '{user}'@'%'; or, on MariaDB, turn the binary log on (log_bin)"
+            ))
+        }
+        ErrorKind::Timeout | ErrorKind::Server => {
+            let message = format!("the lock was not to be had within {allowed:?}: {}", error.message());
+            Error::new(ErrorKind::Busy, "open snapshot", message).with_hint(
+                "a backup, a long write or, on MySQL, a long query holds it up: SHOW PROCESSLIST; or raise `snapshot_lock_wait`",
+            )
+        }
+        _ => error,
+    }
+}
+
+/// MariaDB's version; `None` of another server.
+fn version(server: &str) -> Option<[u32; 3]> {
+    let (number, _) = server.split_once("-MariaDB").or_else(|| server.split_once("MariaDB").map(|_| (server, "")))?;
+    let mut parts = number.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+    Some([parts.next()?, parts.next().unwrap_or(0), parts.next().unwrap_or(0)])
+}
+
+/// A table that knows no transactions shows every snapshot its present rows.
+async fn check_engines(connection: &mut Connection, relation: &Relation) -> Result<()> {
+    const OTHERS: &str = "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE FROM information_schema.TABLES \
+         WHERE TABLE_TYPE = 'BASE TABLE' AND ENGINE IS NOT NULL \
+         AND TABLE_SCHEMA NOT IN ('information_schema', 'performance_schema', 'mysql', 'sys') \
+         AND ENGINE NOT IN (SELECT ENGINE FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES')";
+    if let Relation::Table(table) = relation {
+        let table: String = table.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let own = format!("TABLE_SCHEMA = DATABASE() AND TABLE_NAME = _utf8mb4 0x{table}");
+        let refused = connection.query(&format!("{OTHERS} AND {own}")).await?;
+        if let Some(row) = refused.first() {
+            return Err(without_snapshots(row));
+        }
+        let types = format!("SELECT TABLE_TYPE FROM information_schema.TABLES WHERE {own}");
+        let rows = connection.query(&types).await?;
+        if !rows.iter().flatten().flatten().any(|kind| kind.contains("VIEW")) {
+            return Ok(());
+        }
+    }
+    let others = connection.query(OTHERS).await?;
+    if others.is_empty() {
+        return Ok(());
+    }
+    let explain = if version(&connection.session.server).is_some() { "EXPLAIN EXTENDED" } else { "EXPLAIN" };
+    let explained = connection.query(&format!("{explain} {}", relation.whole())).await;
+    let plan = explained.map_err(|error| match error.kind() {
+        ErrorKind::Server | ErrorKind::Permission => {
+            let message = format!("the tables behind the view or query cannot be seen: {}", error.message());
+            Error::new(ErrorKind::Permission, "open snapshot", message)
+                .with_hint("a snapshot needs transactional tables, and to know them: GRANT SHOW VIEW on the database")
+        }
+        _ => error,
+    })?;
+    // The query as the server understands it, views taken apart.
+    let notes = connection.query("SHOW WARNINGS").await?;
+    let text: Vec<&str> = notes.iter().filter_map(|note| note.get(2)?.as_deref()).collect();
+    let quoted = |name: &Option<String>| format!("`{}`", name.as_deref().unwrap_or_default().replace('`', "``"));
+    let is_read = |row: &&Vec<Option<String>>| {
+        let [Some(schema), Some(table)] = [row.first(), row.get(1)] else { return false };
+        let full = format!("{}.{}", quoted(schema), quoted(table));
+        text.iter().any(|text| text.contains(&full)) || plan.iter().any(|step| step.get(2) == Some(table))
+    };
+    others.iter().find(is_read).map_or(Ok(()), |row| Err(without_snapshots(row)))
+}
+
+fn without_snapshots(row: &[Option<String>]) -> Error {
+    let part = |index: usize| row.get(index).and_then(Option::as_deref).unwrap_or_default();
+    let (schema, table, engine) = (part(0), part(1), part(2));
+    let message = format!("table `{schema}`.`{table}` has the engine {engine}, which knows no snapshots");
+    Error::new(ErrorKind::Configuration, "open snapshot", message).with_hint(format!(
+        "ALTER TABLE `{schema}`.`{table}` ENGINE = InnoDB; or read it in a round of its own"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_mariadb_are_told_from_others() {
+        assert_eq!(version("10.11.14-MariaDB-0+deb12u2"), Some([10, 11, 14]));
+        assert_eq!(version("11.4.2-MariaDB"), Some([11, 4, 2]));
+        assert_eq!(version("8.0.36"), None);
+        assert_eq!(version("8.4.0-1.debian"), None);
+    }
+
+    #[test]
+    fn a_refusal_says_to_all_what_was_said_to_one() {
+        let error = refusal("refused no right\nGRANT it");
+        assert_eq!((error.kind(), error.message(), error.hint()), (ErrorKind::Permission, "no right", Some("GRANT it")));
+        assert_eq!(refusal("busy later\n").kind(), ErrorKind::Busy);
+    }
+}

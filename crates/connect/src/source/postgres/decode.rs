@@ -1,0 +1,192 @@
+//! Rows of a binary COPY, straight from the message into Arrow builders.
+//!
+//! Promise: every value is stored without loss or is NULL with a [`Problem`] that holds it as text; arbitrary bytes
+//! give an error, never a panic.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+
+use super::columns::Selected;
+use super::values::{Values, escaped};
+use super::wire::Malformed;
+use super::wire::reader::Reader;
+
+/// What a COPY begins with, before its flags and its header's extension.
+const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xFF\r\n\0";
+
+/// A value that has no place in its column's type; NULL stands in the batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The row within the batch.
+    pub row: usize,
+    /// The column.
+    pub column: usize,
+    /// Stable short reason.
+    pub reason: &'static str,
+    /// The value as the server would write it.
+    pub content: String,
+    /// What is wrong, for people.
+    pub detail: &'static str,
+}
+
+/// Collects rows into record batches.
+pub struct RowDecoder {
+    schema: SchemaRef,
+    columns: Vec<Values>,
+    /// The columns whose arrays' other shapes follow after the columns, in their order.
+    shapes: Vec<usize>,
+    rows: usize,
+    bytes: usize,
+    problems: Vec<Problem>,
+    cursor: Option<usize>,
+    cursor_value: Vec<u8>,
+    cursor_saw_null: bool,
+    has_begun: bool,
+    has_ended: bool,
+    /// A row was only partly added.
+    is_broken: bool,
+}
+
+impl RowDecoder {
+    /// A decoder for rows of `columns`; the raw value of column `cursor` is kept for each last row.
+    pub(super) fn new(columns: &[Selected], cursor: Option<usize>) -> Self {
+        let fields: Vec<_> = columns.iter().map(Selected::field).collect();
+        Self {
+            schema: Arc::new(Schema::new(fields)),
+            columns: columns.iter().map(|column| Values::new(&column.kind)).collect(),
+            shapes: (0..columns.len()).filter(|index| columns[*index].shape().is_some()).collect(),
+            rows: 0,
+            bytes: 0,
+            problems: Vec::new(),
+            cursor,
+            cursor_value: Vec::new(),
+            cursor_saw_null: false,
+            has_begun: false,
+            has_ended: false,
+            is_broken: false,
+        }
+    }
+
+    /// The schema of the batches.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Rows since the last batch.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes of messages and of quarantined text since the last batch.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether the server has said that no more rows come.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    /// The cursor's raw value in the last row; `None` if it was NULL in any row.
+    pub fn cursor_value(&self) -> Option<&[u8]> {
+        (!self.cursor_saw_null).then_some(&self.cursor_value)
+    }
+
+    /// Adds what one message brings: a row, which the head of the COPY may precede, or its end.
+    ///
+    /// # Errors
+    /// The message is no row of these columns. The decoder is of no more use then.
+    #[inline]
+    pub fn push(&mut self, message: &[u8]) -> Result<(), Malformed> {
+        let mut reader = Reader::new(message);
+        if !self.has_begun {
+            begin(&mut reader)?;
+            self.has_begun = true;
+            if reader.is_empty() {
+                return Ok(());
+            }
+        }
+        if self.has_ended {
+            return Err(Malformed("a row after the last one"));
+        }
+        let count = reader.i16()?;
+        if count == -1 {
+            self.has_ended = true;
+            return Ok(());
+        }
+        if usize::try_from(count) != Ok(self.columns.len() + self.shapes.len()) {
+            return Err(Malformed("a row has another number of columns"));
+        }
+        self.is_broken = true;
+        for (index, values) in self.columns.iter_mut().enumerate() {
+            let value = reader.value()?;
+            match value {
+                None => values.push_null(),
+                Some(bytes) => {
+                    if let Err(misfit) = values.push(bytes)? {
+                        self.bytes += misfit.content.len();
+                        self.problems.push(Problem {
+                            row: self.rows,
+                            column: index,
+                            reason: misfit.reason,
+                            content: misfit.content,
+                            detail: misfit.detail,
+                        });
+                    }
+                }
+            }
+            if self.cursor == Some(index) {
+                self.cursor_saw_null |= value.is_none();
+                self.cursor_value.clear();
+                self.cursor_value.extend_from_slice(value.unwrap_or_default());
+            }
+        }
+        for column in &self.shapes {
+            if let Some(text) = reader.value()? {
+                let content = escaped(text);
+                self.bytes += content.len();
+                let detail =
+                    "an array of several dimensions, or one that does not begin at 1, is no list; NULL is stored";
+                self.problems.push(Problem { row: self.rows, column: *column, reason: "array_shape", content, detail });
+            }
+        }
+        if !reader.is_empty() {
+            return Err(Malformed("a row goes on after its last column"));
+        }
+        self.is_broken = false;
+        self.rows += 1;
+        self.bytes += message.len();
+        Ok(())
+    }
+
+    /// The rows so far as a batch, and what could not be stored in it.
+    ///
+    /// # Errors
+    /// Arrow's, if a row was only partly added.
+    pub fn finish(&mut self) -> Result<(RecordBatch, Vec<Problem>), ArrowError> {
+        if self.is_broken {
+            return Err(ArrowError::InvalidArgumentError("a row was only partly added".into()));
+        }
+        let arrays = self.columns.iter_mut().map(Values::finish).collect::<Result<_, _>>()?;
+        let batch = RecordBatch::try_new(self.schema.clone(), arrays)?;
+        self.rows = 0;
+        self.bytes = 0;
+        Ok((batch, std::mem::take(&mut self.problems)))
+    }
+}
+
+/// Reads the head of a COPY.
+fn begin(reader: &mut Reader<'_>) -> Result<(), Malformed> {
+    if &reader.array::<11>()? != SIGNATURE {
+        return Err(Malformed("a COPY without its signature"));
+    }
+    // The upper half of the flags changes the format; the only one known there were OIDs, up to version 11.
+    if reader.u32()? >> 16 != 0 {
+        return Err(Malformed("a COPY of another format"));
+    }
+    let extension = reader.u32()?;
+    reader.take(usize::try_from(extension).map_err(|_| Malformed("an absurd extension"))?).map(drop)
+}

@@ -1,0 +1,141 @@
+//! PostgreSQL: a table or a query, read whole or from a cursor on, streamed by binary COPY in bounded memory.
+//!
+//! Promise: every column type reaches Arrow without loss or as NULL with a quarantine item; a position advances to the
+//! highest cursor value seen and never back; the server is only read, and a dropped read leaves no query behind.
+//! Where the transaction of a read begins: [`connection`].
+
+mod catalog;
+mod columns;
+mod connection;
+mod cursor;
+mod decode;
+mod error;
+mod handshake;
+mod numeric;
+mod rows;
+mod settings;
+mod snapshot;
+mod source;
+mod statement;
+mod temporal;
+#[cfg(test)]
+mod untrusted;
+mod values;
+mod wire;
+
+use std::sync::Arc;
+
+use portolan_model::catalog::WriteMode;
+use portolan_model::config::{Diagnostic, SourceSpec};
+use portolan_model::source::{Capabilities, Connector, Environment, ReleaseKind, SnapshotGroup, Source};
+use portolan_model::{Error, ErrorKind, Result};
+
+use connection::Endpoint;
+use error::Subject;
+use source::{PostgresSource, Settings};
+use statement::Relation;
+
+use crate::transport::Dialer;
+use crate::transport::tls::Tls;
+
+pub use columns::Kind;
+pub use decode::{Problem, RowDecoder};
+pub use settings::Options;
+pub use wire::{Column, Malformed};
+
+const CAPABILITIES: Capabilities = Capabilities {
+    resume: true,
+    acknowledge: false,
+    reread: true,
+    payload: false,
+    push: false,
+    listens: false,
+    tls: true,
+    release: ReleaseKind::Held,
+};
+
+/// The connector.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Postgres;
+
+impl Connector for Postgres {
+    fn protocol(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn summary(&self) -> &'static str {
+        "a table or query of PostgreSQL, whole or from a cursor on"
+    }
+
+    fn default_port(&self) -> Option<u16> {
+        Some(5432)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    fn option_schema(&self) -> schemars::Schema {
+        schemars::schema_for!(Options)
+    }
+
+    fn check(&self, spec: &SourceSpec) -> Vec<Diagnostic> {
+        settings::problems(spec)
+    }
+
+    fn snapshot_group(&self, spec: &SourceSpec) -> Option<SnapshotGroup> {
+        // A snapshot that is handed on is one of its database alone.
+        let database = spec.options.parse::<Options>().ok()?.database;
+        Some(SnapshotGroup::new(self.protocol(), &spec.host, spec.port, Some(&database)))
+    }
+
+    fn default_mode(&self, spec: &SourceSpec) -> WriteMode {
+        // What is read whole each time replaces what was read before; time travel keeps the earlier rounds.
+        match spec.options.parse::<Options>() {
+            Ok(options) if options.cursor.is_none() => WriteMode::Replace,
+            _ => WriteMode::Append,
+        }
+    }
+
+    fn open(&self, spec: &SourceSpec, environment: &Environment) -> Result<Box<dyn Source>> {
+        let refused =
+            |message: String| Error::new(ErrorKind::Configuration, "open source", message).with_source(&spec.name);
+        let options: Options = spec.options.parse().map_err(|problem| refused(problem.message))?;
+        let relation = options.relation().ok_or_else(|| refused("name one of `table` and `query`".into()))?;
+        let password = options.password.as_ref().map(|reference| environment.secrets.resolve(reference));
+        let password = password.transpose().map_err(|error| error.with_source(&spec.name))?;
+        if password.as_ref().is_some_and(|password| password.expose().contains('\0')) {
+            return Err(refused("`password` holds a NUL character, which no password of the server does".into()));
+        }
+        let tls = spec.tls.is_enabled().then(|| Tls::new(spec, &[])).transpose()?;
+        let tls = tls.map(|tls| tls.with_starttls("postgres"));
+        let table = match &relation {
+            Relation::Table { schema, table } => Some((schema.clone(), table.clone())),
+            Relation::Query(_) => None,
+        };
+        let subject = Subject { user: options.user, database: options.database, table, is_encrypted: tls.is_some() };
+        let endpoint = Endpoint {
+            dialer: Dialer::new(&spec.host, spec.port),
+            tls,
+            password,
+            subject,
+            connect_timeout: spec.connect_timeout,
+            idle_timeout: spec.idle_timeout,
+        };
+        Ok(Box::new(PostgresSource {
+            name: spec.name.clone(),
+            address: spec.address(),
+            endpoint: Arc::new(endpoint),
+            settings: Settings {
+                relation,
+                cursor: options.cursor,
+                late_window: options.late_window,
+                batch_rows: options.batch_rows.max(1) as usize,
+                max_rows: options.max_rows.filter(|rows| *rows > 0),
+                key: spec.key.clone(),
+            },
+            ready: None,
+            cancels: connection::Cancels::default(),
+        }))
+    }
+}

@@ -1,0 +1,66 @@
+//! One snapshot for the sources of one database, each over a connection of its own.
+//!
+//! Each begins a transaction and exports its snapshot; all take over that of the first one (`pg_export_snapshot`, `SET TRANSACTION
+//! SNAPSHOT`; PostgreSQL documentation, 9.28.5 "Snapshot Synchronization Functions"). No lock, and no right beside that to
+//! read. A standby exports snapshots, too, from version 10 on.
+//!
+//! Promise: a read that has a snapshot's name reads that snapshot; the one who gave it waits until all have taken it over.
+
+use portolan_model::source::{Output, Phase};
+use portolan_model::{Error, ErrorKind, Result, Retry};
+
+use super::connection::Connection;
+use super::statement::Relation;
+
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+/// Its transaction numbers are the same on every version, `pg_current_snapshot` came with 13.
+const EXPORT: &str = "SELECT pg_export_snapshot(), txid_current_snapshot()";
+
+/// Whether all that `relation` reads belongs to the snapshots of this database.
+///
+/// # Errors
+/// `Configuration` if it reads a foreign table, whose server has snapshots of its own; what the server says.
+pub(super) async fn check(connection: &mut Connection, relation: &Relation) -> Result<()> {
+    let plan = connection.query(&format!("EXPLAIN (COSTS OFF) {}", relation.whole())).await?;
+    let mut steps = plan.iter().flatten().flatten().map(|step| step.trim_start().trim_start_matches("->").trim_start());
+    match steps.find_map(|step| step.strip_prefix("Async ").unwrap_or(step).strip_prefix("Foreign Scan")) {
+        None => Ok(()),
+        Some(rest) => {
+            let message = format!("a foreign table belongs to no snapshot of this server: foreign scan{rest}");
+            Err(Error::new(ErrorKind::Configuration, "open snapshot", message)
+                .with_hint("read it at its own server, or in a round of its own"))
+        }
+    }
+}
+
+/// Opens the snapshot that all sources of this database agree on; its name. The connection reads from it until its transaction
+/// ends.
+///
+/// # Errors
+/// What the server says.
+pub(super) async fn open(connection: &mut Connection, output: &mut dyn Output) -> Result<String> {
+    connection.query(BEGIN).await?;
+    connection.release_query(EXPORT, output).await?;
+    let rows = connection.query_answer().await?;
+    output.mark(Phase::FirstByte);
+    let own: Vec<String> = rows.into_iter().flatten().flatten().collect();
+    let meeting = output.meet(own.join(" ")).await;
+    let leader = meeting.leader();
+    let name = meeting.word(leader).unwrap_or_default().to_owned();
+    if meeting.own != leader {
+        // By now the leader's snapshot stands, not before.
+        output.mark(Phase::FirstByte);
+        let id = name.split(' ').next().unwrap_or_default().replace('\'', "''");
+        let taken = connection.query(&format!("ROLLBACK; {BEGIN}; SET TRANSACTION SNAPSHOT '{id}'")).await;
+        taken.map_err(|error| match error.kind() {
+            // The one who gave it has ended meanwhile.
+            ErrorKind::Server | ErrorKind::NotFound | ErrorKind::Configuration => {
+                let message = format!("snapshot {id} cannot be taken over: {}", error.message());
+                Error::new(ErrorKind::Server, "open snapshot", message).with_retry(Retry::Transient)
+            }
+            _ => error,
+        })?;
+    }
+    output.meet(String::new()).await;
+    Ok(name)
+}

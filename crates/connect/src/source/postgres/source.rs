@@ -1,0 +1,468 @@
+//! A source: prepares statements, reads rows into batches, makes the position.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_lc_rs::digest;
+use portolan_model::name::SourceName;
+use portolan_model::source::{Capabilities, Output, Phase, Probe, ReadEnd, Source};
+use portolan_model::{Error, ErrorKind, Position, Result};
+
+use super::catalog;
+use super::columns::{Facts, Selected};
+use super::connection::{CancelGuard, Cancels, Connection, Endpoint, Step};
+use super::cursor::{CursorKind, NoPlace};
+use super::decode::RowDecoder;
+use super::rows::{check_key, check_names, no_column, quarantined};
+use super::snapshot;
+use super::statement::{From, Range, Relation};
+use super::wire::messages::malformed;
+use super::wire::{Column, Malformed};
+use crate::source::relational::{LateWindow, row_identity};
+
+/// A batch is handed on once it has so many bytes, however few its rows.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// What a source reads, and how.
+pub(super) struct Settings {
+    pub(super) relation: Relation,
+    pub(super) cursor: Option<String>,
+    pub(super) late_window: Option<LateWindow>,
+    pub(super) batch_rows: usize,
+    pub(super) max_rows: Option<u64>,
+    pub(super) key: Vec<String>,
+}
+
+/// A table or query behind a port.
+pub(super) struct PostgresSource {
+    pub(super) name: SourceName,
+    pub(super) address: String,
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) settings: Settings,
+    pub(super) ready: Option<Ready>,
+    pub(super) cancels: Cancels,
+}
+
+/// A connection with what has been prepared on it.
+pub(super) struct Ready {
+    connection: Connection,
+    columns: Vec<Selected>,
+    /// The expressions that the columns are selected by, and those of their arrays' shapes.
+    selection: Vec<String>,
+    /// The columns that identify a row for people.
+    identity: Vec<usize>,
+    cursor: Option<Cursor>,
+    /// Everything that is read has snapshots.
+    has_snapshots: bool,
+}
+
+/// What is known of the cursor column.
+#[derive(Clone, Debug)]
+struct Cursor {
+    name: String,
+    index: usize,
+    kind: CursorKind,
+    is_unique: bool,
+    is_nullable: bool,
+}
+
+/// Where one read begins and ends.
+struct Extent {
+    copy: String,
+    from: From,
+    /// The cursor value of the position, where there is one.
+    before: Option<String>,
+    /// A late window makes it begin before the position.
+    turns_back: bool,
+    more: bool,
+}
+
+impl Extent {
+    /// Whether a read that ends at `last` has come further than its position for sure: the next one then does too.
+    fn is_beyond(&self, cursor: &Cursor, last: &str) -> bool {
+        match &self.before {
+            None => true,
+            Some(before) => (self.from == From::After && !self.turns_back) || cursor.kind.is_later(last, before),
+        }
+    }
+}
+
+/// What a read came to.
+struct Reading {
+    end: ReadEnd,
+    /// Rows that the server still sends were left: the connection is of no use any more.
+    is_cut: bool,
+}
+
+impl PostgresSource {
+    fn named(&self, error: Error) -> Error {
+        error.with_source(&self.name).with_address(self.address.clone())
+    }
+
+    /// What a position belongs to, for people and for comparison. Of a query its digest: it may be long.
+    fn of(&self) -> String {
+        let database = &self.endpoint.subject.database;
+        match &self.settings.relation {
+            Relation::Table { schema, table } => format!("table \"{database}\".\"{schema}\".\"{table}\""),
+            Relation::Query(query) => {
+                let words = query.split_whitespace().collect::<Vec<_>>().join(" ");
+                let digest = digest::digest(&digest::SHA256, words.as_bytes());
+                let digest: String = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+                format!("a query of \"{database}\" with the digest {digest}")
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Ready> {
+        let mut connection = Connection::open(&self.endpoint).await?;
+        let columns = match connection.describe(&self.settings.relation.whole()).await {
+            Ok(columns) => columns,
+            Err(error) => return Err(self.with_suggestion(&mut connection, error).await),
+        };
+        check_names(&columns)?;
+        check_key(&self.settings.key, &columns)?;
+        let facts = catalog::facts(&mut connection, &columns).await?;
+        let identity = self.identity(&mut connection, &columns).await?;
+        let columns = self.select(&facts, columns);
+        let shapes = columns.iter().filter_map(Selected::shape);
+        let selection = columns.iter().map(Selected::expression).chain(shapes).collect();
+        let mut ready = Ready { connection, columns, selection, identity, cursor: None, has_snapshots: false };
+        if let Some(name) = &self.settings.cursor {
+            ready.cursor = Some(self.cursor_facts(&mut ready, name).await?);
+        } else {
+            let copy = self.settings.relation.copy(&ready.selection);
+            ready.connection.prepare_copy(&copy).await?;
+        }
+        Ok(ready)
+    }
+
+    fn select(&self, facts: &Facts, columns: Vec<Column>) -> Vec<Selected> {
+        columns.into_iter().map(|column| facts.select(column)).collect()
+    }
+
+    /// Adds the name of the table that may have been meant.
+    async fn with_suggestion(&self, connection: &mut Connection, error: Error) -> Error {
+        if error.kind() != ErrorKind::NotFound {
+            return error;
+        }
+        match catalog::suggestion(connection, &self.settings.relation).await {
+            Some(name) => {
+                let hint = error.hint().unwrap_or_default().to_owned();
+                error.with_hint(format!("did you mean {name}? {hint}"))
+            }
+            None => error,
+        }
+    }
+
+    /// The columns that identify a row for people: the key, else the primary key, else the cursor.
+    async fn identity(&self, connection: &mut Connection, columns: &[Column]) -> Result<Vec<usize>> {
+        let named = |names: &[String]| -> Vec<usize> {
+            let position = |name: &String| columns.iter().position(|column| column.name == *name);
+            names.iter().map_while(position).collect()
+        };
+        if !self.settings.key.is_empty() {
+            return Ok(named(&self.settings.key));
+        }
+        let primary = match &self.settings.relation {
+            Relation::Table { .. } => catalog::primary_key(connection, columns).await?,
+            Relation::Query(_) => Vec::new(),
+        };
+        Ok(if primary.is_empty() { named(self.settings.cursor.as_slice()) } else { named(&primary) })
+    }
+
+    /// What orders the rows, and whether two rows can share a value of it.
+    async fn cursor_facts(&self, ready: &mut Ready, name: &str) -> Result<Cursor> {
+        let Some(index) = ready.columns.iter().position(|selected| selected.column.name == name) else {
+            let columns: Vec<Column> = ready.columns.iter().map(|selected| selected.column.clone()).collect();
+            return Err(no_column("cursor", name, &columns));
+        };
+        let kind = CursorKind::of(&ready.columns[index])?;
+        if let Some(window) = self.settings.late_window {
+            kind.accept(window)?;
+        }
+        let mut cursor = Cursor {
+            name: name.to_owned(),
+            index,
+            kind,
+            is_unique: self.settings.key.len() == 1 && self.settings.key[0] == name,
+            is_nullable: true,
+        };
+        if let Relation::Table { .. } = &self.settings.relation {
+            let promise = catalog::promise(&mut ready.connection, &ready.columns[index].column).await?;
+            cursor.is_unique |= promise.is_unique;
+            cursor.is_nullable = promise.is_nullable;
+        }
+        if !cursor.is_unique && self.settings.key.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Configuration,
+                "prepare cursor",
+                format!("several rows may share a value of cursor `{name}`, and no `key` tells them apart"),
+            )
+            .with_hint(format!(
+                "write key = [\"id\", \"{name}\"] (columns that identify a row and its version), \
+                 or use a column with a unique index of its own as cursor"
+            )));
+        }
+        Ok(cursor)
+    }
+
+    /// Where this read begins and ends.
+    async fn extent(&self, ready: &mut Ready, from: Option<&Position>) -> Result<Extent> {
+        let relation = &self.settings.relation;
+        let Some(cursor) = ready.cursor.clone() else {
+            let copy = relation.copy(&ready.selection);
+            return Ok(Extent { copy, from: From::Start, before: None, turns_back: false, more: false });
+        };
+        let before = from.map(|position| cursor.kind.value_of(&self.of(), &cursor.name, position)).transpose()?;
+        if cursor.is_nullable {
+            let rows = ready.connection.query(&relation.has_null(&cursor.name)).await?;
+            if rows.first().and_then(|row| row.first()).is_some_and(|has_null| has_null.as_deref() == Some("t")) {
+                return Err(null_cursor(&cursor.name));
+            }
+        }
+        let mut range = Range { from: From::Start, lower: None, upper: None };
+        if let Some(before) = &before {
+            range.from = if cursor.is_unique { From::After } else { From::With };
+            range.lower = Some(cursor.kind.literal_before(before, self.settings.late_window)?);
+        }
+        let mut more = false;
+        if let Some(rows_max) = self.settings.max_rows {
+            // What lies beyond the position alone counts.
+            let exact = before.as_deref().map(|before| cursor.kind.literal_of(before));
+            let from = if exact.is_some() { From::After } else { From::Start };
+            let beyond = Range { from, lower: exact, upper: None };
+            let bounds = ready.connection.query(&relation.bound(&cursor.name, &beyond, rows_max)).await?;
+            if let Some(Some(bound)) = bounds.first().and_then(|row| row.first()) {
+                range.upper = Some(super::statement::literal(bound));
+                more = bounds.len() > 1;
+            }
+        }
+        let copy = relation.copy_range(&ready.selection, &cursor.name, &range);
+        Ok(Extent { copy, from: range.from, before, turns_back: self.settings.late_window.is_some(), more })
+    }
+
+    async fn read_rows(&self, ready: &mut Ready, from: Option<&Position>, output: &mut dyn Output) -> Result<Reading> {
+        let own = |error: Error| self.named(error);
+        let extent = self.extent(ready, from).await.map_err(own)?;
+        ready.connection.prepare_copy(&extent.copy).await.map_err(own)?;
+        ready.connection.take_received_bytes();
+        let snapshot = if output.is_snapshot() {
+            let snapshot = self.open_snapshot(ready, output).await.map_err(own)?;
+            // What it shows was settled when it was opened.
+            ready.connection.start_copy().await.map_err(own)?;
+            Some(snapshot)
+        } else {
+            ready.connection.release_copy(output).await.map_err(own)?;
+            ready.connection.fill().await.map_err(own)?;
+            output.mark(Phase::FirstByte);
+            None
+        };
+        ready.connection.begin_copy().await.map_err(own)?;
+        let cursor = ready.cursor.as_ref();
+        let mut decoder = RowDecoder::new(&ready.columns, cursor.map(|cursor| cursor.index));
+        let mut rows_before = 0;
+        let mut last = None;
+        loop {
+            match ready.connection.next().map_err(own)? {
+                Step::Data(message) => {
+                    decoder.push(message).map_err(|error| own(malformed(error)))?;
+                    let is_full = decoder.rows() >= self.settings.batch_rows || decoder.bytes() >= BATCH_BYTES_MAX;
+                    if !is_full {
+                        continue;
+                    }
+                }
+                Step::Pending => {
+                    ready.connection.fill().await.map_err(own)?;
+                    output.mark(Phase::LastByte);
+                    continue;
+                }
+                Step::End => break,
+            }
+            if let Some(cursor) = cursor {
+                last = Some(cursor_text(cursor, &ready.columns, &decoder).map_err(own)?);
+            }
+            output.count_bytes(ready.connection.take_received_bytes());
+            rows_before += self.hand_on(&mut decoder, &ready.columns, &ready.identity, rows_before, output).await?;
+            if let (Some(cursor), Some(last)) = (cursor, &last)
+                && output.is_enough()
+                && extent.is_beyond(cursor, last)
+            {
+                output.mark(Phase::LastByte);
+                let position = Some(cursor.kind.position(&self.of(), &cursor.name, last));
+                let end = ReadEnd { position, more: true, snapshot, ..ReadEnd::default() };
+                return Ok(Reading { end, is_cut: true });
+            }
+        }
+        if !decoder.has_ended() {
+            return Err(own(malformed(Malformed("a COPY without its end"))));
+        }
+        output.mark(Phase::LastByte);
+        output.count_bytes(ready.connection.take_received_bytes());
+        if decoder.rows() > 0 {
+            if let Some(cursor) = cursor {
+                last = Some(cursor_text(cursor, &ready.columns, &decoder).map_err(own)?);
+            }
+            self.hand_on(&mut decoder, &ready.columns, &ready.identity, rows_before, output).await?;
+        }
+        let position = match (cursor, last) {
+            (Some(cursor), Some(last)) => {
+                // Re-read rows may end before the position where the newest row was deleted meanwhile.
+                let last = match &extent.before {
+                    Some(before) => cursor.kind.later(last, before),
+                    None => last,
+                };
+                Some(cursor.kind.position(&self.of(), &cursor.name, &last))
+            }
+            (Some(_), None) => from.cloned(),
+            (None, _) => None,
+        };
+        if output.is_snapshot() {
+            ready.connection.query("COMMIT").await.map_err(own)?;
+        }
+        let end = ReadEnd { position, more: extent.more, unchanged: false, validator: None, snapshot };
+        Ok(Reading { end, is_cut: false })
+    }
+
+    /// Opens the snapshot that all sources of this database read in their round.
+    async fn open_snapshot(&self, ready: &mut Ready, output: &mut dyn Output) -> Result<String> {
+        if !ready.has_snapshots {
+            snapshot::check(&mut ready.connection, &self.settings.relation).await?;
+            ready.has_snapshots = true;
+        }
+        snapshot::open(&mut ready.connection, output).await
+    }
+
+    /// Hands the rows collected so far on; returns their number.
+    async fn hand_on(
+        &self,
+        decoder: &mut RowDecoder,
+        columns: &[Selected],
+        identity: &[usize],
+        rows_before: u64,
+        output: &mut dyn Output,
+    ) -> Result<u64> {
+        let (batch, problems) = decoder.finish().map_err(|error| {
+            self.named(Error::new(ErrorKind::Internal, "build batch", "rows do not form a batch").with_cause(error))
+        })?;
+        for problem in problems {
+            let row = row_identity(&batch, identity, problem.row, rows_before);
+            output.quarantine(quarantined(problem, columns, row)).await?;
+        }
+        let rows = batch.num_rows() as u64;
+        output.batch(batch).await?;
+        Ok(rows)
+    }
+
+    async fn facts(&self, ready: &mut Ready) -> Result<Vec<(String, String)>> {
+        let mut facts = vec![("columns".to_owned(), ready.columns.len().to_string())];
+        if let Some(cursor) = &ready.cursor {
+            facts.push(("cursor kind".into(), cursor.kind.name().to_owned()));
+            facts.push(("cursor is unique".into(), cursor.is_unique.to_string()));
+        }
+        facts.push(("login".into(), ready.connection.session.login.to_owned()));
+        let asked = "SELECT current_user, CASE WHEN pg_is_in_recovery() THEN 'standby' ELSE 'primary' END, \
+                     (SELECT CASE WHEN rolsuper THEN 'superuser' WHEN rolbypassrls THEN 'bypasses row security' \
+                      ELSE 'ordinary' END FROM pg_catalog.pg_roles WHERE rolname = current_user), \
+                     current_setting('TimeZone'), current_setting('server_encoding'), current_setting('search_path'), \
+                     current_setting('statement_timeout'), current_setting('max_connections')";
+        let names = [
+            "account",
+            "server is",
+            "account is",
+            "session time zone",
+            "encoding of the database",
+            "search path",
+            "statement timeout",
+            "connections at most",
+        ];
+        let rows = ready.connection.query(asked).await?;
+        let values = rows.into_iter().flatten().map(Option::unwrap_or_default);
+        facts.extend(names.into_iter().map(str::to_owned).zip(values));
+        Ok(facts)
+    }
+}
+
+#[async_trait]
+impl Source for PostgresSource {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { resume: self.settings.cursor.is_some(), ..super::CAPABILITIES }
+    }
+
+    async fn prepare(&mut self) -> Result<()> {
+        if let Some(mut ready) = self.ready.take()
+            && ready.connection.is_as_before().await
+        {
+            self.ready = Some(ready);
+            return Ok(());
+        }
+        self.ready = Some(self.connect().await.map_err(|error| self.named(error))?);
+        Ok(())
+    }
+
+    async fn read(&mut self, from: Option<&Position>, output: &mut dyn Output) -> Result<ReadEnd> {
+        if self.ready.is_none() {
+            self.prepare().await?;
+        }
+        // Taken out: after an error or a drop the connection is in an unknown state and never used again.
+        let Some(mut ready) = self.ready.take() else {
+            return Err(self.named(Error::new(ErrorKind::Internal, "read rows", "prepared without a connection")));
+        };
+        let mut guard = CancelGuard::new(&ready.connection, &self.cancels);
+        let result = self.read_rows(&mut ready, from, output).await;
+        match &result {
+            Ok(reading) if !reading.is_cut => guard.disarm(),
+            Ok(_) => {}
+            // The server has ended it itself.
+            Err(error) if error.kind() == ErrorKind::Disconnected || ready.connection.is_refused() => guard.disarm(),
+            Err(_) => {}
+        }
+        let Reading { end, is_cut } = result?;
+        if !is_cut {
+            self.ready = Some(ready);
+        }
+        Ok(end)
+    }
+
+    async fn acknowledge(&mut self, _position: &Position) -> Result<()> {
+        Ok(())
+    }
+
+    async fn probe(&mut self) -> Result<Probe> {
+        self.prepare().await?;
+        let Some(mut ready) = self.ready.take() else {
+            return Ok(Probe::default());
+        };
+        let facts = self.facts(&mut ready).await.map_err(|error| self.named(error))?;
+        let session = &ready.connection.session;
+        let probe = Probe { server: Some(format!("PostgreSQL {}", session.server)), tls: session.tls.clone(), facts };
+        self.ready = Some(ready);
+        Ok(probe)
+    }
+
+    async fn close(&mut self) {
+        if let Some(ready) = self.ready.take() {
+            ready.connection.close().await;
+        }
+        self.cancels.finish(self.endpoint.connect_timeout).await;
+    }
+}
+
+fn cursor_text(cursor: &Cursor, columns: &[Selected], decoder: &RowDecoder) -> Result<String> {
+    let Some(raw) = decoder.cursor_value() else { return Err(null_cursor(&cursor.name)) };
+    cursor.kind.text_of(&columns[cursor.index].kind, raw).map_err(|problem| match problem {
+        NoPlace::Malformed(problem) => malformed(problem),
+        NoPlace::Endless => {
+            let name = &cursor.name;
+            let message = format!(
+                "a row has infinity, NaN or a year beyond 1 to 9999 in cursor `{name}`: nothing could follow it"
+            );
+            Error::new(ErrorKind::Data, "read rows", message)
+                .with_hint(format!("leave such rows out: query = \"SELECT … WHERE {name} < …\""))
+        }
+    })
+}
+
+fn null_cursor(name: &str) -> Error {
+    Error::new(ErrorKind::Data, "read rows", format!("a row has NULL in cursor `{name}`: it could never be recognised"))
+        .with_hint(format!("declare the column NOT NULL, or use query = \"SELECT … WHERE {name} IS NOT NULL\""))
+}

@@ -1,0 +1,286 @@
+//! Snapshots: what they stand on, what refuses them, and that no lock stays behind. Rounds with snapshots, under transfers, are
+//! tested with the binary.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use portolan_model::source::{Meeting, Output, Phase, QuarantineItem, ReadEnd, Source};
+use portolan_model::{ErrorKind, Result, Retry};
+use portolan_testkit::servers::{MariaDb, MariaDbOptions};
+use tokio::sync::Notify;
+
+use crate::support::{Recorder, fresh, open, open_at, server, text};
+
+/// The output of a read that meets another one, which a test plays.
+struct Met {
+    recorder: Recorder,
+    /// What the other says at each meeting, from what this one has said.
+    other: Box<dyn FnMut(usize, &str) -> Option<String> + Send>,
+    /// At this meeting it waits for ever, and tells.
+    hangs_at: Option<(usize, Arc<Notify>)>,
+    meetings: usize,
+    /// Its place beside the other: 0 leads.
+    own: usize,
+}
+
+impl Met {
+    fn new(other: impl FnMut(usize, &str) -> Option<String> + Send + 'static) -> Self {
+        Self { recorder: Recorder::default(), other: Box::new(other), hangs_at: None, meetings: 0, own: 0 }
+    }
+
+    /// A read that has nobody to meet.
+    fn alone() -> Self {
+        Self::new(|_, _| None)
+    }
+}
+
+#[async_trait]
+impl Output for Met {
+    fn mark(&mut self, phase: Phase) {
+        self.recorder.mark(phase);
+    }
+    fn payload(&mut self, bytes: &[u8]) {
+        self.recorder.payload(bytes);
+    }
+    fn count_bytes(&mut self, bytes: u64) {
+        self.recorder.count_bytes(bytes);
+    }
+    fn is_snapshot(&self) -> bool {
+        true
+    }
+    async fn meet(&mut self, word: String) -> Meeting {
+        if let Some((_, told)) = self.hangs_at.take_if(|(at, _)| *at == self.meetings) {
+            told.notify_one();
+            std::future::pending::<()>().await;
+        }
+        let other = (self.other)(self.meetings, &word);
+        self.meetings += 1;
+        let words = if self.own == 0 { vec![Some(word), other] } else { vec![other, Some(word)] };
+        Meeting { words, own: self.own }
+    }
+    async fn batch(&mut self, batch: RecordBatch) -> Result<()> {
+        self.recorder.batch(batch).await
+    }
+    async fn quarantine(&mut self, item: QuarantineItem) -> Result<()> {
+        self.recorder.quarantine(item).await
+    }
+}
+
+async fn snapshot(source: &mut Box<dyn Source>, output: &mut Met) -> Result<ReadEnd> {
+    source.prepare().await?;
+    source.read(None, output).await
+}
+
+fn table(of: &MariaDb, engine: &str) -> String {
+    let name = fresh("snapshot");
+    of.sql(&format!("CREATE TABLE {name} (id BIGINT PRIMARY KEY) ENGINE = {engine}; INSERT INTO {name} VALUES (1), (2)"))
+        .unwrap();
+    name
+}
+
+/// Whether a commit goes through at once.
+fn can_commit(of: &MariaDb, table: &str) -> bool {
+    of.sql(&format!("SET lock_wait_timeout = 1; INSERT INTO {table} SELECT MAX(id) + 1 FROM {table}")).is_ok()
+}
+
+fn logging() -> MariaDb {
+    MariaDb::start_with(MariaDbOptions { arguments: vec!["--log-bin=log".into(), "--server-id=1".into()] }).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_alone_has_a_snapshot_and_lets_it_go_after_the_read() {
+    let name = table(&server(), "InnoDB");
+    let mut source = open(&format!("table = \"{name}\""));
+    for rows in [2, 3] {
+        let mut output = Met::alone();
+        let end = snapshot(&mut source, &mut output).await.unwrap();
+        assert!(end.snapshot.as_ref().unwrap().starts_with("connection "), "{end:?}");
+        assert_eq!(output.recorder.rows(), rows);
+        // Rows are read from what stood when the snapshot was opened: they are no further answer.
+        assert_eq!(output.recorder.phases, [Phase::Released, Phase::FirstByte, Phase::LastByte]);
+        assert!(can_commit(&server(), &name));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_names_the_snapshot_and_different_places_are_started_anew() {
+    let own = Arc::new(logging());
+    let name = table(&own, "InnoDB");
+    let mut source = open_at(own.port(), &format!("table = \"{name}\""));
+    // The other one is behind twice, then at the same place.
+    let mut output = Met::new(|meeting, word| Some(if meeting < 2 { "binlog log.1:4".into() } else { word.to_owned() }));
+    let end = snapshot(&mut source, &mut output).await.unwrap();
+    assert!(end.snapshot.as_ref().unwrap().starts_with("binlog log.0"), "{end:?}");
+    assert_eq!((output.meetings, output.recorder.rows()), (3, 2));
+    assert_eq!(output.recorder.phases.iter().filter(|phase| **phase == Phase::FirstByte).count(), 3);
+    // What is committed meanwhile is another place.
+    let mut output = Met::alone();
+    let before = snapshot(&mut source, &mut output).await.unwrap().snapshot;
+    assert!(can_commit(&own, &name));
+    assert_ne!(snapshot(&mut source, &mut Met::alone()).await.unwrap().snapshot, before);
+    // Where they never meet there is the lock; and the rows are those of the snapshot, whatever is committed afterwards.
+    let (writer, late) = (own.clone(), name.clone());
+    let mut output = Met::new(move |meeting, _| {
+        if meeting == 14 {
+            assert!(can_commit(&writer, &late));
+        }
+        Some(if meeting < 12 { "binlog log.1:4".into() } else { String::new() })
+    });
+    let end = snapshot(&mut source, &mut output).await.unwrap();
+    let snapshot = end.snapshot.unwrap();
+    assert!(snapshot.starts_with("binlog log.0") && snapshot.contains(", lock held "), "{snapshot}");
+    assert_eq!((output.meetings, output.recorder.rows()), (15, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_is_given_up_leaves_no_lock_behind() {
+    let own = MariaDb::start().unwrap();
+    let name = table(&own, "InnoDB");
+    let mut source = open_at(own.port(), &format!("table = \"{name}\"\nsnapshot_lock_wait = \"50s\""));
+    let told = Arc::new(Notify::new());
+    let mut output = Met::new(|_, _| Some(String::new()));
+    // The third meeting: all have started, and the lock is held.
+    output.hangs_at = Some((2, told.clone()));
+    {
+        let mut read = std::pin::pin!(snapshot(&mut source, &mut output));
+        tokio::select! {
+            end = &mut read => panic!("{end:?}"),
+            () = told.notified() => assert!(!can_commit(&own, &name), "nothing is held back"),
+        }
+    }
+    assert!(can_commit(&own, &name), "the lock stays behind");
+    source.close().await;
+    // And the source is of use again.
+    assert!(snapshot(&mut source, &mut Met::new(|_, _| Some(String::new()))).await.unwrap().snapshot.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_is_held_no_longer_than_allowed() {
+    let own = Arc::new(MariaDb::start().unwrap());
+    let name = table(&own, "InnoDB");
+    let mut source = open_at(own.port(), &format!("table = \"{name}\"\nsnapshot_lock_wait = \"200ms\""));
+    let told = Arc::new(Notify::new());
+    let mut output = Met::new(|_, _| Some(String::new()));
+    output.hangs_at = Some((2, told.clone()));
+    // The others do not come in time: the lock goes, and the snapshot has no name.
+    let end = snapshot(&mut source, &mut output).await.unwrap();
+    assert_eq!((end.snapshot, output.recorder.rows()), (None, 2));
+    assert!(can_commit(&own, &name));
+    // The one who holds it is gone, or is killed: what it says counts for nothing.
+    let mut output = Met::new(|_, _| Some(String::new()));
+    let killer = own.clone();
+    output.other = Box::new(move |meeting, _| {
+        if meeting == 2 {
+            let ids = killer
+                .sql("SELECT id FROM information_schema.PROCESSLIST WHERE user = 'collector' ORDER BY id DESC LIMIT 1")
+                .unwrap();
+            killer.sql(&format!("KILL {ids}")).unwrap();
+        }
+        Some(String::new())
+    });
+    let end = snapshot(&mut source, &mut output).await.unwrap();
+    assert_eq!(end.snapshot, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_another_has_is_waited_for_within_bounds() {
+    let own = MariaDb::start().unwrap();
+    let name = table(&own, "InnoDB");
+    let mut source = open_at(own.port(), &format!("table = \"{name}\"\nsnapshot_lock_wait = \"300ms\""));
+    let mut backup = own.session().unwrap();
+    backup.execute("BACKUP STAGE START;").unwrap();
+    let error = snapshot(&mut source, &mut Met::new(|_, _| Some(String::new()))).await.unwrap_err();
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::Busy, Retry::Transient), "{error:?}");
+    assert!(error.hint().unwrap().contains("snapshot_lock_wait"), "{error:?}");
+    backup.execute("BACKUP STAGE END;").unwrap();
+    assert!(snapshot(&mut source, &mut Met::new(|_, _| Some(String::new()))).await.unwrap().snapshot.is_some());
+    // What the one with the lock is told, all say.
+    let mut follower = Met::new(|_, _| Some("refused no right\nGRANT RELOAD".into()));
+    follower.own = 1;
+    let error = snapshot(&mut source, &mut follower).await.unwrap_err();
+    assert_eq!((error.kind(), error.hint()), (ErrorKind::Permission, Some("GRANT RELOAD")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_log_and_right_there_is_a_refusal_that_says_what_is_missing() {
+    let own = server();
+    let (name, user) = (table(&own, "InnoDB"), fresh("poor"));
+    own.sql(&format!("CREATE USER {user}@'%' IDENTIFIED BY 'x'; GRANT SELECT ON shop.* TO {user}@'%'")).unwrap();
+    let options = format!("user = \"{user}\"\npassword = {{ literal = \"x\" }}\ntable = \"{name}\"");
+    let mut source = open(&options);
+    let error = snapshot(&mut source, &mut Met::new(|_, _| Some(String::new()))).await.unwrap_err();
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::Permission, Retry::Permanent), "{error:?}");
+    let hint = error.hint().unwrap();
+    assert!(hint.contains(&format!("GRANT RELOAD ON *.* TO '{user}'@'%'")) && hint.contains("log_bin"), "{hint}");
+    // Alone it needs neither.
+    assert!(snapshot(&mut source, &mut Met::alone()).await.unwrap().snapshot.is_some());
+    // With a log that could do, it is no failure: the round says that there was no snapshot in common.
+    let own = logging();
+    let name = table(&own, "InnoDB");
+    own.sql("CREATE USER poor@'%' IDENTIFIED BY 'x'; GRANT SELECT ON shop.* TO poor@'%'").unwrap();
+    let options = format!("user = \"poor\"\npassword = {{ literal = \"x\" }}\ntable = \"{name}\"");
+    let mut output = Met::new(|_, _| Some("binlog log.1:4".into()));
+    let end = snapshot(&mut open_at(own.port(), &options), &mut output).await.unwrap();
+    assert_eq!((end.snapshot, output.recorder.rows()), (None, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_without_transactions_are_refused() {
+    let own = server();
+    for engine in ["MyISAM", "MEMORY", "Aria"] {
+        let (name, good) = (table(&own, engine), table(&own, "InnoDB"));
+        let view = fresh("view");
+        own.sql(&format!("CREATE VIEW {view} AS SELECT g.id FROM {good} g JOIN {name} b ON b.id = g.id")).unwrap();
+        for options in [
+            format!("table = \"{name}\""),
+            format!("table = \"{view}\""),
+            format!("query = \"SELECT count(*) AS n FROM {good} WHERE id IN (SELECT id FROM {name})\""),
+        ] {
+            let error = snapshot(&mut open(&options), &mut Met::alone()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration, "{options}: {error:?}");
+            assert!(error.message().contains(&format!("`shop`.`{name}` has the engine {engine}")), "{error:?}");
+        }
+        let query = format!("query = \"SELECT * FROM {good} WHERE 'a' <> '{name}'\"");
+        assert!(snapshot(&mut open(&query), &mut Met::alone()).await.unwrap().snapshot.is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_changed_between_snapshot_and_read_is_read_in_the_next_round() {
+    let own = Arc::new(logging());
+    let name = table(&own, "InnoDB");
+    let mut source = open_at(own.port(), &format!("table = \"{name}\""));
+    source.prepare().await.unwrap();
+    let changed = own.clone();
+    let mut output = Met::new(move |_, word| {
+        changed.sql(&format!("ALTER TABLE {name} ADD COLUMN n INT, FORCE")).unwrap();
+        Some(word.to_owned())
+    });
+    let error = source.read(None, &mut output).await.unwrap_err();
+    assert_eq!(error.retry(), Retry::Transient, "{error:?}");
+    assert!(error.message().contains("1412"), "{error:?}");
+    let mut again = Met::alone();
+    assert!(snapshot(&mut source, &mut again).await.unwrap().snapshot.is_some());
+    assert_eq!(again.recorder.rows(), 2);
+}
+
+#[test]
+fn a_lock_of_no_time_or_of_minutes_is_refused() {
+    for wait in ["0s", "61s"] {
+        let text = text(3306, &format!("table = \"t\"\nsnapshot_lock_wait = \"{wait}\""));
+        let problems = portolan_model::config::read(&text, &portolan_connect::Registry).unwrap_err();
+        assert!(problems[0].message.contains("snapshot_lock_wait"), "{problems:?}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_who_is_waited_for_is_waited_for_by_the_lock() {
+    // A round of one source needs no lock, and takes none: the account may hold none.
+    let end = tokio::time::timeout(Duration::from_secs(20), async {
+        let name = table(&server(), "InnoDB");
+        snapshot(&mut open(&format!("table = \"{name}\"\nsnapshot_lock = true")), &mut Met::alone()).await.unwrap()
+    });
+    assert!(!end.await.unwrap().snapshot.unwrap().contains("lock"));
+}

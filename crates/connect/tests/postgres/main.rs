@@ -1,0 +1,7 @@
+//! The PostgreSQL connector against real servers.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod conformance;
+mod snapshot;
+mod support;

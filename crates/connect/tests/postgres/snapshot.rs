@@ -1,0 +1,122 @@
+//! Snapshots that are exported and taken over, and what has none. Rounds with snapshots, under transfers, are tested with the
+//! coordinator.
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use portolan_model::source::{Meeting, Output, Phase, QuarantineItem, ReadEnd, Source};
+use portolan_model::{ErrorKind, Result, Retry};
+
+use crate::support::{Recorder, fresh, open, server};
+
+/// The output of a read that is alone, or meets a leader who says a word.
+struct Met {
+    recorder: Recorder,
+    leader: Option<String>,
+}
+
+impl Met {
+    fn alone() -> Self {
+        Self { recorder: Recorder::default(), leader: None }
+    }
+
+    fn led(word: &str) -> Self {
+        Self { recorder: Recorder::default(), leader: Some(word.to_owned()) }
+    }
+}
+
+#[async_trait]
+impl Output for Met {
+    fn mark(&mut self, phase: Phase) {
+        self.recorder.mark(phase);
+    }
+    fn payload(&mut self, bytes: &[u8]) {
+        self.recorder.payload(bytes);
+    }
+    fn count_bytes(&mut self, bytes: u64) {
+        self.recorder.count_bytes(bytes);
+    }
+    fn is_snapshot(&self) -> bool {
+        true
+    }
+    async fn meet(&mut self, word: String) -> Meeting {
+        match &self.leader {
+            None => Meeting { words: vec![Some(word)], own: 0 },
+            Some(leader) => Meeting { words: vec![Some(leader.clone()), Some(word)], own: 1 },
+        }
+    }
+    async fn batch(&mut self, batch: RecordBatch) -> Result<()> {
+        self.recorder.batch(batch).await
+    }
+    async fn quarantine(&mut self, item: QuarantineItem) -> Result<()> {
+        self.recorder.quarantine(item).await
+    }
+}
+
+async fn snapshot(source: &mut Box<dyn Source>, output: &mut Met) -> Result<ReadEnd> {
+    source.prepare().await?;
+    source.read(None, output).await
+}
+
+fn table() -> String {
+    let name = fresh("snapshot");
+    server().sql(&format!("CREATE TABLE {name} (id BIGINT PRIMARY KEY); INSERT INTO {name} VALUES (1), (2)")).unwrap();
+    name
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_alone_has_a_snapshot_and_lets_it_go_after_the_read() {
+    let name = table();
+    let mut source = open(&format!("table = \"{name}\""));
+    let mut seen = Vec::new();
+    for rows in [2, 3] {
+        let mut output = Met::alone();
+        seen.push(snapshot(&mut source, &mut output).await.unwrap().snapshot.unwrap());
+        assert_eq!(output.recorder.rows(), rows);
+        // Rows are read from what stood when the snapshot was opened: they are no further answer.
+        assert_eq!(output.recorder.phases, [Phase::Released, Phase::FirstByte, Phase::LastByte]);
+        let open = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND query LIKE '%snapshot%'";
+        assert_eq!(server().sql(open).unwrap().trim(), "0");
+        if rows == 2 {
+            server().sql(&format!("INSERT INTO {name} VALUES (3)")).unwrap();
+        }
+    }
+    assert_ne!(seen[0], seen[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_snapshot_of_the_first_one_is_read_whatever_was_committed_since() {
+    let name = table();
+    let mut source = open(&format!("table = \"{name}\""));
+    let mut leader = server().session().unwrap();
+    leader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ;").unwrap();
+    let id = leader.execute("SELECT pg_export_snapshot();").unwrap().remove(0);
+    server().sql(&format!("INSERT INTO {name} VALUES (3)")).unwrap();
+    let word = format!("{id} 1:1:");
+    let mut output = Met::led(&word);
+    let end = snapshot(&mut source, &mut output).await.unwrap();
+    assert_eq!((end.snapshot.as_deref(), output.recorder.rows()), (Some(word.as_str()), 2));
+    leader.execute("COMMIT;").unwrap();
+    // The one who gave it has ended: it is not read, and the next round goes well.
+    let error = snapshot(&mut source, &mut Met::led(&word)).await.unwrap_err();
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::Server, Retry::Transient), "{error:?}");
+    let mut output = Met::alone();
+    snapshot(&mut source, &mut output).await.unwrap();
+    assert_eq!(output.recorder.rows(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_table_is_refused() {
+    let name = fresh("foreign");
+    server()
+        .sql(&format!(
+            "CREATE EXTENSION IF NOT EXISTS file_fdw; CREATE SERVER {name}_server FOREIGN DATA WRAPPER file_fdw; \
+             CREATE FOREIGN TABLE {name} (line TEXT) SERVER {name}_server OPTIONS (filename '/etc/hostname'); \
+             CREATE VIEW {name}_view AS SELECT f.line, 1 AS one FROM {name} f"
+        ))
+        .unwrap();
+    for options in [format!("table = \"{name}\""), format!("query = \"SELECT count(*) AS n FROM {name}_view\"")] {
+        let error = snapshot(&mut open(&options), &mut Met::alone()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{error:?}");
+        assert!(error.message().contains("foreign scan"), "{error:?}");
+    }
+}
