@@ -3,4 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod conformance;
+mod cursor;
+mod faults;
+mod login;
 mod support;
+mod types;
