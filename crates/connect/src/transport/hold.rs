@@ -2,17 +2,22 @@
 //!
 //! A request is written as to any socket and collected here. [`HoldPoint::seal`] sends all but its last byte, or nothing
 //! of it, whatever the protocol above: a request that lacks a byte is none, and a TLS record that lacks one cannot even be
-//! decrypted. [`Held::release`] hands the rest to the operating system in one call, from whichever thread.
+//! decrypted. [`Held::release`] hands the rest to the operating system in one call, from whichever thread;
+//! [`Held::together`] the rest of many connections.
 //!
 //! Promise: bytes keep their order; what is written behind a seal (HTTP/2 answers pings by itself) waits, too; memory is
 //! bounded.
 
+use std::any::Any;
 use std::io::{self, Write};
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use portolan_model::source::Held;
+use portolan_model::source::{Held, HeldTogether};
+
+use super::batch::{Ring, Send};
 
 /// The most bytes held: a request as long as a configuration may be, and what a protocol adds by itself.
 const HELD_BYTES_MAX: usize = 8 << 20;
@@ -134,6 +139,21 @@ impl HoldPoint {
         Ok(())
     }
 
+    /// Hands over all that is held, of which the system has taken `taken` bytes already.
+    fn let_go(&self, state: &mut State, taken: usize) {
+        state.is_released = true;
+        state.held.drain(..taken);
+        self.sent.fetch_add(taken as u64, Ordering::Relaxed);
+        let count = state.held.len();
+        // A broken connection is told to the source's next read or write.
+        if self.send(state, count).is_err() {
+            state.held.clear();
+        }
+        if state.held.is_empty() {
+            self.is_active.store(false, Ordering::Release);
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -141,15 +161,37 @@ impl HoldPoint {
 
 impl Held for HoldPoint {
     fn release(&self) {
-        let mut state = self.state();
-        state.is_released = true;
-        let count = state.held.len();
-        // A broken connection is told to the source's next read or write.
-        if self.send(&mut state, count).is_err() {
-            state.held.clear();
-        }
-        if state.held.is_empty() {
-            self.is_active.store(false, Ordering::Release);
+        self.let_go(&mut self.state(), 0);
+    }
+
+    fn together<'h>(&self, all: &'h [Arc<dyn Held>]) -> Option<Box<dyn HeldTogether + 'h>> {
+        let ring = Ring::take()?;
+        let points = all.iter().map(|held| {
+            let point = (&**held as &dyn Any).downcast_ref::<Self>()?;
+            // Nobody else has it but a source that has given up waiting.
+            let state = point.state.try_lock().ok()?;
+            state.socket.is_some().then_some((point, state))
+        });
+        Some(Box::new(Together { points: points.collect::<Option<_>>()?, ring }))
+    }
+}
+
+/// Several hold points, locked.
+struct Together<'h> {
+    points: Vec<(&'h HoldPoint, MutexGuard<'h, State>)>,
+    ring: Ring,
+}
+
+impl HeldTogether for Together<'_> {
+    fn release(mut self: Box<Self>) {
+        let sends: Vec<Send<'_>> = self
+            .points
+            .iter()
+            .filter_map(|(_, state)| Some(Send { socket: state.socket.as_ref()?.as_fd(), bytes: &state.held }))
+            .collect();
+        let taken = self.ring.send_all(&sends);
+        for ((point, state), taken) in self.points.iter_mut().zip(taken) {
+            point.let_go(state, taken);
         }
     }
 }
