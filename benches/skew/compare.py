@@ -131,7 +131,8 @@ def certificate(folder, address):
     """A certificate for the address, and its key."""
     files = [f"{folder}/certificate-{address}.pem", f"{folder}/key-{address}.pem"]
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-                    "-subj", "/CN=skew", "-addext", f"subjectAltName=IP:{address}", "-out", files[0], "-keyout", files[1]],
+                    "-subj", "/CN=skew", "-addext", f"subjectAltName=IP:{address}",
+                    "-addext", "basicConstraints=critical,CA:FALSE", "-out", files[0], "-keyout", files[1]],
                    check=True, stderr=subprocess.DEVNULL)
     return files
 

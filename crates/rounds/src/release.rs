@@ -5,8 +5,7 @@
 //! Nothing else happens then: no allocation, no lock but those nobody else wants, no waiting.
 //!
 //! Promise: the first instant of a release is taken before any byte leaves, so that no server can have acted earlier. In a
-//! loop that holds for each source; of one call, which takes the sources in their order, the instants between its begin and
-//! its end are shared out evenly.
+//! loop that holds for each source; one call takes the sources in their order, and its time is shared out evenly.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -131,8 +130,7 @@ fn release(all: &[Arc<dyn Held>], clock: &dyn Clock) -> Vec<Duration> {
     match all.first().and_then(|first| first.together(all)) {
         Some(together) => {
             let begin = clock.monotonic();
-            together.release();
-            let each = clock.monotonic().saturating_sub(begin) / all.len() as u32;
+            let each = together.release() / all.len() as u32;
             instants.extend((0..all.len() as u32).map(|place| begin + each * place));
         }
         None => {
@@ -204,8 +202,9 @@ mod tests {
     }
 
     impl HeldTogether for SlowTogether {
-        fn release(self: Box<Self>) {
-            self.0.0.fetch_add(4 * self.1 as u64, Ordering::Relaxed);
+        fn release(self: Box<Self>) -> Duration {
+            self.0.0.fetch_add(1_000, Ordering::Relaxed);
+            Duration::from_micros(4 * self.1 as u64)
         }
     }
 

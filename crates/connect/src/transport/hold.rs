@@ -14,6 +14,7 @@ use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use portolan_model::source::{Held, HeldTogether};
 
@@ -183,16 +184,20 @@ struct Together<'h> {
 }
 
 impl HeldTogether for Together<'_> {
-    fn release(mut self: Box<Self>) {
+    fn release(mut self: Box<Self>) -> Duration {
+        let start = Instant::now();
         let sends: Vec<Send<'_>> = self
             .points
             .iter()
             .filter_map(|(_, state)| Some(Send { socket: state.socket.as_ref()?.as_fd(), bytes: &state.held }))
             .collect();
-        let taken = self.ring.send_all(&sends);
+        let (taken, took) = self.ring.send_all(&sends);
         for ((point, state), taken) in self.points.iter_mut().zip(taken) {
             point.let_go(state, taken);
         }
+        // The wall clock, which the kernel stamps with, may have been set meanwhile.
+        let elapsed = start.elapsed();
+        took.map_or(elapsed, |took| took.min(elapsed))
     }
 }
 
@@ -283,6 +288,42 @@ mod tests {
         while point.drain(|bytes| ((&near).write(bytes).unwrap(), ())).is_some() {}
         assert!(reader.join().unwrap() == expected);
         assert!(!point.is_active());
+    }
+
+    #[test]
+    fn many_are_released_together_and_each_goes_on_by_itself() {
+        let mut pairs: Vec<Pair> = (0..4).map(|_| Pair::new()).collect();
+        let long = vec![7; HELD_BYTES_MAX - 1];
+        for (index, pair) in pairs.iter().enumerate() {
+            pair.take(if index == 2 { &long } else { b"ask" }).unwrap().unwrap();
+        }
+        // One that is broken, which the others do not notice.
+        pairs[1].near.shutdown(std::net::Shutdown::Write).unwrap();
+        let all: Vec<Arc<dyn Held>> =
+            pairs.iter().map(|pair| pair.point.seal(HoldKind::Whole).unwrap().unwrap()).collect();
+        let twice = [Arc::clone(&all[0]), Arc::clone(&all[0])];
+        assert!(all[0].together(&twice).is_none(), "nothing is taken twice");
+        drop(all[0].together(&all).expect("the tests need io_uring"));
+        assert_eq!(pairs[0].arrived(), b"", "readied is not released");
+        let together = all[0].together(&all).expect("what was not used has been put back");
+        assert!(!together.release().is_zero());
+        assert_eq!([pairs[0].arrived(), pairs[3].arrived()], [b"ask", b"ask"]);
+        let active: Vec<bool> = pairs.iter().map(|pair| pair.point.is_active()).collect();
+        assert_eq!(active, [false, false, true, false], "only the long one has a rest to write");
+        assert_eq!((pairs[0].point.sent(), pairs[1].point.sent()), (3, 0));
+    }
+
+    #[test]
+    fn what_others_hold_is_not_released_together() {
+        struct Other;
+        impl Held for Other {
+            fn release(&self) {}
+        }
+        let mut pair = Pair::new();
+        pair.take(b"ask").unwrap().unwrap();
+        let all = [pair.point.seal(HoldKind::Whole).unwrap().unwrap(), Arc::new(Other)];
+        assert!(all[0].together(&all).is_none());
+        assert_eq!(pair.arrived(), b"");
     }
 
     #[test]
