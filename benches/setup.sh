@@ -78,6 +78,11 @@ for source in "$benches"/{http_round/server,http_round/epoll_client,tcp/sender}.
   program=$bench/bin/$(basename "$source" .c)
   [ "$program" -nt "$source" ] || cc -O2 -Wall -Wextra -pthread -o "$program" "$source"
 done
+for source in "$benches"/skew/{server,floor,link}.c; do
+  program=$bench/bin/skew_$(basename "$source" .c)
+  [ "$program" -nt "$source" ] || cc -O2 -Wall -Wextra -o "$program" "$source" -lssl -lcrypto ||
+    left_out+=("skew/: $source was not compiled; it needs OpenSSL's headers (Debian: apt-get install libssl-dev)")
+done
 
 if [ ${#left_out[@]} -gt 0 ]; then
   printf 'setup: left out: %s\n' "${left_out[@]}"

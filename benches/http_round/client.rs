@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use portolan_bench::{Stretch, configuration};
+use portolan_bench::{Sample, Stretch};
 use portolan_connect::Registry;
 use portolan_connect::transport::SystemSecrets;
 use portolan_lake::Lake;
@@ -37,7 +37,9 @@ fn main() -> Result<()> {
         [first_port, ports, lake] => (first_port, ports, Some(lake)),
         _ => bail!("usage: http_round FIRST_PORT PORTS [LAKE]"),
     };
-    let configuration = configuration(first_port.parse()?, ports.parse()?)?;
+    let (first_port, ports) = (first_port.parse()?, ports.parse()?);
+    let configuration =
+        Sample { host: "127.0.0.1", first_port, ports, ca_file: None, consistency: "none" }.configuration()?;
     // The runtime of the product's `main`, half the cores, and the round in a task of its own, as `portolan run` has it.
     let workers = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;

@@ -49,28 +49,54 @@ pub fn percentile(values: &mut [f64], share: f64) -> f64 {
     values.get(index.min(values.len().saturating_sub(1))).copied().unwrap_or(0.0)
 }
 
-/// A configuration of `ports` HTTP sources on loopback ports from `first_port`, all in one round.
-///
-/// # Errors
-/// The product finds something wrong with it.
-pub fn configuration(first_port: u16, ports: u16) -> Result<Configuration> {
-    let mut text = "[server]\nhost = \"127.0.0.1\"\n".to_owned();
-    let mut names = String::new();
-    for index in 0..ports {
-        let port =
-            first_port.checked_add(index).ok_or_else(|| anyhow!("{ports} ports from {first_port} are too many"))?;
-        write!(names, "\"port_{index}\", ")?;
+/// The ports of a sample server, all in one round.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'s> {
+    /// Its address.
+    pub host: &'s str,
+    /// The first of neighbouring ports.
+    pub first_port: u16,
+    /// How many.
+    pub ports: u16,
+    /// The file with the authority of its certificate; `None` for ports without TLS.
+    pub ca_file: Option<&'s str>,
+    /// What the round promises.
+    pub consistency: &'s str,
+}
+
+impl Sample<'_> {
+    /// As a configuration of `http` sources.
+    ///
+    /// # Errors
+    /// The product finds something wrong with it.
+    pub fn configuration(&self) -> Result<Configuration> {
+        let Self { host, first_port, ports, ca_file, consistency } = *self;
+        let tls = match ca_file {
+            Some(ca_file) => format!("ca = {ca_file:?}"),
+            None => "allow_plaintext = \"sample server\"".to_owned(),
+        };
+        let mut text = format!("[server]\nhost = \"{host}\"\n");
+        let mut names = String::new();
+        for index in 0..ports {
+            let port =
+                first_port.checked_add(index).ok_or_else(|| anyhow!("{ports} ports from {first_port} are too many"))?;
+            write!(names, "\"port_{index}\", ")?;
+            write!(
+                text,
+                "[[source]]\nname = \"port_{index}\"\nport = {port}\nprotocol = \"http\"\npath = \"/\"\n\
+                 mode = \"append\"\ntls = {{ {tls} }}\n"
+            )?;
+        }
         write!(
             text,
-            "[[source]]\nname = \"port_{index}\"\nport = {port}\nprotocol = \"http\"\npath = \"/\"\nmode = \"append\"\n\
-             tls = {{ allow_plaintext = \"sample server on loopback\" }}\n"
+            "[[round]]\nname = \"all\"\nsources = [{names}]\nevery = \"1h\"\ndeadline = \"60s\"\n\
+             consistency = \"{consistency}\"\n"
         )?;
+        portolan_model::config::read(&text, &portolan_connect::Registry).map_err(|problems| {
+            let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
+            anyhow!("configuration: {}", messages.join("; "))
+        })
     }
-    write!(text, "[[round]]\nname = \"all\"\nsources = [{names}]\nevery = \"1h\"\ndeadline = \"60s\"\n")?;
-    portolan_model::config::read(&text, &portolan_connect::Registry).map_err(|problems| {
-        let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
-        anyhow!("configuration: {}", messages.join("; "))
-    })
 }
 
 #[cfg(test)]
@@ -86,7 +112,10 @@ mod tests {
 
     #[test]
     fn the_configuration_is_right() {
-        let configuration = configuration(20_000, 3).expect("it is what the comparison runs");
-        assert_eq!((configuration.sources.len(), configuration.rounds.len()), (3, 1));
+        for (ca_file, consistency) in [(None, "none"), (Some("/ca.pem"), "released")] {
+            let sample = Sample { host: "127.0.0.1", first_port: 20_000, ports: 3, ca_file, consistency };
+            let configuration = sample.configuration().expect("it is what the comparisons run");
+            assert_eq!((configuration.sources.len(), configuration.rounds.len()), (3, 1));
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! Promise: nothing here panics on what a server sends, every buffer and wait is bounded, no secret reaches an error
 //! or a log.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod format;
 pub mod intake;

@@ -12,6 +12,7 @@
 //!            └─────────┴── an error, or the future is dropped (deadline, stop): prepare again, from the same position
 //! ```
 
+use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -217,10 +218,24 @@ impl ReleaseKind {
 }
 
 /// A request that has been written up to the bytes that make its server act; these are held back.
-pub trait Held: Send + Sync {
+pub trait Held: Any + Send + Sync {
     /// Hands the bytes to the operating system. Does not wait: what cannot be handed over at once follows when the source
     /// goes on, and a broken connection is found there, too.
     fn release(&self);
+
+    /// Readies `all`, this one among them, to be handed over in one call to the system, in their order. `None` where there
+    /// is no such call, or not for all of them: nothing has happened then, and each is released by itself.
+    fn together<'h>(&self, all: &'h [Arc<dyn Held>]) -> Option<Box<dyn HeldTogether + 'h>> {
+        let _ = all;
+        None
+    }
+}
+
+/// What many sources hold, ready to be handed over at once.
+pub trait HeldTogether {
+    /// Hands it all over, as [`Held::release`] does with each. Returns how long it took until the last was handed over, never
+    /// less.
+    fn release(self: Box<Self>) -> Duration;
 }
 
 /// One stream of data behind a port.

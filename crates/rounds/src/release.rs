@@ -1,10 +1,11 @@
 //! One release for all sources of a round.
 //!
 //! Every source readies its request up to what makes its server act and arrives at the [`Gate`]; once all have arrived,
-//! failed, or run out of time, one tight loop hands everything over. Nothing else happens in that loop: no allocation, no
-//! lock but those nobody else wants, no waiting.
+//! failed, or run out of time, one call to the system hands everything over, or one tight loop where there is no such call.
+//! Nothing else happens then: no allocation, no lock but those nobody else wants, no waiting.
 //!
-//! Promise: a source's instant of release is taken before its bytes leave, so that its server cannot have acted earlier.
+//! Promise: the first instant of a release is taken before any byte leaves, so that no server can have acted earlier. In a
+//! loop that holds for each source; one call takes the sources in their order, and its time is shared out evenly.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -91,22 +92,24 @@ impl Gate {
     /// Releases those who wait; those who still prepare have missed it.
     pub(crate) fn open(&self, clock: &dyn Clock) {
         let mut places = self.places();
-        let mut waiting = Vec::with_capacity(places.len());
+        let (mut indexes, mut all) = (Vec::with_capacity(places.len()), Vec::with_capacity(places.len()));
+        let mut unheld = Vec::new();
         for (index, place) in places.iter_mut().enumerate() {
             match std::mem::take(place) {
-                Place::Waiting(held) => waiting.push((index, held, Duration::ZERO)),
+                Place::Waiting(Some(held)) => {
+                    indexes.push(index);
+                    all.push(held);
+                }
+                Place::Waiting(None) => unheld.push(index),
                 Place::Preparing => *place = Place::Late,
                 other => *place = other,
             }
         }
         let start = clock.moment();
-        for (_, held, at) in &mut waiting {
-            *at = clock.monotonic();
-            if let Some(held) = held {
-                held.release();
-            }
-        }
-        for (index, _, at) in waiting {
+        let instants = release(&all, clock);
+        let first = instants.first().copied().unwrap_or(start.monotonic());
+        let released = indexes.into_iter().zip(instants).chain(unheld.into_iter().map(|index| (index, first)));
+        for (index, at) in released {
             let since = at.saturating_sub(start.monotonic());
             let wall = jiff::SignedDuration::try_from(since)
                 .map_or(start.wall, |since| start.wall.checked_add(since).unwrap_or(start.wall));
@@ -121,6 +124,25 @@ impl Gate {
     }
 }
 
+/// Releases all, in one call if the system has one. Returns the instant of each.
+fn release(all: &[Arc<dyn Held>], clock: &dyn Clock) -> Vec<Duration> {
+    let mut instants = Vec::with_capacity(all.len());
+    match all.first().and_then(|first| first.together(all)) {
+        Some(together) => {
+            let begin = clock.monotonic();
+            let each = together.release() / all.len() as u32;
+            instants.extend((0..all.len() as u32).map(|place| begin + each * place));
+        }
+        None => {
+            for held in all {
+                instants.push(clock.monotonic());
+                held.release();
+            }
+        }
+    }
+    instants
+}
+
 /// Takes a source out of those who wait when its wait is given up.
 struct Waiting<'g> {
     gate: &'g Gate,
@@ -133,5 +155,86 @@ impl Drop for Waiting<'_> {
         if matches!(place, Place::Waiting(_)) {
             *place = Place::Preparing;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use jiff::Timestamp;
+    use portolan_model::source::HeldTogether;
+
+    use super::*;
+
+    /// A clock that only moves when it is told to.
+    #[derive(Default)]
+    struct Hand(AtomicU64);
+
+    impl Clock for Hand {
+        fn monotonic(&self) -> Duration {
+            Duration::from_micros(self.0.load(Ordering::Relaxed))
+        }
+
+        fn wall(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH
+        }
+    }
+
+    /// To hand it over takes 10 µs, together with others 4 µs each.
+    struct Slow {
+        clock: Arc<Hand>,
+        is_together: bool,
+    }
+
+    struct SlowTogether(Arc<Hand>, usize);
+
+    impl Held for Slow {
+        fn release(&self) {
+            self.clock.0.fetch_add(10, Ordering::Relaxed);
+        }
+
+        fn together<'h>(&self, all: &'h [Arc<dyn Held>]) -> Option<Box<dyn HeldTogether + 'h>> {
+            // Readying it is no part of the release.
+            self.clock.0.fetch_add(1_000, Ordering::Relaxed);
+            self.is_together.then(|| Box::new(SlowTogether(Arc::clone(&self.clock), all.len())) as _)
+        }
+    }
+
+    impl HeldTogether for SlowTogether {
+        fn release(self: Box<Self>) -> Duration {
+            self.0.0.fetch_add(1_000, Ordering::Relaxed);
+            Duration::from_micros(4 * self.1 as u64)
+        }
+    }
+
+    /// The instants of a gate whose places 0 and 2 hold something, whose place 1 does not, and whose place 3 is late.
+    fn released_us(is_together: bool) -> Vec<Option<u64>> {
+        let clock = Arc::new(Hand::default());
+        let gate = Gate::new(4);
+        for (index, place) in gate.places().iter_mut().enumerate() {
+            let held = || Arc::new(Slow { clock: Arc::clone(&clock), is_together }) as Arc<dyn Held>;
+            *place = match index {
+                3 => Place::Preparing,
+                _ => Place::Waiting((index != 1).then(held)),
+            };
+        }
+        gate.open(&*clock);
+        let places = gate.places();
+        let instant = |place: &Place| match place {
+            Place::Released(moment) => Some(moment.monotonic_ns / 1_000),
+            _ => None,
+        };
+        places.iter().map(instant).collect()
+    }
+
+    #[test]
+    fn in_a_loop_each_instant_is_taken_before_the_bytes_leave() {
+        assert_eq!(released_us(false), [Some(1_000), Some(1_000), Some(1_010), None]);
+    }
+
+    #[test]
+    fn one_call_begins_at_the_first_instant_and_its_time_is_shared_out() {
+        assert_eq!(released_us(true), [Some(1_000), Some(1_000), Some(1_004), None]);
     }
 }

@@ -2,17 +2,23 @@
 //!
 //! A request is written as to any socket and collected here. [`HoldPoint::seal`] sends all but its last byte, or nothing
 //! of it, whatever the protocol above: a request that lacks a byte is none, and a TLS record that lacks one cannot even be
-//! decrypted. [`Held::release`] hands the rest to the operating system in one call, from whichever thread.
+//! decrypted. [`Held::release`] hands the rest to the operating system in one call, from whichever thread;
+//! [`Held::together`] the rest of many connections.
 //!
 //! Promise: bytes keep their order; what is written behind a seal (HTTP/2 answers pings by itself) waits, too; memory is
 //! bounded.
 
+use std::any::Any;
 use std::io::{self, Write};
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use portolan_model::source::Held;
+use portolan_model::source::{Held, HeldTogether};
+
+use super::batch::{Ring, Send};
 
 /// The most bytes held: a request as long as a configuration may be, and what a protocol adds by itself.
 const HELD_BYTES_MAX: usize = 8 << 20;
@@ -134,6 +140,21 @@ impl HoldPoint {
         Ok(())
     }
 
+    /// Hands over all that is held, of which the system has taken `taken` bytes already.
+    fn let_go(&self, state: &mut State, taken: usize) {
+        state.is_released = true;
+        state.held.drain(..taken);
+        self.sent.fetch_add(taken as u64, Ordering::Relaxed);
+        let count = state.held.len();
+        // A broken connection is told to the source's next read or write.
+        if self.send(state, count).is_err() {
+            state.held.clear();
+        }
+        if state.held.is_empty() {
+            self.is_active.store(false, Ordering::Release);
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -141,16 +162,42 @@ impl HoldPoint {
 
 impl Held for HoldPoint {
     fn release(&self) {
-        let mut state = self.state();
-        state.is_released = true;
-        let count = state.held.len();
-        // A broken connection is told to the source's next read or write.
-        if self.send(&mut state, count).is_err() {
-            state.held.clear();
+        self.let_go(&mut self.state(), 0);
+    }
+
+    fn together<'h>(&self, all: &'h [Arc<dyn Held>]) -> Option<Box<dyn HeldTogether + 'h>> {
+        let ring = Ring::take()?;
+        let points = all.iter().map(|held| {
+            let point = (&**held as &dyn Any).downcast_ref::<Self>()?;
+            // Nobody else has it but a source that has given up waiting.
+            let state = point.state.try_lock().ok()?;
+            state.socket.is_some().then_some((point, state))
+        });
+        Some(Box::new(Together { points: points.collect::<Option<_>>()?, ring }))
+    }
+}
+
+/// Several hold points, locked.
+struct Together<'h> {
+    points: Vec<(&'h HoldPoint, MutexGuard<'h, State>)>,
+    ring: Ring,
+}
+
+impl HeldTogether for Together<'_> {
+    fn release(mut self: Box<Self>) -> Duration {
+        let start = Instant::now();
+        let sends: Vec<Send<'_>> = self
+            .points
+            .iter()
+            .filter_map(|(_, state)| Some(Send { socket: state.socket.as_ref()?.as_fd(), bytes: &state.held }))
+            .collect();
+        let (taken, took) = self.ring.send_all(&sends);
+        for ((point, state), taken) in self.points.iter_mut().zip(taken) {
+            point.let_go(state, taken);
         }
-        if state.held.is_empty() {
-            self.is_active.store(false, Ordering::Release);
-        }
+        // The wall clock, which the kernel stamps with, may have been set meanwhile.
+        let elapsed = start.elapsed();
+        took.map_or(elapsed, |took| took.min(elapsed))
     }
 }
 
@@ -241,6 +288,42 @@ mod tests {
         while point.drain(|bytes| ((&near).write(bytes).unwrap(), ())).is_some() {}
         assert!(reader.join().unwrap() == expected);
         assert!(!point.is_active());
+    }
+
+    #[test]
+    fn many_are_released_together_and_each_goes_on_by_itself() {
+        let mut pairs: Vec<Pair> = (0..4).map(|_| Pair::new()).collect();
+        let long = vec![7; HELD_BYTES_MAX - 1];
+        for (index, pair) in pairs.iter().enumerate() {
+            pair.take(if index == 2 { &long } else { b"ask" }).unwrap().unwrap();
+        }
+        // One that is broken, which the others do not notice.
+        pairs[1].near.shutdown(std::net::Shutdown::Write).unwrap();
+        let all: Vec<Arc<dyn Held>> =
+            pairs.iter().map(|pair| pair.point.seal(HoldKind::Whole).unwrap().unwrap()).collect();
+        let twice = [Arc::clone(&all[0]), Arc::clone(&all[0])];
+        assert!(all[0].together(&twice).is_none(), "nothing is taken twice");
+        drop(all[0].together(&all).expect("the tests need io_uring"));
+        assert_eq!(pairs[0].arrived(), b"", "readied is not released");
+        let together = all[0].together(&all).expect("what was not used has been put back");
+        assert!(!together.release().is_zero());
+        assert_eq!([pairs[0].arrived(), pairs[3].arrived()], [b"ask", b"ask"]);
+        let active: Vec<bool> = pairs.iter().map(|pair| pair.point.is_active()).collect();
+        assert_eq!(active, [false, false, true, false], "only the long one has a rest to write");
+        assert_eq!((pairs[0].point.sent(), pairs[1].point.sent()), (3, 0));
+    }
+
+    #[test]
+    fn what_others_hold_is_not_released_together() {
+        struct Other;
+        impl Held for Other {
+            fn release(&self) {}
+        }
+        let mut pair = Pair::new();
+        pair.take(b"ask").unwrap().unwrap();
+        let all = [pair.point.seal(HoldKind::Whole).unwrap().unwrap(), Arc::new(Other)];
+        assert!(all[0].together(&all).is_none());
+        assert_eq!(pair.arrived(), b"");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Promise: an error says what happened on which address, whether trying again can help, and the next command to run.
 
+mod batch;
 mod hold;
 mod secret;
 pub mod sniff;
