@@ -116,6 +116,18 @@ impl Cells {
             *cell = Cell::Integer(value);
         }
     }
+
+    /// Puts a text into one column of every row.
+    pub(crate) fn set_text(&mut self, place: usize, value: &str) -> Option<()> {
+        let from = u32::try_from(self.text.len()).ok()?;
+        self.text.push_str(value);
+        let to = u32::try_from(self.text.len()).ok()?;
+        let width = self.width;
+        for cell in self.cells.iter_mut().skip(place).step_by(width.max(1)) {
+            *cell = Cell::Text(from, to);
+        }
+        Some(())
+    }
 }
 
 /// The SQLite type of a column of inlined rows, as DuckDB declares it.

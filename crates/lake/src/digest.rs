@@ -60,6 +60,12 @@ impl RowDigest {
         }
     }
 
+    /// Hashes what is gathered and gives its memory back: many digests may be open at once.
+    pub(crate) fn settle(&mut self) {
+        self.hash.update(&self.buffer);
+        self.buffer = Vec::new();
+    }
+
     /// The digest, lower-case hex.
     pub(crate) fn finish(mut self) -> String {
         self.hash.update(&self.buffer);

@@ -1,6 +1,7 @@
 //! Parquet files as the lake writes them: field ids, zstd, an encoding for each column chosen from its first rows.
 //!
-//! Promise: memory is bounded by one row group; a file whose [`FileWriter::finish`] has returned is synced to disk.
+//! Promise: memory is bounded by one row group; a file whose [`FileWriter::finish`] has returned is synced to disk; every
+//! byte of it is in one of its digests, taken of what goes to the disk and not of what comes back.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -14,6 +15,7 @@ use parquet::basic::{Compression, Encoding, LogicalType, Repetition, TimeUnit, T
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::{ColumnPath, SchemaDescriptor, Type};
 use portolan_model::Result;
+use sha2::{Digest, Sha256};
 
 use crate::error::{file as file_error, parquet as parquet_error};
 use crate::failpoint;
@@ -28,6 +30,48 @@ const ROW_GROUP_BYTES: usize = 12 << 20;
 /// Rows looked at to choose encodings.
 const SAMPLE_ROWS: usize = 2_048;
 
+/// A stretch of a file: a row group with what stands before it, or what follows the last one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Its length.
+    pub(crate) bytes: u64,
+    /// The SHA-256 of its bytes.
+    pub(crate) sha256: [u8; 32],
+}
+
+/// A file whose bytes are digested on their way.
+struct Digested {
+    file: BufWriter<File>,
+    hash: Sha256,
+    bytes: u64,
+    parts: Vec<Part>,
+}
+
+impl Digested {
+    fn new(file: File) -> Self {
+        Self { file: BufWriter::with_capacity(256 << 10, file), hash: Sha256::new(), bytes: 0, parts: Vec::new() }
+    }
+
+    /// Ends a part.
+    fn cut(&mut self) {
+        let sha256 = self.hash.finalize_reset().into();
+        self.parts.push(Part { bytes: std::mem::take(&mut self.bytes), sha256 });
+    }
+}
+
+impl Write for Digested {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// A finished file, on disk and synced.
 #[derive(Clone, Debug)]
 pub(crate) struct WrittenFile {
@@ -37,13 +81,17 @@ pub(crate) struct WrittenFile {
     pub(crate) footer_size_bytes: u64,
     /// Statistics of each column, by its place.
     pub(crate) statistics: Vec<Statistics>,
+    /// Digests of its bytes: one part for each row group, then one for the rest.
+    pub(crate) parts: Vec<Part>,
 }
 
 /// A file being written.
 pub(crate) struct FileWriter {
     path: PathBuf,
     columns: Vec<Column>,
-    writer: ArrowWriter<BufWriter<File>>,
+    writer: ArrowWriter<Digested>,
+    /// Row groups whose digest is taken.
+    row_groups: usize,
     statistics: Vec<Statistics>,
     rows: u64,
 }
@@ -66,17 +114,26 @@ impl FileWriter {
             .with_skip_arrow_metadata(true)
             .with_parquet_schema(SchemaDescriptor::new(Arc::new(root)));
         let schema = crate::types::schema_of(columns);
-        let writer = ArrowWriter::try_new_with_options(BufWriter::with_capacity(256 << 10, file), schema, options)
-            .map_err(wrong)?;
+        let writer = ArrowWriter::try_new_with_options(Digested::new(file), schema, options).map_err(wrong)?;
         let statistics = vec![Statistics::default(); columns.len()];
-        Ok(Self { path, columns: columns.to_vec(), writer, statistics, rows: 0 })
+        Ok(Self { path, columns: columns.to_vec(), writer, row_groups: 0, statistics, rows: 0 })
     }
 
     /// Adds rows.
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.writer.write(batch).map_err(|error| parquet_error(OPERATION, &self.path, error))?;
-        if self.writer.in_progress_size() >= ROW_GROUP_BYTES {
-            self.writer.flush().map_err(|error| parquet_error(OPERATION, &self.path, error))?;
+        let mut start = 0;
+        while start < batch.num_rows() {
+            // One row group at a time, so that each has its digest.
+            let room = ROW_GROUP_ROWS.saturating_sub(self.writer.in_progress_rows()).max(1);
+            let rows = room.min(batch.num_rows() - start);
+            self.writer
+                .write(&batch.slice(start, rows))
+                .map_err(|error| parquet_error(OPERATION, &self.path, error))?;
+            if self.writer.in_progress_size() >= ROW_GROUP_BYTES {
+                self.writer.flush().map_err(|error| parquet_error(OPERATION, &self.path, error))?;
+            }
+            self.digest_row_group()?;
+            start += rows;
         }
         for ((statistics, column), array) in self.statistics.iter_mut().zip(&self.columns).zip(batch.columns()) {
             statistics.update(array.as_ref(), &column.kind);
@@ -85,13 +142,29 @@ impl FileWriter {
         Ok(())
     }
 
+    /// Takes the digest of a row group that has just ended.
+    fn digest_row_group(&mut self) -> Result<()> {
+        let ended = self.writer.flushed_row_groups().len();
+        if ended > self.row_groups {
+            self.row_groups = ended;
+            // The last of its bytes may still be in the encoder's own buffer.
+            self.writer.sync().map_err(|error| file_error(OPERATION, &self.path, error))?;
+            self.writer.inner_mut().cut();
+        }
+        Ok(())
+    }
+
     /// Ends the file and syncs it. The folder is synced by the commit.
-    pub(crate) fn finish(self) -> Result<WrittenFile> {
+    pub(crate) fn finish(mut self) -> Result<WrittenFile> {
+        self.writer.flush().map_err(|error| parquet_error(OPERATION, &self.path, error))?;
+        self.digest_row_group()?;
         let path = self.path;
-        // Flushes the last row group and writes the footer.
-        let buffered = self.writer.into_inner().map_err(|error| parquet_error(OPERATION, &path, error))?;
+        // Writes the footer.
+        let mut digested = self.writer.into_inner().map_err(|error| parquet_error(OPERATION, &path, error))?;
+        digested.cut();
         let io = |error: std::io::Error| file_error(OPERATION, &path, error);
-        let mut file = buffered.into_inner().map_err(|error| io(error.into_error()))?;
+        let Digested { file, parts, .. } = digested;
+        let mut file = file.into_inner().map_err(|error| io(error.into_error()))?;
         file.flush().map_err(io)?;
         failpoint::pass("stage::after_file_write");
         file.sync_all().map_err(io)?;
@@ -100,7 +173,7 @@ impl FileWriter {
         let mut tail = [0; 4];
         file.read_exact(&mut tail).map_err(io)?;
         let footer_size_bytes = u64::from(u32::from_le_bytes(tail));
-        Ok(WrittenFile { path, rows: self.rows, size_bytes, footer_size_bytes, statistics: self.statistics })
+        Ok(WrittenFile { path, rows: self.rows, size_bytes, footer_size_bytes, statistics: self.statistics, parts })
     }
 }
 

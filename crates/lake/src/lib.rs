@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod cells;
+mod chain;
 mod commit;
 pub mod convert;
 mod digest;
@@ -37,6 +38,7 @@ pub mod types;
 mod verify;
 mod writer;
 
+pub use chain::ChainHead;
 pub use failpoint::FAILPOINTS;
 pub use fsck::{Finding, FsckReport, Severity, fsck};
 pub use lake::{Lake, LakeSettings};
@@ -45,7 +47,8 @@ pub use quarantine::{QuarantineFilter, Quarantined};
 pub use rounds::{RoundFilter, StoredReceipt, StoredRound};
 pub use stats::{LakeStats, Reclaimable, TableStats};
 pub use verify::{
-    DamagedFile, Mismatch, StoredRows, Unproved, VerifiedTable, VerifyProgress, VerifyReport, VerifyScope,
+    DamagedFile, Mismatch, StoredRows, Unproved, VerifiedChain, VerifiedTable, VerifyProgress, VerifyReport,
+    VerifyScope,
 };
 
 pub use reader::{At, ColumnStatistics, DataFile, DeleteFile, FileRows, LakeReader, Snapshot, TableView};

@@ -241,7 +241,9 @@ fn scan(snapshot: &Snapshot, name: &str, low: i64, high: i64, take: &mut dyn FnM
         let number = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<i64>().ok());
         number(&known.max).is_none_or(|max| max >= low) && number(&known.min).is_none_or(|min| min <= high)
     });
-    let is_left_out = |name: &str| name.ends_with("_sha256") || name.starts_with("position_") || name == "validator";
+    let is_left_out = |name: &str| {
+        name.ends_with("_sha256") || name.starts_with("position_") || ["validator", "manifest"].contains(&name)
+    };
     let columns: Vec<Column> = table.columns.iter().filter(|column| !is_left_out(&column.name)).cloned().collect();
     snapshot.scan(&table, &columns, &mut |rows| {
         for row in 0..rows.batch.num_rows() {

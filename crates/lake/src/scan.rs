@@ -85,7 +85,8 @@ impl Snapshot {
         }
     }
 
-    fn scan_inlined(
+    /// Hands the rows of one inlined table that `filter` lets through to `take` until it says no; whether it wants more.
+    pub(crate) fn scan_inlined(
         &self,
         table: i64,
         source: &InlinedTable,
@@ -105,7 +106,7 @@ impl Snapshot {
 }
 
 /// Hands the rows of a file that `snapshot` sees to `take`; whether it wants more.
-fn scan_file(
+pub(crate) fn scan_file(
     file: &DataFile,
     columns: &[Column],
     snapshot: i64,

@@ -11,7 +11,9 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use crate::error::{corrupt, sqlite};
 
 /// The version of Portolan's own tables in the catalog.
-pub const FORMAT_VERSION: i64 = 1;
+pub const FORMAT_VERSION: i64 = 2;
+/// The key in `portolan_meta` of the first file id whose file has digests of its row groups.
+pub(crate) const ROW_GROUPS_FROM: &str = "row_groups_from";
 /// How long a statement waits for another program's write.
 pub(crate) const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 /// The version of DuckLake that is written.
@@ -65,6 +67,8 @@ CREATE TABLE IF NOT EXISTS portolan_item_key(source TEXT NOT NULL, digest BLOB N
 CREATE INDEX IF NOT EXISTS portolan_index_item_key ON portolan_item_key(source, sequence);
 CREATE TABLE IF NOT EXISTS portolan_flush(data_file_id INTEGER PRIMARY KEY, table_id BIGINT NOT NULL, inlined_table TEXT NOT NULL, schema_version BIGINT NOT NULL, snapshot_id BIGINT NOT NULL, first_snapshot BIGINT NOT NULL, last_snapshot BIGINT NOT NULL, last_row BIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS portolan_retried(item INTEGER PRIMARY KEY, round BIGINT NOT NULL);
+CREATE TABLE IF NOT EXISTS portolan_chain(chain INTEGER PRIMARY KEY, round BIGINT NOT NULL, snapshot_id BIGINT NOT NULL, chain_sha256 TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS portolan_row_group(data_file_id BIGINT NOT NULL, part BIGINT NOT NULL, bytes BIGINT NOT NULL, sha256 BLOB NOT NULL, PRIMARY KEY(data_file_id, part)) WITHOUT ROWID;
 "#;
 
 /// Where things are inside a lake's folder.
@@ -118,8 +122,7 @@ pub(crate) fn open_writer(layout: &Layout, now: &str) -> Result<Connection> {
     if new {
         create(&connection, layout, now)?;
     } else {
-        // A lake of an earlier build may lack one that came later.
-        connection.execute_batch(PORTOLAN_TABLES).map_err(|error| sqlite(operation, error))?;
+        upgrade(&connection).map_err(|error| sqlite(operation, error))?;
     }
     // The lake may have been moved: outside readers follow this path.
     connection
@@ -180,12 +183,27 @@ fn create(connection: &Connection, layout: &Layout, now: &str) -> Result<()> {
         connection.execute(schema, [schema_id.to_string()])?;
         let meta = "INSERT INTO portolan_meta VALUES ('format_version', ?1)";
         connection.execute(meta, [FORMAT_VERSION.to_string()])?;
+        connection.execute("INSERT INTO portolan_meta VALUES (?1, '0')", [ROW_GROUPS_FROM])?;
         connection.execute_batch("COMMIT")
     };
     run().map_err(|error| {
         let _ = connection.execute_batch("ROLLBACK");
         sqlite("create catalog", error)
     })
+}
+
+/// Gives a lake of an earlier build what came later.
+///
+/// Format 2 has the chain over the rounds and digests of row groups; what an earlier build wrote has none, and a build
+/// that does not know them must not write beside them.
+fn upgrade(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(PORTOLAN_TABLES)?;
+    let sql = "INSERT OR IGNORE INTO portolan_meta SELECT ?1, next_file_id FROM ducklake_snapshot \
+               ORDER BY snapshot_id DESC LIMIT 1";
+    connection.execute(sql, [ROW_GROUPS_FROM])?;
+    let sql = "UPDATE portolan_meta SET \"value\" = ?1 WHERE \"key\" = 'format_version' AND \"value\" <> ?1";
+    connection.execute(sql, [FORMAT_VERSION.to_string()])?;
+    Ok(())
 }
 
 fn check(connection: &Connection) -> Result<()> {

@@ -56,6 +56,8 @@ pub(crate) struct State {
     pub(crate) data_version: i64,
     /// The folder of the data files.
     pub(crate) data: std::path::PathBuf,
+    /// The end of the chain over the rounds; `None` before its first.
+    pub(crate) chain: Option<crate::chain::Link>,
 }
 
 /// SQLite's counter of what other connections have written.
@@ -71,7 +73,12 @@ pub(crate) fn load(connection: &Connection, layout: &Layout) -> Result<State> {
     let error = |error| sqlite("load catalog", error);
     let head: i64 =
         connection.query_row("SELECT max(snapshot_id) FROM ducklake_snapshot", [], |row| row.get(0)).map_err(error)?;
-    let mut state = State { data_version: data_version(connection)?, data: layout.data(), ..State::default() };
+    let mut state = State {
+        data_version: data_version(connection)?,
+        data: layout.data(),
+        chain: crate::chain::last(connection)?,
+        ..State::default()
+    };
     let mut statement = connection
         .prepare_cached("SELECT schema_name, schema_id FROM ducklake_schema WHERE end_snapshot IS NULL")
         .map_err(error)?;

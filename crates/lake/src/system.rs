@@ -19,8 +19,16 @@ pub(crate) const ROUNDS: &str = "rounds";
 pub(crate) const RECEIPTS: &str = "receipts";
 /// Values and rows that could not be stored as configured.
 pub(crate) const QUARANTINE: &str = "quarantine";
-/// The column of `rounds` that is filled inside the transaction.
+/// The column of `rounds` that names the snapshot which the round made.
 pub(crate) const SNAPSHOT_COLUMN: &str = "snapshot_id";
+/// The column of `rounds` that names the round before it in the [chain](crate::chain).
+pub(crate) const PREVIOUS_COLUMN: &str = "previous_round";
+/// The column of `rounds` with the round's manifest.
+pub(crate) const MANIFEST_COLUMN: &str = "manifest";
+/// The column of `rounds` with the digest of the chain up to the round.
+pub(crate) const CHAIN_COLUMN: &str = "chain_sha256";
+/// Columns of `rounds` that are filled inside the transaction: null until then, and left out of the digest of its row.
+pub(crate) const SEALED_COLUMNS: [&str; 4] = [SNAPSHOT_COLUMN, PREVIOUS_COLUMN, MANIFEST_COLUMN, CHAIN_COLUMN];
 
 /// The row of `portolan.rounds`.
 pub(crate) fn rounds(round: i64, record: &RoundRecord) -> Result<RecordBatch> {
@@ -37,7 +45,10 @@ pub(crate) fn rounds(round: i64, record: &RoundRecord) -> Result<RecordBatch> {
         ("attempts", integers([Some(i64::from(record.consistency.attempts))])),
         ("reason", texts([record.consistency.reason.as_deref()])),
         ("sources", integers([Some(record.receipts.len() as i64)])),
-        (SNAPSHOT_COLUMN, integers([Some(0)])),
+        (SNAPSHOT_COLUMN, integers([None])),
+        (PREVIOUS_COLUMN, integers([None])),
+        (MANIFEST_COLUMN, texts([None])),
+        (CHAIN_COLUMN, texts([None])),
     ])
 }
 

@@ -13,6 +13,7 @@ use portolan_model::catalog::{SourceStatus, WriteMode};
 use portolan_model::{Error, ErrorKind, Position, Result, SourceName};
 use rusqlite::{Connection, params};
 
+use crate::chain;
 use crate::encode::sync_folder;
 use crate::error::{internal, sqlite};
 use crate::failpoint;
@@ -107,8 +108,15 @@ pub(crate) fn commit(writer: &mut Writer, mut changes: Changes) -> Result<i64> {
     if !folders.is_empty() {
         failpoint::pass("commit::after_folder_fsync");
     }
+    let manifest = chain::manifest(&changes.tables);
     let committed = writer.transaction_of_files(|connection, state| {
         let mut head = Head::next(connection)?;
+        if let Some(round) = changes.round {
+            let link = chain::Link::next(state.chain.as_ref(), round, head.snapshot, &manifest);
+            chain::seal(&mut changes.tables, &link, state.chain.as_ref(), &manifest)?;
+            chain::store(connection, &link)?;
+            state.chain = Some(link);
+        }
         for table in &mut changes.tables {
             store_table(connection, state, &mut head, table)?;
         }
@@ -255,13 +263,6 @@ fn insert_cells(
     if !entry.inlined {
         create_inlined(connection, entry)?;
     }
-    // Rounds tell their own snapshot, which is known only here.
-    if table.target.schema == crate::system::SCHEMA && table.target.name == crate::system::ROUNDS {
-        let place = table.columns.iter().position(|stored| stored.column.name == crate::system::SNAPSHOT_COLUMN);
-        if let Some(place) = place {
-            cells.set_integer(place, head.snapshot);
-        }
-    }
     let mut sql = format!("INSERT INTO {} VALUES (?, ?, NULL", quoted(&entry.inlined_name()));
     for _ in &entry.shape.columns {
         sql.push_str(", ?");
@@ -319,7 +320,7 @@ pub(crate) struct FileRow {
     pub(crate) partial_max: Option<i64>,
 }
 
-/// Puts a data file and its statistics into the catalog.
+/// Puts a data file, its statistics and the digests of its bytes into the catalog.
 pub(crate) fn insert_file(
     connection: &Connection,
     row: &FileRow,
@@ -357,6 +358,11 @@ pub(crate) fn insert_file(
                 let nan = if nested { None } else { known.nan_flag(&leaf.kind) };
                 statement.execute(params![row.id, row.table, leaf.id, values, nulls, min, max, nan])?;
             }
+        }
+        let sql = "INSERT INTO portolan_row_group VALUES (?1, ?2, ?3, ?4)";
+        let mut statement = connection.prepare_cached(sql)?;
+        for (place, part) in file.parts.iter().enumerate() {
+            statement.execute(params![row.id, place, part.bytes, part.sha256])?;
         }
         Ok(())
     };

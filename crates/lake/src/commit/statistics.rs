@@ -24,9 +24,10 @@ pub(super) fn store_statistics(connection: &Connection, entry: &mut TableState, 
                 None => {}
             }
         }
-        if stored.column.name == crate::system::SNAPSHOT_COLUMN && table.target.schema == crate::system::SCHEMA {
-            added.unbounded = true;
-            added.range = None;
+        let is_sealed = crate::system::SEALED_COLUMNS.contains(&stored.column.name.as_str());
+        if is_sealed && table.target.schema == crate::system::SCHEMA && table.target.name == crate::system::ROUNDS {
+            // Its value came after the statistics of the staged rows.
+            added = Statistics { values: 1, unbounded: true, ..Statistics::default() };
         }
         for leaf in leaves(&stored.column) {
             let old = entry.statistics.get(&leaf.id).cloned();

@@ -53,6 +53,10 @@ fn expire(writer: &mut Writer, layout: &Layout, cutoff: Timestamp, now: Timestam
             connection.execute("DELETE FROM ducklake_delete_file WHERE delete_file_id = ?1", [id]).map_err(error)?;
             schedule(connection, id, &path, &layout.data(), now).map_err(error)?;
         }
+        // Another program may have taken files out of the catalog, which leaves the digests of their bytes.
+        let sql =
+            "DELETE FROM portolan_row_group WHERE data_file_id NOT IN (SELECT data_file_id FROM ducklake_data_file)";
+        connection.execute(sql, []).map_err(error)?;
         for table in tables_at(connection, layout, head)? {
             let sources = inlined_tables(connection, table.id)?;
             let newest = sources.iter().map(|source| source.schema_version).max();

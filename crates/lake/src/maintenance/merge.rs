@@ -255,6 +255,7 @@ pub(crate) fn forget_file(connection: &Connection, id: i64, path: &Path, data: &
     let run = || -> rusqlite::Result<()> {
         connection.prepare_cached("DELETE FROM ducklake_data_file WHERE data_file_id = ?1")?.execute([id])?;
         connection.prepare_cached("DELETE FROM ducklake_file_column_stats WHERE data_file_id = ?1")?.execute([id])?;
+        connection.prepare_cached("DELETE FROM portolan_row_group WHERE data_file_id = ?1")?.execute([id])?;
         schedule(connection, id, path, data, now)
     };
     run().map_err(|error| sqlite(OPERATION, error))

@@ -1,6 +1,6 @@
 //! What the receipts say of the rows that rounds have stored.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
@@ -67,6 +67,8 @@ pub(super) struct Receipts {
     pub(super) payload_digests: u64,
     /// Rounds that have more than one receipt of the source.
     pub(super) doubled: Vec<i64>,
+    /// Rounds that have been verified before.
+    pub(super) verified: HashSet<i64>,
 }
 
 impl Receipts {
@@ -93,6 +95,10 @@ pub(super) fn receipts(snapshot: &Snapshot, source: &str, scope: &VerifyScope) -
             }
             let round = rounds.value(row);
             if !scope.holds(round) {
+                continue;
+            }
+            if scope.verified.as_ref().is_some_and(|head| rows.begins.value(row) <= head.snapshot) {
+                receipts.verified.insert(round);
                 continue;
             }
             receipts.payload_digests += u64::from(payloads.is_valid(row));
@@ -134,7 +140,7 @@ impl VerifyScope {
 
     /// Whether every round is.
     pub(super) fn is_whole(&self) -> bool {
-        self.first_round.is_none() && self.last_round.is_none()
+        self.first_round.is_none() && self.last_round.is_none() && self.verified.is_none()
     }
 }
 

@@ -1,14 +1,20 @@
-//! Proves stored rows against the digests in their receipts: what shows that nothing was lost or changed since.
+//! Proves what is stored: the chain over the rounds, files byte by byte, rows against the digests in their receipts.
 //!
-//! Promise: each file is read once for its rounds and once for its rows, whatever the number of rounds; memory is
-//! bounded by what is kept of a source's receipts and a few hundred open digests; nothing is changed and no lock is taken.
+//! Promise: each file is read once for its bytes and once for its rounds, and once more for its rows where its bytes prove
+//! nothing or everything is asked for; memory is bounded by what is kept of a source's receipts and a few hundred open
+//! digests; nothing is changed and no lock is taken.
 //!
 //! A round's rows are those that its own snapshot added. They are proved as they are stored, also where a later round has
 //! replaced them or another program has deleted them since: as long as a snapshot sees them they are there.
 
+mod bytes;
+mod chain;
 mod expected;
+mod gone;
+mod positions;
 mod prove;
 mod round;
+mod rows;
 mod segments;
 
 pub(crate) use expected::{columns, system_table};
@@ -18,6 +24,7 @@ use jiff::Timestamp;
 use portolan_model::{Error, ErrorKind, Result};
 use rusqlite::OptionalExtension;
 
+use crate::chain::ChainHead;
 use crate::error::sqlite;
 use crate::reader::{At, LakeReader, Snapshot};
 use crate::scan::Place;
@@ -40,6 +47,12 @@ pub struct VerifyScope {
     pub last_round: Option<i64>,
     /// Rounds that began at this instant or later.
     pub since: Option<Timestamp>,
+    /// Decode every row and compute its round's digest anew, also where a file's bytes are proved.
+    pub full: bool,
+    /// Heads that were kept outside: each must be an ancestor of the lake's.
+    pub heads: Vec<ChainHead>,
+    /// A head up to which the lake has been verified before: what it knows is not read again.
+    pub verified: Option<ChainHead>,
 }
 
 /// How far a verification is, in bytes of files.
@@ -66,6 +79,8 @@ pub struct VerifyReport {
     pub damaged_files: Vec<DamagedFile>,
     /// What could be neither proved nor disproved.
     pub unproved: Vec<Unproved>,
+    /// The chain over the rounds; `None` if one table alone was asked for.
+    pub chain: Option<VerifiedChain>,
 }
 
 impl VerifyReport {
@@ -82,10 +97,31 @@ impl VerifyReport {
     }
 
     fn damaged(&mut self, file: DamagedFile) {
-        if self.damaged_files.len() < NAMED_MAX && !self.damaged_files.contains(&file) {
+        // What was found of a file first is nearest to the cause.
+        let is_named = |known: &DamagedFile| known.path == file.path && known.table == file.table;
+        if self.damaged_files.len() < NAMED_MAX && !self.damaged_files.iter().any(is_named) {
             self.damaged_files.push(file);
         }
     }
+}
+
+/// The chain over the rounds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifiedChain {
+    /// Rounds whose link and manifest are proved.
+    pub rounds: u64,
+    /// Rounds of an earlier version, before the chain begins.
+    pub before: u64,
+    /// Files of the lake's own tables.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Heads kept outside that the chain leads through.
+    pub heads: u64,
+    /// Whether such a head also vouches for the digests of the files: nothing has been stored since it was taken.
+    pub files_held: bool,
+    /// Where the lake stands; `None` before its first link.
+    pub head: Option<ChainHead>,
 }
 
 /// One table.
@@ -107,8 +143,8 @@ pub struct VerifiedTable {
     pub payload_digests: u64,
 }
 
-/// A round whose rows in a table are not what its receipt says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A round whose rows in a table are not what its receipt or its manifest says, or whose link is not what it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mismatch {
     /// The round.
     pub round: i64,
@@ -128,6 +164,12 @@ pub struct Mismatch {
     pub detail: String,
 }
 
+impl Mismatch {
+    fn of(round: i64, table: String) -> Self {
+        Self { round, table, ..Self::default() }
+    }
+}
+
 /// A file that cannot be read, or is not what the catalog says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedFile {
@@ -135,6 +177,8 @@ pub struct DamagedFile {
     pub table: String,
     /// The file.
     pub path: String,
+    /// The first row group whose bytes are not those that were written.
+    pub row_group: Option<usize>,
     /// What is wrong, for people.
     pub detail: String,
 }
@@ -161,11 +205,33 @@ impl LakeReader {
     /// `NotFound` for a table that neither exists nor has receipts, `Corrupt` where the receipts themselves cannot be
     /// read; what is damaged beyond that is in the report.
     pub fn verify(&self, scope: &VerifyScope, progress: &mut dyn FnMut(VerifyProgress<'_>)) -> Result<VerifyReport> {
-        let snapshot = self.snapshot(At::Head)?;
+        let mut report = VerifyReport::default();
+        match self.verify_into(scope, &mut report, progress) {
+            // What has been found is the reason why the rest cannot be read.
+            Err(error) if error.kind() == ErrorKind::Corrupt && !report.is_sound() => {
+                let (table, path) = (crate::system::SCHEMA.to_owned(), crate::scan::INSIDE.to_owned());
+                let detail = format!("the rest cannot be verified: {}", error.chain());
+                report.damaged(DamagedFile { table, path, row_group: None, detail });
+            }
+            outcome => outcome?,
+        }
+        Ok(report)
+    }
+
+    fn verify_into(
+        &self,
+        scope: &VerifyScope,
+        report: &mut VerifyReport,
+        progress: &mut dyn FnMut(VerifyProgress<'_>),
+    ) -> Result<()> {
         let mut scope = scope.clone();
+        let snapshot = self.snapshot(At::Head)?;
         if let Some(since) = scope.since {
             let first = expected::first_round_since(&snapshot, since)?;
             scope.first_round = scope.first_round.max(Some(first));
+        }
+        if scope.table.is_none() {
+            self.verify_chain(&scope, report, progress)?;
         }
         let mut names = expected::sources(&snapshot)?;
         for table in snapshot.tables()?.into_iter().filter(|table| table.schema == "main") {
@@ -181,11 +247,30 @@ impl LakeReader {
             }
             names.retain(|known| known == name);
         }
-        let mut report = VerifyReport::default();
         for name in names {
-            self.verify_table(&name, &scope, &mut report, progress)?;
+            self.verify_table(&name, &scope, report, progress)?;
         }
-        Ok(report)
+        Ok(())
+    }
+
+    fn verify_chain(
+        &self,
+        scope: &VerifyScope,
+        report: &mut VerifyReport,
+        progress: &mut dyn FnMut(VerifyProgress<'_>),
+    ) -> Result<()> {
+        for attempt in 1.. {
+            let snapshot = self.snapshot(At::Head)?;
+            let mut found = VerifyReport::default();
+            let missing = chain::prove(&snapshot, scope, &mut found, progress)?;
+            if attempt < ATTEMPTS && !missing.is_empty() && self.was_moved(&missing)? {
+                continue;
+            }
+            *report = found;
+            positions::prove(&snapshot, report)?;
+            break;
+        }
+        Ok(())
     }
 
     fn verify_table(

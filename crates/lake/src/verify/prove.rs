@@ -1,17 +1,15 @@
-//! Proves one table: where the rows of each round lie, their digests, what the receipts say.
+//! Proves one table: the bytes of its files, where the rows of each round lie, their digests, what the receipts say.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use arrow::record_batch::RecordBatch;
 use portolan_model::{ErrorKind, Result};
 
+use super::bytes::{self, Digests, Proof};
 use super::expected::{self, Digest, Expected, Receipts};
 use super::segments::{self, Belongs, Layout, Plan, Sorter, damaged};
-use super::{
-    Known, Mismatch, NAMED_MAX, OPERATION, Unproved, VerifiedTable, VerifyProgress, VerifyReport, VerifyScope,
-};
+use super::{Known, Mismatch, NAMED_MAX, Unproved, VerifiedTable, VerifyProgress, VerifyReport, VerifyScope};
 use crate::digest::RowDigest;
-use crate::error::sqlite;
 use crate::reader::Snapshot;
 use crate::scan::Place;
 use crate::types::Column;
@@ -24,19 +22,20 @@ const UNORDERED_ROWS_MAX: u64 = 1_000_000;
 const PLACES_MAX: usize = 8;
 
 /// What was computed of a round's rows.
-struct Found {
-    rows: u64,
-    sha256: String,
+pub(super) struct Found {
+    pub(super) rows: u64,
+    /// `None` where the bytes of its files are proved and their rows were counted.
+    pub(super) sha256: Option<String>,
 }
 
-struct Prover<'a> {
-    snapshot: &'a Snapshot,
+pub(super) struct Prover<'a> {
+    pub(super) snapshot: &'a Snapshot,
     table: i64,
-    name: &'a str,
-    columns: Vec<Column>,
-    mark: usize,
-    places: Vec<Place>,
-    sorter: Sorter<'a>,
+    pub(super) name: &'a str,
+    pub(super) columns: Vec<Column>,
+    pub(super) mark: usize,
+    pub(super) places: Vec<Place>,
+    pub(super) sorter: Sorter<'a>,
     found: HashMap<i64, Found>,
     /// Rounds with rows in a place that cannot be read to its end, by the place.
     broken: HashMap<i64, usize>,
@@ -86,6 +85,9 @@ pub(super) fn table(
     };
     if let Some(column) = columns.get(mark) {
         places.retain(|place| may_hold(place, column.id, scope));
+        // What has been verified before is not read again.
+        let is_new = |id: i64| scope.verified.as_ref().is_none_or(|head| id >= head.next_file);
+        places.retain(|place| !matches!(place, Place::File(file) if !is_new(file.id)));
     }
     for place in &places {
         if let Place::File(file) = place {
@@ -110,7 +112,7 @@ pub(super) fn table(
 }
 
 /// Whether the bounds of a file leave room for a round that is asked for.
-fn may_hold(place: &Place, mark: i64, scope: &VerifyScope) -> bool {
+pub(super) fn may_hold(place: &Place, mark: i64, scope: &VerifyScope) -> bool {
     let Place::File(file) = place else { return true };
     let Some(known) = file.statistics.get(&mark) else { return true };
     let number = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<i64>().ok());
@@ -121,10 +123,10 @@ fn may_hold(place: &Place, mark: i64, scope: &VerifyScope) -> bool {
 
 impl Prover<'_> {
     fn run(&mut self, report: &mut VerifyReport, progress: &mut dyn FnMut(VerifyProgress<'_>)) -> Result<Vec<i64>> {
+        let (proofs, mut missing) = self.prove_bytes(report, progress)?;
         let mut layouts = Vec::with_capacity(self.places.len());
         let time = self.columns.iter().find(|column| column.name == "_time");
         let marks = self.columns.get(self.mark).zip(time).map(|(mark, time)| [mark.clone(), time.clone()]);
-        let mut missing = Vec::new();
         let mut unreceipted: BTreeMap<i64, (u64, BTreeSet<usize>)> = BTreeMap::new();
         for (index, place) in self.places.iter().enumerate() {
             progress(VerifyProgress { table: self.name, bytes: 0, bytes_total: self.bytes_total });
@@ -155,13 +157,17 @@ impl Prover<'_> {
         }
         let mut order: Vec<usize> = (0..layouts.len()).collect();
         order.sort_by_key(|place| layouts[*place].segments.iter().map(|segment| segment.first).min());
-        let (plans, passes) = segments::plan(&layouts, &order, OPEN_MAX);
+        let (mut plans, passes) = segments::plan(&layouts, &order, OPEN_MAX);
+        if !self.sorter.scope.full {
+            self.count(&layouts, &proofs, &mut plans);
+        }
         for pass in 0..passes {
             self.digest(pass, &layouts, &order, &plans, report, progress);
         }
         let mut unordered = Vec::new();
         for (round, plan) in plans.iter().filter(|(_, plan)| !plan.ordered) {
-            if !self.broken.contains_key(round) && !self.digest_unordered(*round, plan, &layouts)? {
+            let is_known = self.broken.contains_key(round) || self.found.contains_key(round);
+            if !is_known && !self.digest_unordered(*round, plan, &layouts)? {
                 unordered.extend(self.sorter.receipts.of(*round).copied());
             }
         }
@@ -183,6 +189,47 @@ impl Prover<'_> {
         }
         report.tables.push(std::mem::take(&mut self.verified));
         Ok(missing)
+    }
+
+    /// Proves the files' bytes: what is known of each place, and the files that are not there.
+    fn prove_bytes(
+        &self,
+        report: &mut VerifyReport,
+        progress: &mut dyn FnMut(VerifyProgress<'_>),
+    ) -> Result<(Vec<Proof>, Vec<i64>)> {
+        let digests = self.snapshot.with(|connection| Digests::of(connection, self.table))?;
+        let (mut indices, mut files) = (Vec::new(), Vec::new());
+        for (index, place) in self.places.iter().enumerate() {
+            if let Place::File(file) = place {
+                indices.push(index);
+                files.push(file.as_ref());
+            }
+        }
+        let (mut bytes, bytes_total) = (0, self.bytes_total);
+        progress(VerifyProgress { table: self.name, bytes, bytes_total });
+        let (known, missing) = bytes::prove(self.name, &files, &digests, report, &mut |read| {
+            bytes += read;
+            progress(VerifyProgress { table: self.name, bytes, bytes_total });
+        });
+        let mut proofs = vec![Proof::Unknown; self.places.len()];
+        for (index, proof) in indices.into_iter().zip(known) {
+            proofs[index] = proof;
+        }
+        Ok((proofs, missing))
+    }
+
+    /// Takes the rounds all of whose rows are in files whose bytes are proved as found: they have been counted.
+    fn count(&mut self, layouts: &[Layout], proofs: &[Proof], plans: &mut HashMap<i64, Plan>) {
+        let unproved: BTreeSet<i64> = layouts
+            .iter()
+            .zip(proofs)
+            .filter(|(_, proof)| **proof != Proof::Proved)
+            .flat_map(|(layout, _)| layout.segments.iter().map(|segment| segment.round))
+            .collect();
+        for (round, plan) in plans.iter_mut().filter(|(round, _)| !unproved.contains(round)) {
+            plan.pass = u32::MAX;
+            self.found.insert(*round, Found { rows: plan.rows, sha256: None });
+        }
     }
 
     /// Reads every place once and digests the rounds of one pass.
@@ -212,7 +259,7 @@ impl Prover<'_> {
                         if *count == plan.rows
                             && let Some((digest, rows)) = open.remove(&round)
                         {
-                            found.push((round, Found { rows, sha256: digest.finish() }));
+                            found.push((round, Found { rows, sha256: Some(digest.finish()) }));
                         }
                     }
                     Ok(true)
@@ -272,7 +319,7 @@ impl Prover<'_> {
         for (_, batch, row) in &rows_found {
             digest.update_rows(batch, &self.columns, *row..*row + 1);
         }
-        self.found.insert(round, Found { rows: rows_found.len() as u64, sha256: digest.finish() });
+        self.found.insert(round, Found { rows: rows_found.len() as u64, sha256: Some(digest.finish()) });
         Ok(true)
     }
 
@@ -284,7 +331,7 @@ impl Prover<'_> {
         unordered: &BTreeSet<i64>,
         report: &mut VerifyReport,
     ) -> Result<()> {
-        let nothing = Found { rows: 0, sha256: RowDigest::new().finish() };
+        let nothing = Found { rows: 0, sha256: Some(RowDigest::new().finish()) };
         let receipts: &Receipts = self.sorter.receipts;
         let mut gone: Vec<Expected> = Vec::new();
         for (place, expected) in receipts.list.iter().enumerate() {
@@ -297,7 +344,9 @@ impl Prover<'_> {
             let right = match (expected.digest, found) {
                 (Digest::None, Some(found)) => found.rows == 0,
                 (Digest::Sha256(_), Some(found)) => {
-                    expected.digest.text().as_ref() == Some(&found.sha256) && expected.rows == found.rows
+                    let is_same =
+                        found.sha256.as_ref().is_none_or(|sha256| expected.digest.text().as_ref() == Some(sha256));
+                    is_same && expected.rows == found.rows
                 }
                 (Digest::Unreadable, _) | (_, None) => false,
             };
@@ -339,7 +388,13 @@ impl Prover<'_> {
         Ok(())
     }
 
-    fn mismatch(&self, expected: &Expected, found: Option<&Found>, places: Vec<String>, broken: bool) -> Mismatch {
+    pub(super) fn mismatch(
+        &self,
+        expected: &Expected,
+        found: Option<&Found>,
+        places: Vec<String>,
+        broken: bool,
+    ) -> Mismatch {
         let found_rows = found.map_or(0, |found| found.rows);
         let detail = if broken {
             "where its rows lie cannot be read".to_owned()
@@ -357,7 +412,7 @@ impl Prover<'_> {
             table: self.name.to_owned(),
             places,
             expected_sha256: expected.digest.text(),
-            found_sha256: found.map(|found| found.sha256.clone()),
+            found_sha256: found.and_then(|found| found.sha256.clone()),
             expected_rows: expected.rows,
             found_rows,
             detail,
@@ -380,83 +435,16 @@ impl Prover<'_> {
         self.names(places)
     }
 
-    fn names(&self, places: BTreeSet<usize>) -> Vec<String> {
+    pub(super) fn names(&self, places: BTreeSet<usize>) -> Vec<String> {
         let mut names: Vec<String> = places.into_iter().map(|place| self.places[place].name()).collect();
         names.dedup();
         names.truncate(PLACES_MAX);
         names
     }
-
-    /// Rounds of which no row is stored: gone with the snapshots that saw them, where each round replaces the table; lost,
-    /// otherwise.
-    fn tell_gone(&self, gone: &[Expected], report: &mut VerifyReport) -> Result<()> {
-        if gone.is_empty() {
-            return Ok(());
-        }
-        let oldest: i64 = self.snapshot.with(|connection| {
-            connection
-                .query_row("SELECT min(snapshot_id) FROM ducklake_snapshot", [], |row| row.get(0))
-                .map_err(|error| sqlite(OPERATION, error))
-        })?;
-        // The round that the oldest snapshot shows, if each one replaces the table: a row stored before it shows that they
-        // do not.
-        let whole = match self.sorter.scope.is_whole() {
-            true => None,
-            false => Some(expected::receipts(self.snapshot, self.name, &VerifyScope::default())?),
-        };
-        let receipts = whole.as_ref().unwrap_or(self.sorter.receipts);
-        let stored = receipts.list.iter().filter(|one| one.digest != Digest::None && one.snapshot <= oldest);
-        let shown = stored.map(|one| one.snapshot).max();
-        let mut replaced_before = shown;
-        if let Some(shown) = shown
-            && self.holds_rows_before(shown)?
-        {
-            replaced_before = None;
-        }
-        let (replaced, lost): (Vec<Expected>, Vec<Expected>) = gone.iter().copied().partition(|expected| {
-            replaced_before.is_some_and(|before| expected.snapshot < before)
-                && self.lost_places(expected.round, report).is_empty()
-        });
-        let reason = "a later round has replaced its rows, and the snapshots that showed them have expired";
-        unproved(report, self.name, &replaced, reason);
-        for expected in lost {
-            let places =
-                if report.mismatches.len() < NAMED_MAX { self.lost_places(expected.round, report) } else { Vec::new() };
-            let nothing = Found { rows: 0, sha256: RowDigest::new().finish() };
-            let mismatch = self.mismatch(&expected, Some(&nothing), places, false);
-            report.mismatch(mismatch);
-        }
-        Ok(())
-    }
-
-    /// Whether a row is stored that a snapshot before `snapshot` added.
-    fn holds_rows_before(&self, snapshot: i64) -> Result<bool> {
-        let Known::Here { id, places, columns } = super::look_up(self.snapshot, self.name)? else { return Ok(false) };
-        let Some(mark) = columns.get(self.mark) else { return Ok(false) };
-        let mut holds = false;
-        for place in &places {
-            // A place that cannot be read has been reported.
-            let _ = self.snapshot.scan_stored(id, place, std::slice::from_ref(mark), &mut |rows| {
-                holds |= rows.begins.values().iter().any(|begin| *begin < snapshot);
-                Ok(!holds)
-            });
-        }
-        Ok(holds)
-    }
-
-    /// Where the rows of a round that are not there may have been: damaged files whose bounds leave room for them.
-    fn lost_places(&self, round: i64, report: &VerifyReport) -> Vec<String> {
-        let scope = VerifyScope { first_round: Some(round), last_round: Some(round), ..VerifyScope::default() };
-        let mark = self.columns.get(self.mark).map_or(0, |column| column.id);
-        let is_damaged = |place: &Place| report.damaged_files.iter().any(|file| file.path == place.name());
-        let suspects =
-            self.places.iter().enumerate().filter(|(_, place)| is_damaged(place) && may_hold(place, mark, &scope));
-        self.names(suspects.map(|(index, _)| index).collect())
-    }
 }
 
 /// Adds rounds that cannot be proved, if there are any.
-fn unproved(report: &mut VerifyReport, table: &str, rounds: &[Expected], reason: &str) {
+pub(super) fn unproved(report: &mut VerifyReport, table: &str, rounds: &[Expected], reason: &str) {
     let numbers = rounds.iter().filter(|expected| expected.digest != Digest::None).map(|expected| expected.round);
     let (Some(first_round), Some(last_round)) = (numbers.clone().min(), numbers.clone().max()) else { return };
     report.unproved.push(Unproved {

@@ -77,7 +77,7 @@ impl Sorter<'_> {
 
     fn belongs(&self, round: Option<i64>, begin: i64) -> Belongs {
         let Some(round) = round else { return Belongs::Foreign };
-        if !self.scope.holds(round) {
+        if !self.scope.holds(round) || self.receipts.verified.contains(&round) {
             return Belongs::OutOfScope;
         }
         match self.receipts.of(round) {
@@ -227,7 +227,7 @@ impl Seen {
 
 /// A file that cannot be read or is another one.
 pub(super) fn damaged(table: &str, place: &Place, detail: String) -> DamagedFile {
-    DamagedFile { table: table.to_owned(), path: place.name(), detail }
+    DamagedFile { table: table.to_owned(), path: place.name(), row_group: None, detail }
 }
 
 /// What is known of the rows of one round over all places.

@@ -1,0 +1,308 @@
+//! Proves the chain over the rounds: that each round's rows in the lake's own tables are those that its manifest names, that
+//! its manifest and its predecessor are those of its link, and that the chain goes on to the end.
+//!
+//! Promise: memory is bounded by a window of rounds, beside sixteen bytes for each round that there is.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use portolan_model::Result;
+
+use super::rows::{OwnTable, Round, stray};
+use super::{Mismatch, VerifiedChain, VerifyProgress, VerifyReport, VerifyScope, bytes};
+use crate::chain::{self, link_sha256};
+use crate::reader::Snapshot;
+use crate::scan::INSIDE;
+use crate::{error::sqlite, system};
+
+/// Rounds whose digests are held at once.
+const WINDOW_ROUNDS: usize = 65_536;
+/// How the chain is called where its progress is shown.
+const NAME: &str = "the chain of rounds";
+
+/// The chain being proved.
+struct Prover<'a> {
+    snapshot: &'a Snapshot,
+    scope: &'a VerifyScope,
+    tables: Vec<OwnTable>,
+    /// Every round by the snapshot that it made: the order of the chain.
+    order: Vec<(i64, i64)>,
+    known: HashSet<i64>,
+    verified: VerifiedChain,
+    /// The digest in the last round's row.
+    end_sha256: Option<String>,
+    /// Heads that were found in the chain, by their place in the scope.
+    held: BTreeSet<usize>,
+}
+
+/// Verifies the chain into `report`. Returns the files that are not there: the caller finds out whether they had to be.
+pub(super) fn prove(
+    snapshot: &Snapshot,
+    scope: &VerifyScope,
+    report: &mut VerifyReport,
+    progress: &mut dyn FnMut(VerifyProgress<'_>),
+) -> Result<Vec<i64>> {
+    let mut tables = Vec::new();
+    for (name, _) in system::empty()? {
+        tables.extend(OwnTable::open(snapshot, name)?);
+    }
+    let mut verified = VerifiedChain::default();
+    let mut missing = Vec::new();
+    for table in &tables {
+        let files: Vec<_> = table.stored.iter().filter(|file| table.is_asked_for(file, scope)).collect();
+        let digests = snapshot.with(|connection| bytes::Digests::of(connection, table.view.id))?;
+        let bytes_total = files.iter().map(|file| file.size_bytes).sum();
+        let mut bytes = 0;
+        progress(VerifyProgress { table: NAME, bytes, bytes_total });
+        let (_, gone) = bytes::prove(&table.title(), &files, &digests, report, &mut |read| {
+            bytes += read;
+            progress(VerifyProgress { table: NAME, bytes, bytes_total });
+        });
+        verified.files += files.len() as u64;
+        verified.bytes += bytes_total;
+        missing.extend(gone);
+    }
+    let mut prover = Prover {
+        snapshot,
+        scope,
+        tables,
+        order: Vec::new(),
+        known: HashSet::new(),
+        verified,
+        end_sha256: None,
+        held: BTreeSet::new(),
+    };
+    prover.run(report)?;
+    report.chain = Some(prover.verified);
+    Ok(missing)
+}
+
+impl Prover<'_> {
+    fn run(&mut self, report: &mut VerifyReport) -> Result<()> {
+        let Some(rounds) = self.tables.iter().find(|table| table.is_rounds()) else { return Ok(()) };
+        self.order = rounds.rounds(self.snapshot, report);
+        self.order.sort_unstable();
+        self.known = self.order.iter().map(|(_, round)| *round).collect();
+        let last = self.order.len().checked_sub(1);
+        // Rounds asked for, those that a head names, and the last one; and the one before each, for its digest.
+        let named: HashSet<i64> = self.heads().map(|head| head.round).collect();
+        let wanted: Vec<usize> = (0..self.order.len())
+            .filter(|place| {
+                let (snapshot, round) = self.order[*place];
+                self.asks_for(snapshot, round) || named.contains(&round) || Some(*place) == last
+            })
+            .collect();
+        let mut strays = BTreeSet::new();
+        for window in wanted.chunks(WINDOW_ROUNDS) {
+            let mut places: Vec<usize> = window.iter().flat_map(|place| [place.saturating_sub(1), *place]).collect();
+            places.dedup();
+            let mut rounds: HashMap<i64, Round> =
+                places.iter().map(|place| (self.order[*place].1, Round::new(self.tables.len()))).collect();
+            for (index, table) in self.tables.iter().enumerate() {
+                table.digest(self.snapshot, index, &mut rounds, &self.known, &mut strays, report);
+            }
+            for place in window {
+                self.check(*place, &mut rounds, report);
+            }
+        }
+        for (index, round) in strays {
+            if round.is_none_or(|round| self.scope.holds(round)) {
+                report.mismatch(stray(&self.tables[index], round));
+            }
+        }
+        self.heads_held(report)?;
+        self.catalog(report)
+    }
+
+    fn heads(&self) -> impl Iterator<Item = &chain::ChainHead> {
+        self.scope.heads.iter().chain(&self.scope.verified)
+    }
+
+    fn asks_for(&self, snapshot: i64, round: i64) -> bool {
+        self.scope.holds(round) && self.scope.verified.as_ref().is_none_or(|head| head.snapshot < snapshot)
+    }
+
+    /// Holds one round against its manifest, its link and its predecessor.
+    fn check(&mut self, place: usize, rounds: &mut HashMap<i64, Round>, report: &mut VerifyReport) {
+        let (snapshot, round) = self.order[place];
+        let before = place.checked_sub(1).map(|place| self.order[place].1).filter(|before| *before != round);
+        let previous = before.and_then(|before| Some((before, rounds.get(&before)?.link.clone()?)));
+        let Some(entry) = rounds.get_mut(&round) else { return };
+        let Some(link) = entry.link.clone() else {
+            if self.asks_for(snapshot, round) && previous.is_none() {
+                self.verified.before += 1;
+            } else if previous.is_some() {
+                report.mismatch(self.broken(round, "the round has no link, and the one before it has".to_owned()));
+            }
+            return;
+        };
+        if place + 1 == self.order.len() {
+            self.end_sha256 = Some(link.chain.clone());
+        }
+        let counted = report.mismatches_total;
+        if entry.rows != 1 {
+            report.mismatch(self.broken(round, format!("{} rows say that they are the round", entry.rows)));
+        }
+        if link.snapshot != Some(snapshot) {
+            let said = link.snapshot.unwrap_or_default();
+            let detail = format!("its row says that it made snapshot {said}, and was stored at {snapshot}");
+            report.mismatch(self.broken(round, detail));
+        }
+        for (table, stored, found, rows) in entry.differences(&self.tables) {
+            let title = format!("{}.{table}", system::SCHEMA);
+            report.mismatch(Mismatch {
+                places: entry.places(&self.tables, &table, round),
+                detail: match (&stored, &found) {
+                    (Some(_), None) => format!("its rows of {title} are not there"),
+                    (None, _) => format!("the manifest knows of no rows of {title}, and there are some"),
+                    _ => format!(
+                        "a value of its rows of {title}, or the manifest, was changed, or rows were added or lost"
+                    ),
+                },
+                expected_sha256: stored,
+                found_sha256: found,
+                found_rows: rows,
+                ..Mismatch::of(round, title.clone())
+            });
+        }
+        // The digest of the one before: as it is stored, or as it should be, where that was changed alone.
+        let candidates: Vec<Option<(i64, String)>> = match (link.previous, &previous) {
+            (None, None) => vec![None],
+            (Some(named), Some((before, link))) if named == *before => {
+                let stored = [link.chain.clone()].into_iter().chain(link.computed.clone());
+                stored.map(|digest| Some((named, digest))).collect()
+            }
+            (Some(named), _) if !self.known.contains(&named) => {
+                let detail = format!("the round is not there, and round {round} names it as the one before it");
+                report.mismatch(self.broken(named, detail));
+                Vec::new()
+            }
+            (named, before) => {
+                let text = |round: Option<i64>| round.map_or("none".to_owned(), |round| format!("round {round}"));
+                let before = text(before.as_ref().map(|(round, _)| *round));
+                let detail = format!("it names {} as the one before it, and that is {before}", text(named));
+                report.mismatch(self.broken(round, detail));
+                Vec::new()
+            }
+        };
+        let computed: Vec<String> = candidates
+            .iter()
+            .map(|previous| {
+                let previous = previous.as_ref().map(|(round, digest)| (*round, digest.as_str()));
+                link_sha256(round, snapshot, previous, &link.manifest)
+            })
+            .collect();
+        if !computed.is_empty() && !computed.contains(&link.chain) {
+            let mut mismatch = self.broken(
+                round,
+                "its link is not the digest of its number, snapshot, manifest and predecessor: one of them was changed"
+                    .to_owned(),
+            );
+            mismatch.expected_sha256 = Some(link.chain.clone());
+            mismatch.found_sha256 = computed.first().cloned();
+            report.mismatch(mismatch);
+        }
+        if let Some(link) = &mut entry.link {
+            link.computed = computed.first().cloned();
+        }
+        if self.asks_for(snapshot, round) && report.mismatches_total == counted {
+            self.verified.rounds += 1;
+        }
+        let held = self.heads().enumerate().filter(|(_, head)| head.round == round && head.chain_sha256 == link.chain);
+        let held: Vec<usize> = held.map(|(index, _)| index).collect();
+        self.held.extend(held);
+    }
+
+    fn broken(&self, round: i64, detail: String) -> Mismatch {
+        Mismatch {
+            places: vec![INSIDE.to_owned()],
+            detail,
+            ..Mismatch::of(round, format!("{}.{}", system::SCHEMA, system::ROUNDS))
+        }
+    }
+
+    /// Holds the heads that were kept outside against the chain.
+    fn heads_held(&mut self, report: &mut VerifyReport) -> Result<()> {
+        let now = self.snapshot.with(|connection| chain::head(connection, self.snapshot.id()))?;
+        let mut files_held = false;
+        for (index, head) in self.heads().enumerate() {
+            let ends = self.order.last().map_or(0, |(_, round)| *round);
+            let mismatch = |detail: String| Mismatch {
+                expected_sha256: Some(head.chain_sha256.clone()),
+                ..self.broken(head.round, detail)
+            };
+            if !self.known.contains(&head.round) {
+                report.mismatch(mismatch(format!(
+                    "the head that was kept outside names the round, and the lake ends with round {ends}: it was cut off, \
+                     or is another one"
+                )));
+            } else if !self.held.contains(&index) {
+                report.mismatch(mismatch(
+                    "the chain up to the round is not the one of the head that was kept outside: what came before was \
+                     changed and digested anew, or this is another lake"
+                        .to_owned(),
+                ));
+            } else if head.snapshot > self.snapshot.id() {
+                let detail = format!(
+                    "the head that was kept outside was taken at snapshot {}, and the lake is at {}: it is an older copy",
+                    head.snapshot,
+                    self.snapshot.id()
+                );
+                report.mismatch(mismatch(detail));
+            } else if let Some(now) = now.as_ref().filter(|now| now.snapshot == head.snapshot) {
+                if (&now.files_sha256, now.next_file) != (&head.files_sha256, head.next_file) {
+                    report.mismatch(Mismatch {
+                        expected_sha256: Some(head.files_sha256.clone()),
+                        found_sha256: Some(now.files_sha256.clone()),
+                        ..mismatch(
+                            "the digests of the files are not those of the head that was kept outside, and nothing has \
+                             been stored since: a file and its digests were changed"
+                                .to_owned(),
+                        )
+                    });
+                } else {
+                    files_held = true;
+                }
+            }
+        }
+        self.verified.files_held = files_held;
+        self.verified.heads = self.held.len() as u64;
+        self.verified.head = now;
+        Ok(())
+    }
+
+    /// What the catalog says of rounds beside their rows.
+    fn catalog(&mut self, report: &mut VerifyReport) -> Result<()> {
+        let last = self.snapshot.with(chain::last)?;
+        let end = self.order.last().map(|(snapshot, round)| (*round, *snapshot));
+        if let Some(link) = &last
+            && end != Some((link.round, link.snapshot))
+        {
+            let detail = "the catalog says that the chain ends with the round, and its rows say otherwise".to_owned();
+            report.mismatch(self.broken(link.round, detail));
+        }
+        if last.is_none() && self.end_sha256.is_some() {
+            let round = end.map_or(0, |(round, _)| round);
+            report.mismatch(self.broken(round, "the catalog does not know where the chain ends".to_owned()));
+        }
+        if let Some(link) = last.filter(|link| Some((link.round, link.snapshot)) == end)
+            && self.end_sha256.as_ref().is_some_and(|sha256| *sha256 != link.chain_sha256)
+        {
+            let detail = "the catalog has another digest for the end of the chain than the round's row".to_owned();
+            report.mismatch(self.broken(link.round, detail));
+        }
+        let snapshots: HashMap<i64, i64> = self.order.iter().map(|(snapshot, round)| (*round, *snapshot)).collect();
+        let listed: Vec<(i64, i64)> = self.snapshot.with(|connection| {
+            let error = |error| sqlite(super::OPERATION, error);
+            let mut statement = connection.prepare("SELECT round, snapshot_id FROM portolan_round").map_err(error)?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+            rows.and_then(Iterator::collect).map_err(error)
+        })?;
+        for (round, snapshot) in listed.into_iter().filter(|(round, _)| self.scope.holds(*round)) {
+            if snapshots.get(&round).is_some_and(|known| *known != snapshot) {
+                let detail = format!("the catalog says that it made snapshot {snapshot}, its row says otherwise");
+                report.mismatch(self.broken(round, detail));
+            }
+        }
+        Ok(())
+    }
+}

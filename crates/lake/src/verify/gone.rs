@@ -1,0 +1,79 @@
+//! Tells rounds of which no row is stored: replaced and expired, or lost.
+
+use portolan_model::Result;
+
+use super::expected::{self, Digest, Expected};
+use super::prove::{Found, Prover, may_hold, unproved};
+use super::{Known, NAMED_MAX, OPERATION, VerifyReport, VerifyScope};
+use crate::digest::RowDigest;
+use crate::error::sqlite;
+use crate::scan::Place;
+
+impl Prover<'_> {
+    /// Rounds of which no row is stored: gone with the snapshots that saw them, where each round replaces the table; lost,
+    /// otherwise.
+    pub(super) fn tell_gone(&self, gone: &[Expected], report: &mut VerifyReport) -> Result<()> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let oldest: i64 = self.snapshot.with(|connection| {
+            connection
+                .query_row("SELECT min(snapshot_id) FROM ducklake_snapshot", [], |row| row.get(0))
+                .map_err(|error| sqlite(OPERATION, error))
+        })?;
+        // The round that the oldest snapshot shows, if each one replaces the table: a row stored before it shows that they
+        // do not.
+        let whole = match self.sorter.scope.is_whole() {
+            true => None,
+            false => Some(expected::receipts(self.snapshot, self.name, &VerifyScope::default())?),
+        };
+        let receipts = whole.as_ref().unwrap_or(self.sorter.receipts);
+        let stored = receipts.list.iter().filter(|one| one.digest != Digest::None && one.snapshot <= oldest);
+        let shown = stored.map(|one| one.snapshot).max();
+        let mut replaced_before = shown;
+        if let Some(shown) = shown
+            && self.holds_rows_before(shown)?
+        {
+            replaced_before = None;
+        }
+        let (replaced, lost): (Vec<Expected>, Vec<Expected>) = gone.iter().copied().partition(|expected| {
+            replaced_before.is_some_and(|before| expected.snapshot < before)
+                && self.lost_places(expected.round, report).is_empty()
+        });
+        let reason = "a later round has replaced its rows, and the snapshots that showed them have expired";
+        unproved(report, self.name, &replaced, reason);
+        for expected in lost {
+            let places =
+                if report.mismatches.len() < NAMED_MAX { self.lost_places(expected.round, report) } else { Vec::new() };
+            let nothing = Found { rows: 0, sha256: Some(RowDigest::new().finish()) };
+            let mismatch = self.mismatch(&expected, Some(&nothing), places, false);
+            report.mismatch(mismatch);
+        }
+        Ok(())
+    }
+
+    /// Whether a row is stored that a snapshot before `snapshot` added.
+    fn holds_rows_before(&self, snapshot: i64) -> Result<bool> {
+        let Known::Here { id, places, columns } = super::look_up(self.snapshot, self.name)? else { return Ok(false) };
+        let Some(mark) = columns.get(self.mark) else { return Ok(false) };
+        let mut holds = false;
+        for place in &places {
+            // A place that cannot be read has been reported.
+            let _ = self.snapshot.scan_stored(id, place, std::slice::from_ref(mark), &mut |rows| {
+                holds |= rows.begins.values().iter().any(|begin| *begin < snapshot);
+                Ok(!holds)
+            });
+        }
+        Ok(holds)
+    }
+
+    /// Where the rows of a round that are not there may have been: damaged files whose bounds leave room for them.
+    fn lost_places(&self, round: i64, report: &VerifyReport) -> Vec<String> {
+        let scope = VerifyScope { first_round: Some(round), last_round: Some(round), ..VerifyScope::default() };
+        let mark = self.columns.get(self.mark).map_or(0, |column| column.id);
+        let is_damaged = |place: &Place| report.damaged_files.iter().any(|file| file.path == place.name());
+        let suspects =
+            self.places.iter().enumerate().filter(|(_, place)| is_damaged(place) && may_hold(place, mark, &scope));
+        self.names(suspects.map(|(index, _)| index).collect())
+    }
+}
