@@ -139,8 +139,18 @@ impl HoldPoint {
     }
 }
 
+/// Where a drill stops the process (`FAILPOINTS`, as in the lake): before what is held of one source is handed over.
+#[cfg(feature = "failpoints")]
+fn pass_handover() {
+    fail::fail_point!("release::before_handover", |_| std::process::abort());
+}
+
+#[cfg(not(feature = "failpoints"))]
+fn pass_handover() {}
+
 impl Held for HoldPoint {
     fn release(&self) {
+        pass_handover();
         let mut state = self.state();
         state.is_released = true;
         let count = state.held.len();
