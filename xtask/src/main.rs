@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod crash;
+mod double_collect;
 mod fuzz;
 mod release;
 mod run;
@@ -25,6 +26,7 @@ const HELP: &str = "cargo xtask COMMAND
   crash [ARGUMENT…]  kill, starve and cut off the binary and compare its lake with a ledger (--help for modes)
   simulation [--seeds N] [--first N] [--seed N]  run the rounds against models that fail, from seeds
   snapshots [--rounds N] [--server mariadb|postgres]  read a bank's accounts while money moves, and add them up
+  double-collect [--rounds N] [--seed N]  proven rounds over ports of one state that never comes twice, and their figures
   fuzz [--minutes N] [TARGET…]  feed the readers of foreign bytes what nobody would send on purpose
 ";
 
@@ -52,6 +54,7 @@ fn dispatch() -> Result<()> {
         "crash" => crash::run_all(rest),
         "simulation" => simulation::run_all(rest),
         "snapshots" => snapshots::run_all(rest),
+        "double-collect" => double_collect::run_all(rest),
         "fuzz" => fuzz::run_all(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

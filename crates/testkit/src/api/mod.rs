@@ -10,6 +10,8 @@
 //! |---|---|
 //! | `/plain/NAME` | every item of a collection as a JSON array; strong `ETag`, 304 |
 //! | `/weak/NAME` | the same with a weak `ETag` |
+//! | `/vague/NAME` | the same with a weak `ETag` that never changes; 304 |
+//! | `/lying/NAME` | the same with a strong `ETag` that never changes, against RFC 9110; 304 |
 //! | `/ndjson/NAME`, `/csv/NAME` | the same as NDJSON or CSV |
 //! | `/enveloped/NAME` | `{"data":{"items":[…]},"total":N}` |
 //! | `/link/NAME?limit=N` | pages, `Link: <…>; rel="next"` |
@@ -26,13 +28,15 @@
 //! | `POST /append/NAME` | appends the items in the body (one or an array) and answers with their number |
 //!
 //! Every listing takes `?since=ID`: only items whose `id` is greater.
+//!
+//! Everything is behind one lock: what an answer shows is made while it is held, at every port that the API has.
 
 mod routes;
 mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde_json::Value;
@@ -48,8 +52,17 @@ pub const TOKEN: &str = "token-1b9e2c";
 #[derive(Debug)]
 pub struct Api {
     state: Arc<State>,
-    listener: Option<wire::Listener>,
-    port: u16,
+    listeners: Vec<wire::Listener>,
+    ports: Vec<u16>,
+}
+
+/// A look at the content, noted under the lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// When.
+    pub at: Instant,
+    /// The collection looked at.
+    pub collection: String,
 }
 
 /// One way to answer wrongly.
@@ -82,22 +95,43 @@ struct PlannedFault {
     fault: Fault,
 }
 
-#[derive(Debug, Default)]
-struct State(Mutex<Content>);
+/// What is called with the target of each request before it is answered.
+type Hook = Arc<dyn Fn(&str) -> Duration + Send + Sync>;
+
+#[derive(Default)]
+struct State {
+    content: Mutex<Content>,
+    hook: Mutex<Option<Hook>>,
+}
 
 #[derive(Debug, Default)]
 struct Content {
     collections: BTreeMap<String, Vec<Value>>,
     faults: Vec<PlannedFault>,
     requests: Vec<String>,
+    /// Where they are noted.
+    looks: Option<Vec<Look>>,
     connections: u64,
+    connections_ended: u64,
     delay: Duration,
 }
 
 impl State {
     fn lock(&self) -> MutexGuard<'_, Content> {
         // A test that panicked while it held the lock has failed already; the others go on.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls what is to be called with each request; how much later its answer is to be sent.
+    fn asked(&self, target: &str) -> Duration {
+        let hook = self.hook.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        hook.map_or(Duration::ZERO, |hook| hook(target))
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.content.fmt(formatter)
     }
 }
 
@@ -106,12 +140,21 @@ impl Api {
     pub fn start() -> Result<Self> {
         let state = Arc::new(State::default());
         let listener = wire::Listener::open(0, &state)?;
-        Ok(Self { port: listener.port(), listener: Some(listener), state })
+        Ok(Self { ports: vec![listener.port()], listeners: vec![listener], state })
     }
 
-    /// The port it listens on, at 127.0.0.1.
+    /// Opens one more port in front of the same content; its number.
+    pub fn open_port(&mut self) -> Result<u16> {
+        let listener = wire::Listener::open(0, &self.state)?;
+        let port = listener.port();
+        self.ports.push(port);
+        self.listeners.push(listener);
+        Ok(port)
+    }
+
+    /// The port it listens on, at 127.0.0.1; the first, where there are several.
     pub fn port(&self) -> u16 {
-        self.port
+        self.ports[0]
     }
 
     /// Adds items to the end of a collection.
@@ -122,6 +165,13 @@ impl Api {
     /// Puts items in place of what a collection held.
     pub fn replace(&self, collection: &str, items: impl IntoIterator<Item = Value>) {
         self.state.lock().collections.insert(collection.to_owned(), items.into_iter().collect());
+    }
+
+    /// Puts items in place of what several collections held, in one step for whoever looks; when that was.
+    pub fn replace_all(&self, contents: impl IntoIterator<Item = (String, Vec<Value>)>) -> Instant {
+        let mut content = self.state.lock();
+        content.collections.extend(contents);
+        Instant::now()
     }
 
     /// What a collection holds.
@@ -145,6 +195,23 @@ impl Api {
         self.state.lock().delay = delay;
     }
 
+    /// Calls `hook` with the target of each request that has arrived whole, before its answer is made, on the thread of its
+    /// connection. It may take its time. The answer, once made, is sent after the time that it returns.
+    pub fn on_request(&self, hook: impl Fn(&str) -> Duration + Send + Sync + 'static) {
+        *self.state.hook.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(hook));
+    }
+
+    /// The looks at the content since the last call; noted from the first call on.
+    pub fn take_looks(&self) -> Vec<Look> {
+        self.state.lock().looks.replace(Vec::new()).unwrap_or_default()
+    }
+
+    /// How often a collection has been looked at since the last call of [`Self::take_looks`].
+    pub fn looks(&self, collection: &str) -> usize {
+        let content = self.state.lock();
+        content.looks.iter().flatten().filter(|look| look.collection == collection).count()
+    }
+
     /// The requests since the start or the last call, as `METHOD TARGET`.
     pub fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().requests)
@@ -155,15 +222,23 @@ impl Api {
         self.state.lock().connections
     }
 
-    /// Closes the port and every connection at once; the content stays.
-    pub fn kill(&mut self) {
-        self.listener = None;
+    /// How many connections are open now.
+    pub fn connections_open(&self) -> u64 {
+        let content = self.state.lock();
+        content.connections - content.connections_ended
     }
 
-    /// Listens again on the same port.
+    /// Closes its ports and every connection at once; the content stays.
+    pub fn kill(&mut self) {
+        self.listeners.clear();
+    }
+
+    /// Listens again on the same ports.
     pub fn start_again(&mut self) -> Result<()> {
-        self.listener = None;
-        self.listener = Some(wire::Listener::open(self.port, &self.state)?);
+        self.listeners.clear();
+        for port in &self.ports {
+            self.listeners.push(wire::Listener::open(*port, &self.state)?);
+        }
         Ok(())
     }
 }

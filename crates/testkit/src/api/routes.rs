@@ -1,11 +1,12 @@
 //! What each path answers (the table is in the module above).
 
 use std::io::Write;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::wire::{Body, Request, Response};
-use super::{PASSWORD, State, TOKEN, USER};
+use super::{Look, PASSWORD, State, TOKEN, USER};
 
 const JSON: &str = "application/json";
 /// Page size where the request names none.
@@ -24,6 +25,8 @@ fn route(path: &str, query: &Query, request: &Request, state: &State) -> Respons
     match first {
         "plain" => conditional(array(&select(state, rest, query)), request, false),
         "weak" => conditional(array(&select(state, rest, query)), request, true),
+        "vague" => tagged(array(&select(state, rest, query)), request, "W/\"same\"".to_owned()),
+        "lying" => tagged(array(&select(state, rest, query)), request, "\"same\"".to_owned()),
         "ndjson" => Response::new(200, "application/x-ndjson", ndjson(&select(state, rest, query))),
         "csv" => Response::new(200, "text/csv", csv(&select(state, rest, query))),
         "enveloped" => {
@@ -118,7 +121,10 @@ fn select(state: &State, collection: &str, query: &Query) -> Vec<Value> {
 /// `count` of these items from place `from` on, and how many there are in all. Only what is asked for is copied: a page
 /// of a large collection costs little more than one of a small one.
 fn select_slice(state: &State, collection: &str, query: &Query, from: usize, count: usize) -> (Vec<Value>, usize) {
-    let content = state.lock();
+    let mut content = state.lock();
+    if let Some(looks) = &mut content.looks {
+        looks.push(Look { at: Instant::now(), collection: collection.to_owned() });
+    }
     let items = content.collections.get(collection).map(Vec::as_slice).unwrap_or_default();
     let since = query.get("since").filter(|since| !since.is_empty());
     let since_number: Option<f64> = since.and_then(|since| since.parse().ok());
@@ -170,7 +176,11 @@ fn conditional(body: String, request: &Request, weak: bool) -> Response {
     let digest = body
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    let tag = format!("{}\"{digest:016x}\"", if weak { "W/" } else { "" });
+    tagged(body, request, format!("{}\"{digest:016x}\"", if weak { "W/" } else { "" }))
+}
+
+/// The answer with this `ETag`, or 304 where the request holds it.
+fn tagged(body: String, request: &Request, tag: String) -> Response {
     let known = request.header("if-none-match").unwrap_or_default();
     // If-None-Match compares weakly (RFC 9110, section 13.1.2).
     let opaque = tag.trim_start_matches("W/");

@@ -131,6 +131,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, state: &Arc<State>) {
             // A client that goes away is no news.
             let _ = serve(&stream, &state);
             let _ = stream.shutdown(Shutdown::Both);
+            state.lock().connections_ended += 1;
         });
     }
 }
@@ -146,7 +147,9 @@ fn serve(stream: &TcpStream, state: &State) -> Result<()> {
             (content.take_fault(&request.target), content.delay)
         };
         std::thread::sleep(delay);
+        let later = state.asked(&request.target);
         let response = routes::answer(&request, state);
+        std::thread::sleep(later);
         let head_only = request.method == "HEAD";
         if !write_response(stream, response, fault, head_only)? {
             return Ok(());
