@@ -14,6 +14,7 @@ pub mod convert;
 mod digest;
 mod encode;
 mod error;
+mod event_time;
 mod failpoint;
 mod fsck;
 mod keys;

@@ -18,7 +18,7 @@ use rusqlite::{Connection, OptionalExtension};
 pub use file::FileRows;
 pub(crate) use file::{ROW_ID_NAME, SNAPSHOT_ID_NAME, adapt, open_file};
 pub(crate) use inlined::{InlinedFilter, InlinedTable, columns_of, inlined_tables, quoted, read_inlined};
-pub(crate) use status::{read_positions, read_statuses};
+pub(crate) use status::{read_positions, read_statuses, read_watermarks};
 pub use table::{ColumnStatistics, DataFile, DeleteFile, TableView};
 pub(crate) use table::{Unreadable, columns_ever, load_columns, load_tables, look_at_columns, stored_files, tables_at};
 
