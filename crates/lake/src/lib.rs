@@ -11,6 +11,7 @@
 mod cells;
 mod commit;
 pub mod convert;
+mod diff;
 mod digest;
 mod encode;
 mod error;
@@ -38,6 +39,7 @@ pub mod types;
 mod verify;
 mod writer;
 
+pub use diff::{Change, ColumnChange, Diff, DiffItem, DiffScope, Existence, Identity, TableDiff};
 pub use failpoint::FAILPOINTS;
 pub use fsck::{Finding, FsckReport, Severity, fsck};
 pub use lake::{Lake, LakeSettings};
