@@ -64,6 +64,8 @@ pub(crate) async fn commit(
             key: Vec::new(),
             key_memory: 0,
             time: start.wall,
+            event_time: None,
+            watermark: None,
         })?;
         table.write(batch(round, count)?).await?;
         let staged = table.finish().await?;

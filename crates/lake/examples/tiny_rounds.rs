@@ -36,7 +36,15 @@ async fn main() {
             let source = SourceName::new(name).unwrap();
             let time = Timestamp::now();
             let key = Vec::new();
-            let spec = TableSpec { source: source.clone(), mode: WriteMode::Append, key, key_memory: 0, time };
+            let spec = TableSpec {
+                source: source.clone(),
+                mode: WriteMode::Append,
+                key,
+                key_memory: 0,
+                time,
+                event_time: None,
+                watermark: None,
+            };
             let mut table = staging.table(spec).unwrap();
             table.write(batch(number, rows)).await.unwrap();
             let staged = table.finish().await.unwrap();

@@ -199,6 +199,7 @@ impl Lake {
             round: None,
             tables,
             positions: Vec::new(),
+            watermarks: Vec::new(),
             statuses: Vec::new(),
             retried: Vec::new(),
             now: self.context.clock.wall(),
@@ -213,6 +214,10 @@ impl Lake {
 impl Catalog for Lake {
     async fn positions(&self) -> Result<BTreeMap<SourceName, Position>> {
         self.context.writer.run(|writer| crate::reader::read_positions(writer.connection())).await
+    }
+
+    async fn watermarks(&self) -> Result<BTreeMap<SourceName, jiff::Timestamp>> {
+        self.context.writer.run(|writer| crate::reader::read_watermarks(writer.connection())).await
     }
 
     async fn statuses(&self) -> Result<BTreeMap<SourceName, SourceStatus>> {

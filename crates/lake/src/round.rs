@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::commit::{Changes, commit};
 use crate::error::internal;
+use crate::event_time::EventTimeReader;
 use crate::lake::Context;
 use crate::stage::{SourceRows, StagedRows, Stager, Target};
 use crate::system;
@@ -92,6 +93,7 @@ impl Staging for Round {
             time_us: spec.time.as_microsecond(),
             key: spec.key,
             key_memory: spec.key_memory,
+            event_time: spec.event_time.map(|event_time| EventTimeReader::new(event_time, spec.watermark)),
         };
         let stager = Stager::new(self.context.clone(), target, spec.mode, Some(source))
             .map_err(|error| error.with_source(&spec.source))?;
@@ -112,17 +114,16 @@ impl Staging for Round {
     async fn commit(self: Box<Self>, mut record: RoundRecord, states: &[SourceStatus]) -> Result<Commit> {
         let parts = std::mem::take(&mut *self.parts.lock().unwrap_or_else(PoisonError::into_inner));
         let rejected = record.verdict == RoundVerdict::Rejected;
-        let mut positions = Vec::new();
+        let (mut positions, mut watermarks) = (Vec::new(), Vec::new());
         for receipt in &mut record.receipts {
             let staged = parts.tables.iter().find(|(source, _)| *source == receipt.source);
             receipt.rows_sha256 = staged.filter(|_| !rejected).map(|(_, rows)| rows.rows_sha256.clone());
             if rejected {
                 continue;
             }
-            if let (ReceiptVerdict::Ok | ReceiptVerdict::Unchanged, Some(position)) =
-                (receipt.verdict, &receipt.position_after)
-            {
-                positions.push((receipt.source.clone(), position.clone()));
+            if matches!(receipt.verdict, ReceiptVerdict::Ok | ReceiptVerdict::Unchanged) {
+                positions.extend(receipt.position_after.clone().map(|position| (receipt.source.clone(), position)));
+                watermarks.extend(receipt.watermark.map(|watermark| (receipt.source.clone(), watermark)));
             }
         }
         let mut tables: Vec<StagedRows> = Vec::new();
@@ -144,6 +145,7 @@ impl Staging for Round {
             round: Some(round.0),
             tables,
             positions,
+            watermarks,
             statuses: states.to_vec(),
             retried: self.retried,
             now: self.context.clock.wall(),
@@ -304,6 +306,7 @@ impl TableStaging for Table {
             rows: rows.rows,
             duplicates: rows.duplicates,
             quarantined: self.quarantined,
+            event_times: rows.event_times,
             rows_sha256: rows.rows_sha256.clone(),
         };
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);

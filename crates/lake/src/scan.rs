@@ -2,7 +2,9 @@
 
 use std::panic::AssertUnwindSafe;
 
-use arrow::array::Int64Array;
+use arrow::array::{AsArray, BooleanArray, Int64Array};
+use arrow::compute::{filter, filter_record_batch};
+use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use portolan_model::Result;
 
@@ -20,6 +22,16 @@ pub(crate) struct Rows {
     pub(crate) row_ids: Int64Array,
     /// The snapshot that added each row.
     pub(crate) begins: Int64Array,
+}
+
+impl Rows {
+    /// Some of them.
+    pub(crate) fn filtered(self, keep: &BooleanArray) -> Result<Self> {
+        let error = |error| crate::error::arrow(OPERATION, error);
+        let integers = |array: &Int64Array| Ok(filter(array, keep).map_err(error)?.as_primitive::<Int64Type>().clone());
+        let (row_ids, begins) = (integers(&self.row_ids)?, integers(&self.begins)?);
+        Ok(Self { batch: filter_record_batch(&self.batch, keep).map_err(error)?, row_ids, begins })
+    }
 }
 
 /// Where rows are.
@@ -112,7 +124,21 @@ pub(crate) fn scan_file(
     snapshot: i64,
     take: &mut dyn FnMut(Rows) -> Result<bool>,
 ) -> Result<bool> {
+    scan_places(file, columns, snapshot, None, take)
+}
+
+/// The same of the rows at some places alone, ascending.
+pub(crate) fn scan_places(
+    file: &DataFile,
+    columns: &[Column],
+    snapshot: i64,
+    places: Option<&[i64]>,
+    take: &mut dyn FnMut(Rows) -> Result<bool>,
+) -> Result<bool> {
     let mut rows = guarded(file, || open_file(file, columns, snapshot))?;
+    if let Some(places) = places {
+        rows = rows.at(places.to_vec());
+    }
     while let Some(next) = guarded(file, || rows.next_with_ids().transpose())? {
         let begins = match next.snapshots {
             Some(begins) => begins,

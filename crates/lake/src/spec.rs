@@ -62,6 +62,8 @@ CREATE TABLE IF NOT EXISTS portolan_meta("key" TEXT PRIMARY KEY, "value" TEXT NO
 CREATE TABLE IF NOT EXISTS portolan_round(round INTEGER PRIMARY KEY, snapshot_id BIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS portolan_column(table_id BIGINT NOT NULL, column_id BIGINT NOT NULL, source TEXT NOT NULL, variant BIGINT NOT NULL, PRIMARY KEY(table_id, column_id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS portolan_position(source TEXT PRIMARY KEY, position TEXT NOT NULL, round BIGINT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS portolan_watermark(source TEXT PRIMARY KEY, watermark_us BIGINT NOT NULL, round BIGINT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS portolan_source(source TEXT PRIMARY KEY, mode TEXT NOT NULL, item_key TEXT NOT NULL, event_time TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS portolan_source_status(source TEXT PRIMARY KEY, address TEXT NOT NULL, state TEXT NOT NULL, since TEXT NOT NULL, cause_kind TEXT, cause TEXT, hint TEXT, last_round BIGINT, last_success TEXT, rows_total BIGINT NOT NULL, errors_total BIGINT NOT NULL, failures BIGINT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS portolan_item_key(source TEXT NOT NULL, digest BLOB NOT NULL, sequence BIGINT NOT NULL, PRIMARY KEY(source, digest)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS portolan_index_item_key ON portolan_item_key(source, sequence);

@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, TimestampMicrosecondArray};
 use arrow::datatypes::DataType;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use portolan_model::catalog::WriteMode;
+use portolan_model::catalog::{EventTimes, WriteMode};
 use portolan_model::{Result, SourceName};
 
 use crate::cells::Cells;
 use crate::digest::RowDigest;
 use crate::encode::{FileWriter, WrittenFile};
 use crate::error::{arrow as arrow_error, file as file_error};
+use crate::event_time::EventTimeReader;
 use crate::keys::{KeyDigest, KeyFilter};
 use crate::lake::Context;
 use crate::shape::{Columns, SharedShape, StoredColumn, fill};
@@ -96,8 +97,20 @@ pub(crate) struct StagedRows {
     pub(crate) statistics: Vec<Statistics>,
     pub(crate) files: Vec<(WrittenFile, FileGuard)>,
     pub(crate) rows_sha256: String,
+    pub(crate) event_times: EventTimes,
+    /// What the catalog remembers of the source.
+    pub(crate) settings: Option<SourceSettings>,
     /// Source, new keys, and how many to remember.
     pub(crate) keys: Option<(SourceName, VecDeque<KeyDigest>, u64)>,
+}
+
+/// What the catalog remembers of a source: how its rows are told apart and placed in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SourceSettings {
+    pub(crate) source: SourceName,
+    pub(crate) mode: WriteMode,
+    pub(crate) key: Vec<String>,
+    pub(crate) event_time: Option<String>,
 }
 
 /// What the rows of a source's table carry besides their own columns, and how they are handled.
@@ -107,6 +120,7 @@ pub(crate) struct SourceRows {
     pub(crate) time_us: i64,
     pub(crate) key: Vec<String>,
     pub(crate) key_memory: u64,
+    pub(crate) event_time: Option<EventTimeReader>,
 }
 
 struct Buffered {
@@ -207,6 +221,9 @@ impl Stager {
             }
             None => batch,
         };
+        if let Some(times) = self.source.as_mut().and_then(|source| source.event_time.as_mut()) {
+            times.update(&batch, self.context.clock.wall())?;
+        }
         let rows = batch.num_rows();
         let bytes = size_bytes(&batch);
         let mut parts: Vec<(usize, ArrayRef)> = Vec::with_capacity(batch.num_columns() + 2);
@@ -314,7 +331,15 @@ impl Stager {
             }
         }
         self.end_file()?;
+        let event_times = self.source.as_ref().and_then(|source| source.event_time.as_ref());
         Ok(StagedRows {
+            event_times: event_times.map(EventTimeReader::finish).unwrap_or_default(),
+            settings: self.source.as_ref().map(|source| SourceSettings {
+                source: source.source.clone(),
+                mode: self.mode,
+                key: source.key.clone(),
+                event_time: source.event_time.as_ref().map(|times| times.column().to_owned()),
+            }),
             target: self.target,
             changed: self.columns.version > 0,
             next_column_id: self.columns.next_id,

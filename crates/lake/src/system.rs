@@ -73,6 +73,11 @@ pub(crate) fn receipts(round: i64, receipts: &[Receipt]) -> Result<RecordBatch> 
         ("rows", count(|receipt| receipt.rows)),
         ("duplicates", count(|receipt| receipt.duplicates)),
         ("quarantined", count(|receipt| receipt.quarantined)),
+        ("event_time_min", instants(receipts.iter().map(|r| r.event_times.map(|(min, _)| min)))),
+        ("event_time_max", instants(receipts.iter().map(|r| r.event_times.map(|(_, max)| max)))),
+        ("late", count(|receipt| receipt.late)),
+        ("untimed", count(|receipt| receipt.untimed)),
+        ("watermark", instants(receipts.iter().map(|receipt| receipt.watermark))),
         ("payload_sha256", text(|receipt| receipt.payload_sha256.as_deref())),
         ("rows_sha256", text(|receipt| receipt.rows_sha256.as_deref())),
         ("validator", text(|receipt| receipt.validator.as_deref())),
@@ -122,6 +127,11 @@ fn texts<'a>(values: impl IntoIterator<Item = Option<&'a str>>) -> ArrayRef {
 fn times(values: impl IntoIterator<Item = i64>) -> ArrayRef {
     let array: TimestampMicrosecondArray = values.into_iter().map(Some).collect();
     Arc::new(array.with_timezone("UTC"))
+}
+
+fn instants(values: impl IntoIterator<Item = Option<jiff::Timestamp>>) -> ArrayRef {
+    let values = values.into_iter().map(|value| value.map(jiff::Timestamp::as_microsecond));
+    Arc::new(values.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
 }
 
 /// Each table without rows, for its columns.

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::config::EventTimeSpec;
 use crate::error::Result;
 use crate::name::SourceName;
 use crate::position::Position;
@@ -22,6 +23,9 @@ use crate::state::State;
 pub trait Catalog: Send + Sync {
     /// The committed position of every source that has one.
     async fn positions(&self) -> Result<BTreeMap<SourceName, Position>>;
+
+    /// The committed watermark of every source that has one.
+    async fn watermarks(&self) -> Result<BTreeMap<SourceName, Timestamp>>;
 
     /// The last stored state of every source, so that counters go on after a restart.
     async fn statuses(&self) -> Result<BTreeMap<SourceName, SourceStatus>>;
@@ -42,9 +46,9 @@ pub trait Staging: Send {
     /// Opens a table for the rows of one source. Several may be open at once, used from different tasks.
     fn table(&mut self, spec: TableSpec) -> Result<Box<dyn TableStaging>>;
 
-    /// Publishes every finished table, the record, its positions and `states` in one transaction. Positions are the
-    /// `position_after` of receipts that are [`Ok`](crate::round::ReceiptVerdict::Ok) or `Unchanged`, unless the
-    /// record is `Rejected`: then tables and positions are left out and only the record is stored.
+    /// Publishes every finished table, the record, its positions, watermarks and `states` in one transaction. Positions are the
+    /// `position_after`, watermarks the `watermark`, of receipts that are [`Ok`](crate::round::ReceiptVerdict::Ok) or `Unchanged`, unless the
+    /// record is `Rejected`: then tables, positions and watermarks are left out and only the record is stored.
     ///
     /// # Errors
     /// Nothing is visible after an error. `StorageFull`, `Storage` and `Conflict` are transient: reading the round
@@ -80,6 +84,16 @@ pub enum WriteMode {
     Replace,
 }
 
+impl WriteMode {
+    /// The stable name, as written and stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Append => "append",
+            Self::Replace => "replace",
+        }
+    }
+}
+
 /// What a table is told before rows come.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TableSpec {
@@ -94,6 +108,10 @@ pub struct TableSpec {
     pub key_memory: u64,
     /// The instant that becomes the rows' `_time`.
     pub time: Timestamp,
+    /// Which instant of a row is its event's.
+    pub event_time: Option<EventTimeSpec>,
+    /// The source's committed watermark: rows of an earlier event time are late.
+    pub watermark: Option<Timestamp>,
 }
 
 /// What a finished table holds.
@@ -105,8 +123,23 @@ pub struct StagedTable {
     pub duplicates: u64,
     /// Rows for the quarantine.
     pub quarantined: u64,
+    /// The event times of its rows, where the source has one.
+    pub event_times: EventTimes,
     /// Canonical digest of the rows, lower-case hex.
     pub rows_sha256: String,
+}
+
+/// The event times of rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventTimes {
+    /// The earliest and the latest.
+    pub range: Option<(Timestamp, Timestamp)>,
+    /// The latest of those that are not ahead of the clock, and so can be believed.
+    pub believed_max: Option<Timestamp>,
+    /// Rows before the watermark.
+    pub late: u64,
+    /// Rows whose event time is NULL or cannot be read.
+    pub untimed: u64,
 }
 
 /// A round that is visible.

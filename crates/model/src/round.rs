@@ -92,6 +92,15 @@ pub struct Receipt {
     pub duplicates: u64,
     /// Values and rows committed to quarantine.
     pub quarantined: u64,
+    /// The earliest and the latest event time of the rows committed, where the source has one.
+    pub event_times: Option<(Timestamp, Timestamp)>,
+    /// Rows committed whose event time lay before the watermark that the source had.
+    pub late: u64,
+    /// Rows committed without a usable event time, where the source has one: it is NULL, or cannot be read.
+    pub untimed: u64,
+    /// Up to where the source is complete once this round is committed; never goes back. `None` as long as nothing can be
+    /// said, and where this round says nothing.
+    pub watermark: Option<Timestamp>,
     /// SHA-256 over the raw bytes as they arrived, lower-case hex, where the protocol shows them.
     pub payload_sha256: Option<String>,
     /// Canonical digest of the rows stored (see `docs/lake.md`), lower-case hex; set by the lake.
@@ -125,6 +134,10 @@ impl Receipt {
             rows: 0,
             duplicates: 0,
             quarantined: 0,
+            event_times: None,
+            late: 0,
+            untimed: 0,
+            watermark: None,
             payload_sha256: None,
             rows_sha256: None,
             validator: None,

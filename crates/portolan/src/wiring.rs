@@ -93,9 +93,10 @@ pub(crate) fn open_slots<'a>(
 /// Lets the sources go on from what a lake holds.
 pub(crate) async fn restore<'a>(slots: impl Iterator<Item = &'a mut Slot>, catalog: &dyn Catalog) -> Result<()> {
     let (mut positions, statuses) = (catalog.positions().await?, catalog.statuses().await?);
+    let watermarks = catalog.watermarks().await?;
     for slot in slots {
         slot.position = positions.remove(&slot.name);
-        slot.restore(&statuses);
+        slot.restore(&statuses, &watermarks);
     }
     Ok(())
 }

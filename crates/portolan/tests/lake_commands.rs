@@ -161,8 +161,15 @@ fn quarantine(bench: &Bench, contents: &[&str]) {
         let source = SourceName::new("items").unwrap();
         let mut staging = lake.begin().await.unwrap();
         let now = jiff::Timestamp::now();
-        let spec =
-            TableSpec { source: source.clone(), mode: WriteMode::Append, key: Vec::new(), key_memory: 10, time: now };
+        let spec = TableSpec {
+            source: source.clone(),
+            mode: WriteMode::Append,
+            key: Vec::new(),
+            key_memory: 10,
+            time: now,
+            event_time: None,
+            watermark: None,
+        };
         let mut table = staging.table(spec).unwrap();
         for (row, content) in contents.iter().enumerate() {
             let item = QuarantineItem {

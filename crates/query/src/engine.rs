@@ -21,7 +21,7 @@ use portolan_model::{Error, ErrorKind, Result};
 use crate::lake::LakeTable;
 use crate::names::{CATALOG, MAIN, Names};
 use crate::types::Types;
-use crate::{error, functions, statement, uuid};
+use crate::{asof, error, functions, statement, uuid};
 
 /// The longest statement accepted, in bytes.
 pub(crate) const STATEMENT_BYTES_MAX: usize = 1024 * 1024;
@@ -104,6 +104,7 @@ impl Engine {
             .with_runtime_env(runtime)
             .with_default_features()
             .with_type_planner(Arc::new(Types))
+            .with_query_planner(Arc::new(asof::Planner))
             .build();
         let mut context = SessionContext::new_with_state(state);
         functions::register(&mut context)
@@ -156,9 +157,10 @@ impl Engine {
             let message = format!("the statement has {} bytes, at most {STATEMENT_BYTES_MAX} are accepted", text.len());
             return Err(Error::new(ErrorKind::Limit, "parse query", message));
         }
-        let statement = statement::parse(text, &self.names)?;
+        let (statement, places) = statement::parse(text, &self.names)?;
         let state = self.context.state();
         let plan = state.statement_to_plan(statement).await.map_err(|cause| error::of_plan(cause, text))?;
+        let plan = asof::plan(plan, &places).map_err(|cause| error::of_plan(cause, text))?;
         SQLOptions::new()
             .with_allow_ddl(false)
             .with_allow_dml(false)

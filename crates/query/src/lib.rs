@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod adapt;
+mod asof;
 mod dialect;
 mod engine;
 mod error;

@@ -12,6 +12,7 @@ use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
 use portolan_model::{Error, ErrorKind, Result};
 
+use crate::asof::{self, Place};
 use crate::dialect::Sql;
 use crate::error;
 use crate::names::{CATALOG, MAIN, Names};
@@ -20,8 +21,8 @@ use crate::names::{CATALOG, MAIN, Names};
 /// are what planning and running take on a 2 MiB stack.
 const OPERATORS_MAX: usize = 500;
 
-/// Reads the one statement of `text`.
-pub(crate) fn parse(text: &str, names: &Names) -> Result<Statement> {
+/// Reads the one statement of `text`, and where in it as-of joins stand.
+pub(crate) fn parse(text: &str, names: &Names) -> Result<(Statement, Vec<Place>)> {
     let dialect = Sql;
     let mut tokens = Tokenizer::new(&dialect, text)
         .tokenize_with_location()
@@ -29,7 +30,7 @@ pub(crate) fn parse(text: &str, names: &Names) -> Result<Statement> {
     not_too_deep(&tokens)?;
     unify(&mut tokens, names);
     let words = words(&tokens);
-    let tokens = with_plain_literals(tokens);
+    let (tokens, places) = asof::mark(with_plain_literals(tokens))?;
     let mut parser =
         DFParserBuilder::new(tokens).with_dialect(&dialect).build().map_err(|cause| error::of_plan(cause, text))?;
     let mut statements = parser.parse_statements().map_err(|cause| error::of_plan(cause, text))?;
@@ -43,7 +44,7 @@ pub(crate) fn parse(text: &str, names: &Names) -> Result<Statement> {
     }
     only_reads(&statement)?;
     tables_exist(&statement, names, &words)?;
-    Ok(statement)
+    Ok((statement, places))
 }
 
 /// What an operator does in a chain of its kind.

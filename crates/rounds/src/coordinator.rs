@@ -370,6 +370,7 @@ async fn settle(
     let clock = &*shared.clock;
     let (mut more, mut failures) = (Vec::new(), Vec::new());
     for (slot, reading) in due.iter_mut().zip(readings) {
+        let watermark = reading.watermark(slot);
         let outcome = match reading.outcome {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -380,7 +381,7 @@ async fn settle(
         let has_more = outcome.end.more;
         let position = outcome.end.position.or_else(|| slot.position.clone());
         let rows = outcome.staged.as_ref().map_or(0, |staged| staged.rows);
-        slot.committed(round, start, rows, position);
+        slot.committed(round, start, rows, (position, watermark));
         let mut is_told = true;
         if let (true, Some(position)) = (slot.source.capabilities().acknowledge, slot.position.clone()) {
             let told = guarded(deadline, "acknowledge", slot.source.acknowledge(&position)).await;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use jiff::Timestamp;
 use portolan_model::catalog::StagedTable;
 use portolan_model::clock::{Clock, Moment};
 use portolan_model::round::{Receipt, ReceiptVerdict};
@@ -292,6 +293,8 @@ pub(crate) fn discard(receipt: &mut Receipt) {
     receipt.duplicates = 0;
     receipt.quarantined = 0;
     receipt.rows_sha256 = None;
+    receipt.event_times = None;
+    (receipt.late, receipt.untimed, receipt.watermark) = (0, 0, None);
     receipt.position_after.clone_from(&receipt.position_before);
 }
 
@@ -299,6 +302,26 @@ impl Reading {
     /// How many rows came, where the server had more.
     pub(crate) fn rows_cut(&self) -> Option<u64> {
         self.outcome.as_ref().is_ok_and(|outcome| outcome.end.more).then_some(self.measured.rows)
+    }
+
+    /// Up to where its source is complete once this read is committed. It never goes back.
+    ///
+    /// With an event time: the latest one seen, less the lateness allowed. Without one, where rows come as a stream (the
+    /// source goes on from a position, or is sent to): the instant of the release. What the server showed then, or had
+    /// been sent by then, is stored, unless the read ended with more of it waiting.
+    pub(crate) fn watermark(&self, slot: &Slot) -> Option<Timestamp> {
+        let outcome = self.outcome.as_ref().ok()?;
+        let capabilities = slot.source.capabilities();
+        let is_stream = capabilities.resume || capabilities.push || capabilities.acknowledge;
+        let reached = match &slot.event_time {
+            Some(spec) => {
+                let latest = outcome.staged.as_ref().and_then(|staged| staged.event_times.believed_max);
+                latest.and_then(|latest| latest.checked_sub(spec.lateness).ok())
+            }
+            None if is_stream && !outcome.end.more => self.measured.released.map(|moment| moment.wall),
+            None => None,
+        };
+        reached.max(slot.watermark)
     }
 
     /// The receipt of this read in a round that began at `start`.
@@ -322,10 +345,14 @@ impl Reading {
                 }
                 receipt.validator = outcome.end.validator.clone();
                 receipt.snapshot = outcome.end.snapshot.clone();
+                receipt.watermark = self.watermark(slot);
                 receipt.position_after = outcome.end.position.clone().or_else(|| slot.position.clone());
                 if let Some(staged) = &outcome.staged {
                     receipt.rows = staged.rows;
                     receipt.duplicates = staged.duplicates;
+                    receipt.event_times = staged.event_times.range;
+                    receipt.late = staged.event_times.late;
+                    receipt.untimed = staged.event_times.untimed;
                     receipt.rows_sha256 = Some(staged.rows_sha256.clone());
                 }
             }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use portolan_model::catalog::{SourceStatus, TableSpec, WriteMode};
 use portolan_model::clock::Clock;
-use portolan_model::config::SourceSpec;
+use portolan_model::config::{EventTimeSpec, SourceSpec};
 use portolan_model::round::RoundId;
 use portolan_model::source::{Connector, Environment, SnapshotGroup, Source};
 use portolan_model::state::{State, StateMachine};
@@ -34,6 +35,9 @@ pub struct Slot {
     pub machine: StateMachine,
     /// Where it continues: the committed position.
     pub position: Option<Position>,
+    /// Up to where it is complete: the committed watermark.
+    pub(crate) watermark: Option<Timestamp>,
+    pub(crate) event_time: Option<EventTimeSpec>,
     mode: WriteMode,
     key: Vec<String>,
     key_memory: u64,
@@ -42,7 +46,7 @@ pub struct Slot {
     /// The server could not be told of what is stored.
     is_unacknowledged: bool,
     last_round: Option<RoundId>,
-    last_success: Option<jiff::Timestamp>,
+    last_success: Option<Timestamp>,
     rows_total: u64,
     errors_total: u64,
 }
@@ -63,6 +67,8 @@ impl Slot {
             snapshot_group: connector.snapshot_group(spec),
             machine: StateMachine::new(environment.clock.wall()),
             position,
+            watermark: None,
+            event_time: spec.event_time.clone(),
             mode: spec.mode.unwrap_or_else(|| connector.default_mode(spec)),
             key: connector.item_key(spec),
             key_memory: spec.key_memory,
@@ -76,8 +82,13 @@ impl Slot {
         })
     }
 
-    /// Carries on the counters that an earlier process stored.
-    pub fn restore(&mut self, statuses: &BTreeMap<SourceName, SourceStatus>) {
+    /// Carries on the counters and the watermark that an earlier process stored.
+    pub fn restore(
+        &mut self,
+        statuses: &BTreeMap<SourceName, SourceStatus>,
+        watermarks: &BTreeMap<SourceName, Timestamp>,
+    ) {
+        self.watermark = watermarks.get(&self.name).copied();
         if let Some(status) = statuses.get(&self.name) {
             self.last_round = status.last_round;
             self.last_success = status.last_success;
@@ -87,13 +98,15 @@ impl Slot {
     }
 
     /// What the lake is told before rows of this source come.
-    pub fn table_spec(&self, time: jiff::Timestamp) -> TableSpec {
+    pub fn table_spec(&self, time: Timestamp) -> TableSpec {
         TableSpec {
             source: self.name.clone(),
             mode: self.mode,
             key: self.key.clone(),
             key_memory: self.key_memory,
             time,
+            event_time: self.event_time.clone(),
+            watermark: self.watermark,
         }
     }
 
@@ -111,9 +124,15 @@ impl Slot {
         self.machine.failed(error, clock.wall())
     }
 
-    /// Notes a committed read, of a round that began at `start`.
-    pub fn committed(&mut self, round: RoundId, start: jiff::Timestamp, rows: u64, position: Option<Position>) {
-        self.position = position;
+    /// Notes a committed read, of a round that began at `start`, with the position and the watermark it reached.
+    pub fn committed(
+        &mut self,
+        round: RoundId,
+        start: Timestamp,
+        rows: u64,
+        reached: (Option<Position>, Option<Timestamp>),
+    ) {
+        (self.position, self.watermark) = reached;
         self.last_round = Some(round);
         self.last_success = Some(start);
         self.rows_total += rows;

@@ -19,7 +19,7 @@ use crate::error::{internal, sqlite};
 use crate::failpoint;
 use crate::reader::{quoted, snapshot_time_text};
 use crate::shape::StoredColumn;
-use crate::stage::StagedRows;
+use crate::stage::{SourceSettings, StagedRows};
 use crate::state::{self, State, TableState};
 use crate::statistics::leaves;
 use crate::writer::Writer;
@@ -36,6 +36,7 @@ pub(crate) struct Changes {
     pub(crate) round: Option<i64>,
     pub(crate) tables: Vec<StagedRows>,
     pub(crate) positions: Vec<(SourceName, Position)>,
+    pub(crate) watermarks: Vec<(SourceName, Timestamp)>,
     pub(crate) statuses: Vec<SourceStatus>,
     /// Items of the quarantine that the round stores.
     pub(crate) retried: Vec<i64>,
@@ -145,6 +146,24 @@ fn store_round(connection: &Connection, head: &Head, changes: &Changes) -> Resul
         let mut statement = connection.prepare_cached(sql)?;
         for (source, position) in &changes.positions {
             statement.execute(params![source.as_str(), position.to_text(), round])?;
+        }
+        let sql = "INSERT INTO portolan_watermark VALUES (?1, ?2, ?3) ON CONFLICT(source) DO UPDATE \
+                   SET watermark_us = excluded.watermark_us, round = excluded.round \
+                   WHERE excluded.watermark_us > watermark_us";
+        let mut statement = connection.prepare_cached(sql)?;
+        for (source, watermark) in &changes.watermarks {
+            statement.execute(params![source.as_str(), watermark.as_microsecond(), round])?;
+        }
+        // Written when something of it changes, which is seldom.
+        let sql = "INSERT INTO portolan_source VALUES (?1, ?2, ?3, ?4) ON CONFLICT(source) DO UPDATE \
+                   SET mode = excluded.mode, item_key = excluded.item_key, event_time = excluded.event_time \
+                   WHERE mode IS NOT excluded.mode OR item_key IS NOT excluded.item_key \
+                   OR event_time IS NOT excluded.event_time";
+        let mut statement = connection.prepare_cached(sql)?;
+        for settings in changes.tables.iter().filter_map(|table| table.settings.as_ref()) {
+            let SourceSettings { source, mode, key, event_time } = settings;
+            let key = serde_json::Value::from(key.clone()).to_string();
+            statement.execute(params![source.as_str(), mode.as_str(), key, event_time])?;
         }
         Ok(())
     };

@@ -43,6 +43,8 @@ pub struct FileRows {
     position: i64,
     /// Places of deleted rows, ascending.
     deleted: Vec<i64>,
+    /// Places of the rows that are read, ascending; all where `None`.
+    only: Option<Vec<i64>>,
 }
 
 /// One batch with what DuckLake keeps beside its rows.
@@ -53,8 +55,8 @@ pub(crate) struct RowsWithIds {
     pub(crate) snapshots: Option<Int64Array>,
 }
 
-/// Opens `file` for the rows that `snapshot` sees, as `columns`.
-pub(crate) fn open_file(file: &DataFile, columns: &[Column], snapshot: i64) -> Result<FileRows> {
+/// The places of rows that `snapshot` sees as deleted from `file`, as far as `file` names them, ascending.
+pub(crate) fn deleted_positions(file: &DataFile, snapshot: i64) -> Result<Vec<i64>> {
     let mut deleted = file.deleted_positions.clone();
     for delete in &file.delete_files {
         if delete.format != "parquet" {
@@ -66,6 +68,12 @@ pub(crate) fn open_file(file: &DataFile, columns: &[Column], snapshot: i64) -> R
     }
     deleted.sort_unstable();
     deleted.dedup();
+    Ok(deleted)
+}
+
+/// Opens `file` for the rows that `snapshot` sees, as `columns`.
+pub(crate) fn open_file(file: &DataFile, columns: &[Column], snapshot: i64) -> Result<FileRows> {
+    let deleted = deleted_positions(file, snapshot)?;
     let builder = open(&file.path)?;
     let fields = builder.schema().fields().clone();
     let by_id: HashMap<i64, usize> =
@@ -94,10 +102,17 @@ pub(crate) fn open_file(file: &DataFile, columns: &[Column], snapshot: i64) -> R
         snapshot,
         position: 0,
         deleted,
+        only: None,
     })
 }
 
 impl FileRows {
+    /// Leaves out all rows but those at some places, ascending.
+    pub(crate) fn at(mut self, places: Vec<i64>) -> Self {
+        self.only = Some(places);
+        self
+    }
+
     /// The schema of the batches.
     pub fn schema(&self) -> SchemaRef {
         self.schema.clone()
@@ -140,7 +155,9 @@ impl FileRows {
         let snapshots = self.snapshot_place.map(integers).transpose()?;
         let keep: BooleanArray = (0..rows)
             .map(|row| {
-                let deleted = self.deleted.binary_search(&(start + row as i64)).is_ok();
+                let place = start + row as i64;
+                let deleted = self.deleted.binary_search(&place).is_ok()
+                    || self.only.as_ref().is_some_and(|only| only.binary_search(&place).is_err());
                 let later = snapshots.as_ref().is_some_and(|ids| ids.is_valid(row) && ids.value(row) > self.snapshot);
                 Some(!deleted && !later)
             })

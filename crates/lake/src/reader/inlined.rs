@@ -36,8 +36,28 @@ pub(crate) enum InlinedFilter {
     /// All that are stored and began at or before a snapshot, those that only older snapshots see among them; without those
     /// that an unsettled flush has put into a file, which are there.
     StoredAt(i64),
+    /// Those that began after a snapshot and that a later one sees.
+    BeganIn { after: i64, to: i64 },
+    /// Those that a snapshot sees and that had ended by a later one.
+    EndedIn { at: i64, by: i64 },
     /// Those that have not ended, in the order of SQLite's own numbering, so many at most.
     Current { limit: i64 },
+}
+
+impl InlinedFilter {
+    /// When rows begin and end, in SQL.
+    pub(crate) fn condition(self) -> String {
+        let visible = |at| format!("begin_snapshot <= {at} AND (end_snapshot IS NULL OR end_snapshot > {at})");
+        match self {
+            Self::VisibleAt(snapshot) => visible(snapshot),
+            Self::StoredAt(snapshot) => format!("begin_snapshot <= {snapshot}"),
+            Self::BeganIn { after, to } => format!("begin_snapshot > {after} AND {}", visible(to)),
+            Self::EndedIn { at, by } => {
+                format!("begin_snapshot <= {at} AND end_snapshot > {at} AND end_snapshot <= {by}")
+            }
+            Self::Current { .. } => "end_snapshot IS NULL".to_owned(),
+        }
+    }
 }
 
 /// Rows read, with what DuckLake keeps beside them.
@@ -120,20 +140,17 @@ pub(crate) fn read_inlined(
     }
     let from = quoted(&source.name);
     let condition = match filter {
-        InlinedFilter::VisibleAt(snapshot) => {
-            format!(
-                "WHERE begin_snapshot <= {snapshot} AND (end_snapshot IS NULL OR end_snapshot > {snapshot}) \
-                 ORDER BY row_id"
-            )
+        InlinedFilter::VisibleAt(_) | InlinedFilter::BeganIn { .. } | InlinedFilter::EndedIn { .. } => {
+            format!("WHERE {} ORDER BY row_id", filter.condition())
         }
-        InlinedFilter::StoredAt(snapshot) => {
-            let mut condition = format!("WHERE begin_snapshot <= {snapshot}");
+        InlinedFilter::StoredAt(_) => {
+            let mut condition = format!("WHERE {}", filter.condition());
             for (flush, last_row) in flushed(connection, source)? {
                 condition.push_str(&format!(" AND NOT (end_snapshot IS {flush} AND rowid <= {last_row})"));
             }
             condition + " ORDER BY row_id"
         }
-        InlinedFilter::Current { limit } => format!("WHERE end_snapshot IS NULL ORDER BY rowid LIMIT {limit}"),
+        InlinedFilter::Current { limit } => format!("WHERE {} ORDER BY rowid LIMIT {limit}", filter.condition()),
     };
     let sql = format!("SELECT {list} FROM {from} {condition}");
     let mut statement = connection.prepare(&sql).map_err(error)?;

@@ -16,9 +16,9 @@ use portolan_model::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OptionalExtension};
 
 pub use file::FileRows;
-pub(crate) use file::{ROW_ID_NAME, SNAPSHOT_ID_NAME, adapt, open_file};
+pub(crate) use file::{ROW_ID_NAME, SNAPSHOT_ID_NAME, adapt, deleted_positions, open_file};
 pub(crate) use inlined::{InlinedFilter, InlinedTable, columns_of, inlined_tables, quoted, read_inlined};
-pub(crate) use status::{read_positions, read_statuses};
+pub(crate) use status::{read_positions, read_statuses, read_watermarks};
 pub use table::{ColumnStatistics, DataFile, DeleteFile, TableView};
 pub(crate) use table::{Unreadable, columns_ever, load_columns, load_tables, look_at_columns, stored_files, tables_at};
 
@@ -212,6 +212,9 @@ fn unknown(connection: &Connection, at: At) -> Error {
             row.get::<_, Option<i64>>(0)
         })
         .unwrap_or(None);
+    let latest_round = connection
+        .query_row("SELECT max(round) FROM portolan_round", [], |row| row.get::<_, Option<i64>>(0))
+        .unwrap_or(None);
     let (what, hint) = match at {
         At::Head => ("the lake has no snapshot".to_owned(), None),
         At::Snapshot(id) => (
@@ -220,7 +223,10 @@ fn unknown(connection: &Connection, at: At) -> Error {
         ),
         At::Round(round) => (
             format!("round {round} is unknown or its snapshot has expired"),
-            oldest_round.map(|oldest| format!("the oldest round that can be read with its snapshot is {oldest}")),
+            oldest_round.map(|oldest| {
+                let latest = latest_round.map(|latest| format!(", the latest is {latest}")).unwrap_or_default();
+                format!("the oldest round that can be read with its snapshot is {oldest}{latest}")
+            }),
         ),
         At::Time(time) => (
             format!("no snapshot is as old as {time}"),

@@ -65,6 +65,20 @@ pub(crate) fn read_positions(connection: &Connection) -> Result<BTreeMap<SourceN
         .collect()
 }
 
+pub(crate) fn read_watermarks(connection: &Connection) -> Result<BTreeMap<SourceName, Timestamp>> {
+    let sql = "SELECT source, watermark_us FROM portolan_watermark";
+    let mut statement = connection.prepare(sql).map_err(|error| sqlite(OPERATION, error))?;
+    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)));
+    let rows: Vec<_> = rows.and_then(Iterator::collect).map_err(|error| sqlite(OPERATION, error))?;
+    rows.into_iter()
+        .map(|(source, us)| {
+            let wrong = |problem: String| corrupt("read watermarks", format!("source `{source}`: {problem}"));
+            let watermark = Timestamp::from_microsecond(us).map_err(|error| wrong(error.to_string()))?;
+            Ok((SourceName::new(&source).map_err(wrong)?, watermark))
+        })
+        .collect()
+}
+
 fn status(row: &Row<'_>) -> Result<SourceStatus> {
     let error = |error| sqlite(OPERATION, error);
     let source: String = row.get(0).map_err(error)?;

@@ -50,6 +50,10 @@ impl Catalog for Broken {
         self.lake.positions().await
     }
 
+    async fn watermarks(&self) -> Result<BTreeMap<SourceName, jiff::Timestamp>> {
+        self.lake.watermarks().await
+    }
+
     async fn statuses(&self) -> Result<BTreeMap<SourceName, SourceStatus>> {
         self.lake.statuses().await
     }

@@ -33,6 +33,8 @@ pub fn spec(name: &str) -> TableSpec {
         key: Vec::new(),
         key_memory: 1_000,
         time: "2026-01-02T03:04:05.000006Z".parse::<Timestamp>().unwrap(),
+        event_time: None,
+        watermark: None,
     }
 }
 

@@ -104,6 +104,8 @@ pub struct SourceSpec {
     pub key: Vec<String>,
     /// How many of the latest keys are remembered.
     pub key_memory: u64,
+    /// Which instant of a row is its event's, where the data has it.
+    pub event_time: Option<EventTimeSpec>,
     /// Types that columns are given instead of the inferred ones: column → DuckLake type name.
     pub columns: BTreeMap<String, String>,
     /// The longest a connection and its handshakes may take.
@@ -129,6 +131,7 @@ impl SourceSpec {
             mode,
             key,
             key_memory,
+            event_time,
             columns,
             connect_timeout,
             idle_timeout,
@@ -144,6 +147,7 @@ impl SourceSpec {
             && *mode == other.mode
             && *key == other.key
             && *key_memory == other.key_memory
+            && *event_time == other.event_time
             && *columns == other.columns
             && *connect_timeout == other.connect_timeout
             && *idle_timeout == other.idle_timeout
@@ -158,6 +162,34 @@ impl SourceSpec {
             format!("{}:{}", self.host, self.port)
         }
     }
+}
+
+/// Which instant of a row is its event's, and how far out of order rows may come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventTimeSpec {
+    /// The column: a timestamp, a date, RFC 3339 text, or a number of `unit`s since 1970.
+    pub column: String,
+    /// What a number in it counts; `None`: numbers are refused.
+    pub unit: Option<EventTimeUnit>,
+    /// How much later than a row of a later event time a row may come without being late.
+    pub lateness: Duration,
+}
+
+/// What a number counts that is an event time: since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EventTimeUnit {
+    /// Seconds.
+    #[serde(rename = "s")]
+    Second,
+    /// Milliseconds.
+    #[serde(rename = "ms")]
+    Millisecond,
+    /// Microseconds.
+    #[serde(rename = "us")]
+    Microsecond,
+    /// Nanoseconds.
+    #[serde(rename = "ns")]
+    Nanosecond,
 }
 
 /// How a connection is secured: TLS 1.3 with certificate checks, unless an exception is written with its reason.

@@ -23,6 +23,7 @@ pub(crate) fn register(context: &mut SessionContext) -> EngineResult<()> {
     context.register_udaf(Arc::new(AggregateUDF::from(sum::ExactSum::new())))?;
     context.register_udf(Arc::new(ScalarUDF::from(JsonExtract::json())))?;
     context.register_udf(Arc::new(ScalarUDF::from(JsonExtract::text())))?;
+    context.register_udf(Arc::new(crate::asof::marker()))?;
     context.register_function_rewrite(Arc::new(floats::Floats))?;
     context.register_expr_planner(Arc::new(JsonOperators))
 }

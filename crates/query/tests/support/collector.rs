@@ -57,6 +57,8 @@ pub(crate) fn appended(name: &str, batches: Vec<RecordBatch>) -> Yield {
         key: Vec::new(),
         key_memory: 1_000,
         time: Timestamp::UNIX_EPOCH,
+        event_time: None,
+        watermark: None,
     };
     Yield { spec, batches, quarantine: Vec::new() }
 }

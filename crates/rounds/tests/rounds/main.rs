@@ -5,3 +5,4 @@
 mod consistency;
 mod coordinator;
 mod support;
+mod watermark;

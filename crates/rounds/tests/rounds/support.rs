@@ -10,7 +10,9 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use jiff::Timestamp;
-use portolan_model::catalog::{Catalog, Commit, SourceStatus, StagedTable, Staging, TableSpec, TableStaging};
+use portolan_model::catalog::{
+    Catalog, Commit, EventTimes, SourceStatus, StagedTable, Staging, TableSpec, TableStaging,
+};
 use portolan_model::clock::Clock;
 use portolan_model::config::{
     ConsistencySpec, Diagnostic, OptionTable, RoundSpec, SecretReference, SourceSpec, TlsSpec,
@@ -270,6 +272,7 @@ struct Store {
     rounds: Vec<StoredRound>,
     rows: BTreeMap<SourceName, u64>,
     positions: BTreeMap<SourceName, Position>,
+    watermarks: BTreeMap<SourceName, jiff::Timestamp>,
     statuses: BTreeMap<SourceName, SourceStatus>,
     next: i64,
 }
@@ -304,6 +307,9 @@ impl MemoryCatalog {
 impl Catalog for MemoryCatalog {
     async fn positions(&self) -> Result<BTreeMap<SourceName, Position>> {
         Ok(self.store.lock().unwrap().positions.clone())
+    }
+    async fn watermarks(&self) -> Result<BTreeMap<SourceName, jiff::Timestamp>> {
+        Ok(self.store.lock().unwrap().watermarks.clone())
     }
     async fn statuses(&self) -> Result<BTreeMap<SourceName, SourceStatus>> {
         Ok(self.store.lock().unwrap().statuses.clone())
@@ -356,6 +362,7 @@ impl Staging for MemoryStaging {
                 {
                     store.positions.insert(receipt.source.clone(), position.clone());
                 }
+                store.watermarks.extend(receipt.watermark.map(|watermark| (receipt.source.clone(), watermark)));
             }
         }
         store.rounds.push(StoredRound { id: self.id, record });
@@ -388,7 +395,13 @@ impl TableStaging for MemoryTable {
     async fn finish(self: Box<Self>) -> Result<StagedTable> {
         self.staged.lock().unwrap().insert(self.source.clone(), self.rows);
         let (rows, quarantined) = (self.rows, self.quarantined);
-        Ok(StagedTable { rows, duplicates: 0, quarantined, rows_sha256: String::new() })
+        Ok(StagedTable {
+            rows,
+            duplicates: 0,
+            quarantined,
+            event_times: EventTimes::default(),
+            rows_sha256: String::new(),
+        })
     }
 }
 
@@ -432,6 +445,7 @@ impl World {
                     mode: None,
                     key: Vec::new(),
                     key_memory: 0,
+                    event_time: None,
                     columns: BTreeMap::new(),
                     connect_timeout: Duration::from_secs(5),
                     idle_timeout: Duration::from_secs(10),

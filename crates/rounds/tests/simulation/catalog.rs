@@ -9,7 +9,7 @@ use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use portolan_model::catalog::{
-    Catalog, Commit, SourceStatus, StagedTable, Staging, TableSpec, TableStaging, WriteMode,
+    Catalog, Commit, EventTimes, SourceStatus, StagedTable, Staging, TableSpec, TableStaging, WriteMode,
 };
 use portolan_model::round::{ReceiptVerdict, RoundRecord, RoundVerdict};
 use portolan_model::source::QuarantineItem;
@@ -29,6 +29,7 @@ pub(crate) const STEP_MS: u64 = 30;
 pub(crate) struct Store {
     pub(crate) rows: BTreeMap<SourceName, Vec<i64>>,
     pub(crate) positions: BTreeMap<SourceName, Position>,
+    pub(crate) watermarks: BTreeMap<SourceName, jiff::Timestamp>,
     pub(crate) statuses: BTreeMap<SourceName, SourceStatus>,
     pub(crate) last: BTreeMap<String, RoundRecord>,
     pub(crate) rounds: i64,
@@ -63,6 +64,10 @@ impl ModelCatalog {
 impl Catalog for ModelCatalog {
     async fn positions(&self) -> Result<BTreeMap<SourceName, Position>> {
         Ok(self.0.store.lock().unwrap().positions.clone())
+    }
+
+    async fn watermarks(&self) -> Result<BTreeMap<SourceName, jiff::Timestamp>> {
+        Ok(self.0.store.lock().unwrap().watermarks.clone())
     }
 
     async fn statuses(&self) -> Result<BTreeMap<SourceName, SourceStatus>> {
@@ -131,6 +136,7 @@ impl Staging for ModelStaging {
                 if let (true, Some(position)) = (is_read, &receipt.position_after) {
                     store.positions.insert(receipt.source.clone(), position.clone());
                 }
+                store.watermarks.extend(receipt.watermark.map(|watermark| (receipt.source.clone(), watermark)));
                 if let (false, true, Some(position)) =
                     (is_read, world.is_broken(Break::MovesFailed), &receipt.position_before)
                 {
@@ -190,6 +196,12 @@ impl TableStaging for ModelTable {
         }
         let rows_sha256 = hex(&digest.finalize());
         self.all.lock().unwrap().insert(self.source.clone(), self.staged);
-        Ok(StagedTable { rows: rows.len() as u64, duplicates, quarantined, rows_sha256 })
+        Ok(StagedTable {
+            rows: rows.len() as u64,
+            duplicates,
+            quarantined,
+            event_times: EventTimes::default(),
+            rows_sha256,
+        })
     }
 }

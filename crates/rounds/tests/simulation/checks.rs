@@ -63,7 +63,13 @@ fn receipt_holds(
     }
     if record.verdict == RoundVerdict::Rejected || !is_read(receipt) {
         let moved = receipt.position_after != receipt.position_before;
+        let moved = moved || receipt.watermark.is_some();
         return if moved || receipt.rows > 0 { Err("keeps something of nothing".into()) } else { Ok(()) };
+    }
+    let known = world.store.lock().unwrap().watermarks.get(&receipt.source).copied();
+    let released = receipt.released_us.map(|us| record.started_at + jiff::SignedDuration::from_micros(us));
+    if receipt.watermark < known || receipt.watermark.is_some_and(|to| Some(to) != known && Some(to) > released) {
+        return Err(format!("its watermark was {known:?}, and it was released at {released:?}"));
     }
     let kind = world.plan.servers[server].kind;
     let (before, after) = (number(receipt.position_before.as_ref()), number(receipt.position_after.as_ref()));

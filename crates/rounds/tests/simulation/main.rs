@@ -59,6 +59,7 @@ async fn life(world: &Arc<World>, end: Duration, is_asked: bool) {
     world.clock.begin_life();
     let catalog = ModelCatalog(world.clone());
     let (positions, statuses) = (catalog.positions().await.unwrap(), catalog.statuses().await.unwrap());
+    let watermarks = catalog.watermarks().await.unwrap();
     let (stop, stopped) = watch::channel(false);
     let runners: Vec<_> = world
         .plan
@@ -69,7 +70,7 @@ async fn life(world: &Arc<World>, end: Duration, is_asked: bool) {
             let mut slots: Vec<_> = round.servers.iter().map(|server| source::slot(world, *server)).collect();
             for slot in &mut slots {
                 slot.position = positions.get(&slot.name).cloned();
-                slot.restore(&statuses);
+                slot.restore(&statuses, &watermarks);
             }
             let spec = RoundSpec {
                 name: RoundName::new(&checks::round_name(index)).unwrap(),

@@ -51,6 +51,7 @@ pub(crate) fn slot(world: &Arc<World>, server: usize) -> Slot {
         mode: Some(if kind == Kind::Value { WriteMode::Replace } else { WriteMode::Append }),
         key: if kind == Kind::Queue { vec!["id".into()] } else { Vec::new() },
         key_memory: u64::MAX,
+        event_time: None,
         columns: BTreeMap::new(),
         connect_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(10),

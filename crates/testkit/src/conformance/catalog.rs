@@ -114,7 +114,15 @@ fn source(name: &str) -> Result<SourceName> {
 
 fn spec(name: &str) -> Result<TableSpec> {
     let time = Timestamp::from_second(1_767_323_045)?;
-    Ok(TableSpec { source: source(name)?, mode: WriteMode::Append, key: Vec::new(), key_memory: 1_000, time })
+    Ok(TableSpec {
+        source: source(name)?,
+        mode: WriteMode::Append,
+        key: Vec::new(),
+        key_memory: 1_000,
+        time,
+        event_time: None,
+        watermark: None,
+    })
 }
 
 fn batch(values: impl IntoIterator<Item = i64>) -> Result<RecordBatch> {

@@ -17,8 +17,8 @@ use toml_edit::{Document, Item, Table, Value};
 
 use super::diagnostic::{explain, suggestion};
 use super::{
-    Configuration, ConnectorSet, Consistency, Diagnostic, DurationText, LakeSpec, OnFailure, SkewMeasure, SourceSpec,
-    TlsSpec,
+    Configuration, ConnectorSet, Consistency, Diagnostic, DurationText, EventTimeUnit, LakeSpec, OnFailure,
+    SkewMeasure, SourceSpec, TlsSpec,
 };
 use crate::catalog::WriteMode;
 
@@ -62,6 +62,12 @@ pub(crate) struct SourceTable {
     pub(crate) key: Vec<String>,
     /// How many of the latest keys are remembered for that.
     pub(crate) key_memory: Option<u64>,
+    /// The column that holds the instant of a row's event: a timestamp, RFC 3339 text, or a number of `event_time_unit`s.
+    pub(crate) event_time: Option<String>,
+    /// What a number in that column counts, since 1970: s, ms, us or ns.
+    pub(crate) event_time_unit: Option<EventTimeUnit>,
+    /// How far out of order rows may come; one that comes later is stored and counted as late.
+    pub(crate) lateness: Option<DurationText>,
     /// Types for columns, instead of the inferred ones.
     #[serde(default)]
     pub(crate) columns: BTreeMap<String, String>,

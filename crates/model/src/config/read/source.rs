@@ -1,12 +1,14 @@
 //! One `[[source]]`: the shared keys are read, the protocol's own are set apart for its connector.
 
+use std::time::Duration;
+
 use toml_edit::{Item, Table};
 
 use super::{
     CONNECT_TIMEOUT_DEFAULT, IDLE_TIMEOUT_DEFAULT, KEY_MEMORY_DEFAULT, Reader, Rhythm, SHORTEST, ServerTable,
     SourceTable, is_host, property_names, unknown_key, unknown_value,
 };
-use crate::config::{Diagnostic, OptionTable, SourceSpec, TlsSpec};
+use crate::config::{Diagnostic, EventTimeSpec, OptionTable, SourceSpec, TlsSpec};
 use crate::name::{SourceName, name_problem};
 
 impl Reader<'_> {
@@ -73,6 +75,7 @@ impl Reader<'_> {
             ),
             Some(_) => {}
         }
+        let event_time = self.event_time(&common, table);
         let tls = common.tls.unwrap_or_default();
         self.tls(&tls, table, &common.name);
         for (key, value) in [
@@ -108,6 +111,7 @@ impl Reader<'_> {
             mode: common.mode,
             key: common.key,
             key_memory: common.key_memory.unwrap_or(KEY_MEMORY_DEFAULT),
+            event_time,
             columns: common.columns,
             connect_timeout: common.connect_timeout.map_or(CONNECT_TIMEOUT_DEFAULT, |value| value.0),
             idle_timeout: common.idle_timeout.map_or(IDLE_TIMEOUT_DEFAULT, |value| value.0),
@@ -117,6 +121,33 @@ impl Reader<'_> {
         let found = connector.check(&spec);
         self.diagnostics.extend(found);
         Some((spec, rhythm))
+    }
+
+    fn event_time(&mut self, common: &SourceTable, table: &Table) -> Option<EventTimeSpec> {
+        let place = |key: &str| table.get(key).and_then(Item::span);
+        match &common.event_time {
+            Some(column) if column.is_empty() => {
+                let message = "`event_time` is empty";
+                self.report(Diagnostic::new(message, place("event_time")).with_help("write the name of a column"));
+                None
+            }
+            Some(column) => Some(EventTimeSpec {
+                column: column.clone(),
+                unit: common.event_time_unit,
+                lateness: common.lateness.map_or(Duration::ZERO, |value| value.0),
+            }),
+            None => {
+                let given =
+                    [("event_time_unit", common.event_time_unit.is_some()), ("lateness", common.lateness.is_some())];
+                for (key, _) in given.into_iter().filter(|(_, given)| *given) {
+                    self.report(
+                        Diagnostic::new(format!("`{key}` has no effect without event_time"), place(key))
+                            .with_help("name the column that holds the time of the event: event_time = \"…\""),
+                    );
+                }
+                None
+            }
+        }
     }
 
     fn tls(&mut self, tls: &TlsSpec, table: &Table, source: &str) {

@@ -171,6 +171,8 @@ async fn retry(
             key: connector.item_key(spec),
             key_memory: spec.key_memory,
             time: start,
+            event_time: spec.event_time.clone(),
+            watermark: None,
         })?;
         outcome.retried_items += fitting.len() as u64;
         for (_, batches, quarantined) in fitting {
@@ -184,6 +186,8 @@ async fn retry(
         let staged = table.finish().await?;
         let mut receipt = Receipt::new(spec.name.clone(), ReceiptVerdict::Ok);
         (receipt.rows, receipt.duplicates, receipt.quarantined) = (staged.rows, staged.duplicates, staged.quarantined);
+        receipt.event_times = staged.event_times.range;
+        receipt.untimed = staged.event_times.untimed;
         let duration = clock.monotonic().saturating_sub(begun);
         let mut states: Vec<_> = lake.statuses().await?.into_values().filter(|one| one.source == spec.name).collect();
         states.iter_mut().for_each(|state| state.rows_total += staged.rows);

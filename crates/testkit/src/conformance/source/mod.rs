@@ -146,6 +146,7 @@ pub fn spec(name: &str, protocol: &str, port: u16, options: &str) -> SourceSpec 
         mode: None,
         key: Vec::new(),
         key_memory: 100_000,
+        event_time: None,
         columns: Default::default(),
         connect_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(30),
