@@ -17,7 +17,7 @@ use super::statement::{From, Relation, Statement};
 use super::wire::Column;
 use super::wire::message::column_flag;
 use super::wire::packets::malformed;
-use crate::source::relational::{LateWindow, row_identity};
+use crate::relational::{LateWindow, row_identity};
 
 /// A batch is handed on once it has so many bytes, however few its rows.
 const BATCH_BYTES_MAX: usize = 4 << 20;
