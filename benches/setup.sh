@@ -10,13 +10,14 @@ mkdir -p "$bench/bin" "$bench/results"
 missing() { ! command -v "$1" >/dev/null 2>&1 && [ ! -x "/usr/sbin/$1" ]; }
 left_out=()
 
-# System packages: a C compiler and Python are needed by every comparison, MariaDB and Node by some.
+# System packages: a C compiler and Python are needed by every comparison, databases and Node by some.
 if missing cc || missing python3; then
   echo "setup: install a C compiler and Python 3 with its venv module first (Debian: apt-get install gcc libc6-dev python3-venv)" >&2
   exit 1
 fi
-if missing mariadbd || missing mariadb; then
-  (cd "$benches/.." && cargo xtask setup) || left_out+=("MariaDB (database/, rest/): install mariadb-server-core and mariadb-client-core")
+if missing mariadbd || missing mariadb || ! compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null; then
+  (cd "$benches/.." && cargo xtask setup) ||
+    left_out+=("MariaDB and PostgreSQL (database/, rest/): install mariadb-server-core, mariadb-client-core and postgresql-15")
 fi
 
 # Python clients, loaders and the lake's outside writer, pinned so that two people compare the same things.

@@ -9,6 +9,7 @@ import pathlib
 import platform
 import resource
 import shutil
+import signal
 import socket
 import sqlite3
 import statistics
@@ -135,6 +136,71 @@ class MariaDb:
 
     def close(self):
         """Stops it and removes its data."""
+        stop(self.process)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Postgres:
+    """A PostgreSQL of our own in a temporary folder; as the account `postgres` where we are root, which it refuses."""
+
+    def __init__(self, *settings):
+        found = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+        if not found:
+            sys.exit("PostgreSQL is missing: run `cargo xtask setup`")
+        self.programs = found[-1].parent
+        self.folder = tempfile.mkdtemp(prefix="portolan-bench-postgres-")
+        self.port = free_ports(1)
+        self.account = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+        if self.account:
+            shutil.chown(self.folder, "postgres", "postgres")
+        subprocess.run(
+            [self.programs / "initdb", "--pgdata", f"{self.folder}/data", "--username=postgres", "--auth=trust", "--encoding=UTF8",
+             "--locale=C.UTF-8"], check=True, stdout=subprocess.DEVNULL, cwd="/", **self.account)
+        given = [f"port={self.port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.folder}/data", *settings]
+        self.process = subprocess.Popen(
+            [self.programs / "postgres", "-D", f"{self.folder}/data", *(word for setting in given for word in ("-c", setting))],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=open(f"{self.folder}/log", "wb"), cwd="/", **self.account)
+        for _ in range(400):
+            if self.process.poll() is not None:
+                sys.exit(f"PostgreSQL ended: {open(self.folder + '/log').read()[-2000:]}")
+            if subprocess.run(self.client("postgres", "-c", "select 1"), capture_output=True).returncode == 0:
+                return
+            time.sleep(0.05)
+        self.close()
+        sys.exit("PostgreSQL does not answer")
+
+    def client(self, database, *arguments):
+        """The command line of its client."""
+        return [str(self.programs / "psql"), "-Xq", "-h127.0.0.1", f"-p{self.port}", "-Upostgres", "-vON_ERROR_STOP=1", f"-d{database}", *arguments]
+
+    def run(self, script, database):
+        """Runs SQL and returns what it prints."""
+        done = subprocess.run(self.client(database, "-At"), input=script, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"SQL failed: {done.stderr}")
+        return done.stdout
+
+    def cpu_s(self):
+        """CPU time it and its sessions, also ended ones, have used, in seconds."""
+        total = 0
+        for folder in pathlib.Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # vanished meanwhile
+                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+                if int(folder.name) == self.process.pid:
+                    total += sum(int(field) for field in fields[11:15])
+                elif int(fields[1]) == self.process.pid:
+                    total += int(fields[11]) + int(fields[12])
+        return total / os.sysconf("SC_CLK_TCK")
+
+    def close(self):
+        """Stops it and removes its data."""
+        self.process.send_signal(signal.SIGINT)
         stop(self.process)
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -3,5 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod conformance;
+mod cursor;
+mod faults;
+mod login;
 mod snapshot;
 mod support;
+mod types;

@@ -18,7 +18,7 @@ use super::snapshot;
 use super::statement::{From, Range, Relation};
 use super::wire::messages::malformed;
 use super::wire::{Column, Malformed};
-use crate::source::relational::{LateWindow, row_identity};
+use crate::relational::{LateWindow, row_identity};
 
 /// A batch is handed on once it has so many bytes, however few its rows.
 const BATCH_BYTES_MAX: usize = 4 << 20;
@@ -72,8 +72,6 @@ struct Extent {
     from: From,
     /// The cursor value of the position, where there is one.
     before: Option<String>,
-    /// A late window makes it begin before the position.
-    turns_back: bool,
     more: bool,
 }
 
@@ -82,7 +80,7 @@ impl Extent {
     fn is_beyond(&self, cursor: &Cursor, last: &str) -> bool {
         match &self.before {
             None => true,
-            Some(before) => (self.from == From::After && !self.turns_back) || cursor.kind.is_later(last, before),
+            Some(before) => self.from == From::After || cursor.kind.is_later(last, before),
         }
     }
 }
@@ -211,7 +209,7 @@ impl PostgresSource {
         let relation = &self.settings.relation;
         let Some(cursor) = ready.cursor.clone() else {
             let copy = relation.copy(&ready.selection);
-            return Ok(Extent { copy, from: From::Start, before: None, turns_back: false, more: false });
+            return Ok(Extent { copy, from: From::Start, before: None, more: false });
         };
         let before = from.map(|position| cursor.kind.value_of(&self.of(), &cursor.name, position)).transpose()?;
         if cursor.is_nullable {
@@ -222,7 +220,9 @@ impl PostgresSource {
         }
         let mut range = Range { from: From::Start, lower: None, upper: None };
         if let Some(before) = &before {
-            range.from = if cursor.is_unique { From::After } else { From::With };
+            // A window may begin at the smallest value there is, which is read with it.
+            let is_exact = cursor.is_unique && self.settings.late_window.is_none();
+            range.from = if is_exact { From::After } else { From::With };
             range.lower = Some(cursor.kind.literal_before(before, self.settings.late_window)?);
         }
         let mut more = false;
@@ -238,7 +238,7 @@ impl PostgresSource {
             }
         }
         let copy = relation.copy_range(&ready.selection, &cursor.name, &range);
-        Ok(Extent { copy, from: range.from, before, turns_back: self.settings.late_window.is_some(), more })
+        Ok(Extent { copy, from: range.from, before, more })
     }
 
     async fn read_rows(&self, ready: &mut Ready, from: Option<&Position>, output: &mut dyn Output) -> Result<Reading> {
