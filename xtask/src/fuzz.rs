@@ -10,12 +10,13 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::run::{capture, cargo, command, run, workspace};
 
 /// The targets, as in `fuzz/Cargo.toml`.
-const TARGETS: [&str; 10] = [
+const TARGETS: [&str; 11] = [
     "configuration",
     "http_paging",
     "http_body",
     "json_to_arrow",
     "mysql_rows",
+    "postgres_rows",
     "redis_reply",
     "ftp_listing",
     "ftp_lines",

@@ -9,6 +9,7 @@
 pub mod format;
 pub mod intake;
 pub mod registry;
+mod relational;
 pub mod source;
 pub mod transport;
 

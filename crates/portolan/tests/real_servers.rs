@@ -1,4 +1,4 @@
-//! A MariaDB, an nginx and a stateful API behind it, the program as a user runs it, and every row in the lake compared
+//! A MariaDB, a PostgreSQL, an nginx and a stateful API behind it, the program as a user runs it, and every row in the lake compared
 //! with an outside ledger: by the program's own SQL and by DuckDB, which we did not write.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
@@ -9,7 +9,7 @@ use portolan_testkit::api::Api;
 use portolan_testkit::duckdb;
 use portolan_testkit::ledger::Ledger;
 use portolan_testkit::process::Signal;
-use portolan_testkit::servers::{MariaDb, Nginx, NginxOptions};
+use portolan_testkit::servers::{COLLECTOR_PASSWORD, MariaDb, Nginx, NginxOptions, Postgres};
 use serde_json::{Value, json};
 use support::{Bench, PATIENCE};
 
@@ -204,4 +204,72 @@ fn a_dead_port_is_told_and_the_others_rows_still_come() {
     assert!(errors.contains("orders") && errors.contains("refused"), "{errors}");
     let only = bench.run(&["fetch", "orders"]);
     assert_eq!(only.status.code(), Some(4));
+}
+
+/// The same rows by PostgreSQL, over TLS: its own types in the lake, as DuckDB sees them, and only new rows after a kill.
+#[test]
+fn rows_of_postgres_arrive_once_with_their_types() {
+    let mut server = Postgres::start().unwrap();
+    server
+        .sql(
+            "CREATE TABLE orders (id bigint PRIMARY KEY, item text NOT NULL, price numeric(30,10), total numeric, tags text[], \
+             key uuid, body jsonb, span interval, at timestamptz)",
+        )
+        .unwrap();
+    let mut ledger = Ledger::default();
+    let mut write = |server: &Postgres, ids: std::ops::Range<u64>| {
+        for id in ids.clone() {
+            let total = format!("{id}.{}", "1".repeat(40));
+            ledger.wrote(
+                "orders",
+                id,
+                json!({"id": id, "item": format!("it'em \u{e9}{id}"), "price": format!("{id}{id}.{:010}", id * 7), "total": total,
+                    "tag": format!("t{id}"), "key": format!("00000000-0000-0000-0000-{id:012}"), "days": 3, "at": format!("2026-11-22 10:00:00.{id:06}")}),
+            );
+        }
+        server
+            .sql(&format!(
+                "INSERT INTO orders SELECT id, 'it''em \u{e9}' || id, (id::text || id || '.' || lpad((id * 7)::text, 10, '0'))::numeric, \
+                 (id || '.{ones}')::numeric, ARRAY['a', 't' || id], lpad(id::text, 32, '0')::uuid, jsonb_build_object('n', id), \
+                 '1 mon 3 days 00:00:01', timestamptz '2026-11-22 10:00:00Z' + id * interval '1 microsecond' \
+                 FROM generate_series({}::bigint, {}) AS id",
+                ids.start,
+                ids.end - 1,
+                ones = "1".repeat(40)
+            ))
+            .unwrap();
+    };
+    write(&server, 1..31);
+    let configuration = format!(
+        "[server]\nhost = \"127.0.0.1\"\n[[source]]\nname = \"orders\"\nport = {}\nprotocol = \"postgres\"\nuser = \"collector\"\n\
+         password = {{ literal = \"{COLLECTOR_PASSWORD}\" }}\ndatabase = \"shop\"\ntable = \"orders\"\ncursor = \"id\"\n\
+         tls = {{ ca = \"{}\" }}\n[[round]]\nname = \"shop\"\nsources = [\"orders\"]\nevery = \"200ms\"\n",
+        server.port(),
+        server.tls().authority.display()
+    );
+    let bench = Bench::new(&configuration);
+    let answers = bench.json(&["check", "--connect", "--json"]);
+    assert!(answers.as_array().unwrap().iter().all(|answer| answer["ok"] == true), "{answers}");
+    let mut collector = bench.start(&["run"]);
+    bench.wait_for_lake("orders");
+    bench.wait_until("the first rows are in the lake", || bench.status("orders")["rows_total"] == 30);
+    server.kill().unwrap();
+    server.start_again().unwrap();
+    write(&server, 31..3_000);
+    bench.wait_until("all rows are in the lake", || bench.status("orders")["rows_total"] == 2_999);
+    let status = collector.stop(Signal::TERM, PATIENCE).unwrap();
+    assert_eq!(status.code(), Some(0), "{}", bench.log());
+    let sql = "select id, item, cast(price as varchar) as price, total, tags[2] as tag, cast(key as varchar) as key, \
+               span.days as days, strftime(at, '%Y-%m-%d %H:%M:%S.%f') as at from orders order by id";
+    let sql = sql.replace("strftime(at,", "strftime(at at time zone 'UTC',");
+    let outside = duckdb::query(&bench.lake(), &sql).unwrap();
+    let difference = ledger.compare("orders", "id", &outside);
+    assert!(difference.is_empty(), "by DuckDB: {difference}");
+    let kinds = duckdb::query(
+        &bench.lake(),
+        "select distinct typeof(key) as key, typeof(body) as body, typeof(at) as at, typeof(tags) as tags from orders",
+    );
+    let kinds = kinds.unwrap();
+    let expected = json!({"key": "UUID", "body": "JSON", "at": "TIMESTAMP WITH TIME ZONE", "tags": "VARCHAR[]"});
+    assert_eq!(kinds, [expected]);
 }

@@ -311,7 +311,10 @@ impl Outcome {
 
 /// The value below which a share of sorted values lies.
 fn share(sorted: &[i64], share: f64) -> i64 {
-    sorted.get(((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+    sorted
+        .get(((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or_default()
 }
 
 fn rounds(short: u64) -> u64 {

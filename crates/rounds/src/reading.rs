@@ -18,8 +18,8 @@ use portolan_model::round::{Receipt, ReceiptVerdict};
 use portolan_model::source::ReadEnd;
 use portolan_model::{Error, ErrorKind, Result};
 
-use crate::output::{Measured, Receiver, Recorder};
 use crate::meeting::Meetings;
+use crate::output::{Measured, Receiver, Recorder};
 use crate::release::Gate;
 use crate::slot::Slot;
 
@@ -216,13 +216,7 @@ impl Terms<'_> {
         meetings.allowed()
     }
 
-    async fn read_one(
-        &self,
-        index: usize,
-        gate: Option<&Gate>,
-        slot: &mut Slot,
-        begun: &mut Begun,
-    ) -> Result<Outcome> {
+    async fn read_one(&self, index: usize, gate: Option<&Gate>, slot: &mut Slot, begun: &mut Begun) -> Result<Outcome> {
         slot.source.prepare().await?;
         begun.prepared = Some(self.clock.moment());
         let mut recorder = Recorder::new(self.clock, &mut begun.receiver, &mut begun.measured, self.enough_at)

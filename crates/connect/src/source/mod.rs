@@ -5,5 +5,4 @@ pub mod http;
 pub mod mysql;
 pub mod postgres;
 pub mod redis;
-mod relational;
 pub mod tcp;

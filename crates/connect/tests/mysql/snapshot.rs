@@ -75,8 +75,10 @@ async fn snapshot(source: &mut Box<dyn Source>, output: &mut Met) -> Result<Read
 
 fn table(of: &MariaDb, engine: &str) -> String {
     let name = fresh("snapshot");
-    of.sql(&format!("CREATE TABLE {name} (id BIGINT PRIMARY KEY) ENGINE = {engine}; INSERT INTO {name} VALUES (1), (2)"))
-        .unwrap();
+    of.sql(&format!(
+        "CREATE TABLE {name} (id BIGINT PRIMARY KEY) ENGINE = {engine}; INSERT INTO {name} VALUES (1), (2)"
+    ))
+    .unwrap();
     name
 }
 
@@ -110,7 +112,8 @@ async fn the_log_names_the_snapshot_and_different_places_are_started_anew() {
     let name = table(&own, "InnoDB");
     let mut source = open_at(own.port(), &format!("table = \"{name}\""));
     // The other one is behind twice, then at the same place.
-    let mut output = Met::new(|meeting, word| Some(if meeting < 2 { "binlog log.1:4".into() } else { word.to_owned() }));
+    let mut output =
+        Met::new(|meeting, word| Some(if meeting < 2 { "binlog log.1:4".into() } else { word.to_owned() }));
     let end = snapshot(&mut source, &mut output).await.unwrap();
     assert!(end.snapshot.as_ref().unwrap().starts_with("binlog log.0"), "{end:?}");
     assert_eq!((output.meetings, output.recorder.rows()), (3, 2));

@@ -74,7 +74,8 @@ async fn a_source_alone_has_a_snapshot_and_lets_it_go_after_the_read() {
         assert_eq!(output.recorder.rows(), rows);
         // Rows are read from what stood when the snapshot was opened: they are no further answer.
         assert_eq!(output.recorder.phases, [Phase::Released, Phase::FirstByte, Phase::LastByte]);
-        let open = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND query LIKE '%snapshot%'";
+        let open =
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND query LIKE '%snapshot%'";
         assert_eq!(server().sql(open).unwrap().trim(), "0");
         if rows == 2 {
             server().sql(&format!("INSERT INTO {name} VALUES (3)")).unwrap();

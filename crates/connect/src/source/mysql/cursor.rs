@@ -16,7 +16,7 @@ use super::decimal;
 use super::temporal::{CivilTime, Span};
 use super::wire::reader::Reader;
 use super::wire::{Column, Malformed, column_type};
-use crate::source::relational::LateWindow;
+use crate::relational::LateWindow;
 
 /// The version of the position format written here.
 const POSITION_VERSION: u32 = 1;

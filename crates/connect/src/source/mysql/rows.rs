@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::decode::Problem;
 use super::wire::Column;
-use crate::source::relational;
+use crate::relational;
 
 fn names(columns: &[Column]) -> impl Iterator<Item = &str> {
     columns.iter().map(|column| column.name.as_str())

@@ -67,7 +67,12 @@ pub(super) async fn footing(connection: &mut Connection, relation: &Relation, wa
     let is_unordered = value("binlog_optimize_thread_scheduling") == "OFF";
     let has_filter = ["binlog_do_db", "binlog_ignore_db"].iter().any(|name| !value(name).is_empty());
     Ok(Footing {
-        has_log: version.is_some() && value("log_bin") == "ON" && logs_all && !is_unordered && !has_filter && !wants_lock,
+        has_log: version.is_some()
+            && value("log_bin") == "ON"
+            && logs_all
+            && !is_unordered
+            && !has_filter
+            && !wants_lock,
         has_stages: version.is_some_and(|version| version >= [10, 4, 1]),
         spare: None,
     })
@@ -156,7 +161,8 @@ async fn locked(
     };
     let end = lock.taken + lock_wait;
     let started = tokio::time::timeout_at(end, start(connection, output)).await;
-    started.map_err(|_| Error::new(ErrorKind::Timeout, "open snapshot", format!("no snapshot within {lock_wait:?}")))??;
+    started
+        .map_err(|_| Error::new(ErrorKind::Timeout, "open snapshot", format!("no snapshot within {lock_wait:?}")))??;
     let in_time = tokio::time::timeout_at(end, output.meet(String::new())).await;
     let released = lock.release(footing).await;
     let word = match (&in_time, released) {
@@ -213,12 +219,7 @@ struct Lock {
 }
 
 impl Lock {
-    async fn take(
-        reader: &Connection,
-        footing: &mut Footing,
-        allowed: Duration,
-        kills: &Kills,
-    ) -> Result<Self> {
+    async fn take(reader: &Connection, footing: &mut Footing, allowed: Duration, kills: &Kills) -> Result<Self> {
         let mut spare = footing.spare.take();
         let is_alive = match &mut spare {
             Some(spare) => spare.is_alive().await,
@@ -347,9 +348,8 @@ fn without_snapshots(row: &[Option<String>]) -> Error {
     let part = |index: usize| row.get(index).and_then(Option::as_deref).unwrap_or_default();
     let (schema, table, engine) = (part(0), part(1), part(2));
     let message = format!("table `{schema}`.`{table}` has the engine {engine}, which knows no snapshots");
-    Error::new(ErrorKind::Configuration, "open snapshot", message).with_hint(format!(
-        "ALTER TABLE `{schema}`.`{table}` ENGINE = InnoDB; or read it in a round of its own"
-    ))
+    Error::new(ErrorKind::Configuration, "open snapshot", message)
+        .with_hint(format!("ALTER TABLE `{schema}`.`{table}` ENGINE = InnoDB; or read it in a round of its own"))
 }
 
 #[cfg(test)]
@@ -367,7 +367,10 @@ mod tests {
     #[test]
     fn a_refusal_says_to_all_what_was_said_to_one() {
         let error = refusal("refused no right\nGRANT it");
-        assert_eq!((error.kind(), error.message(), error.hint()), (ErrorKind::Permission, "no right", Some("GRANT it")));
+        assert_eq!(
+            (error.kind(), error.message(), error.hint()),
+            (ErrorKind::Permission, "no right", Some("GRANT it"))
+        );
         assert_eq!(refusal("busy later\n").kind(), ErrorKind::Busy);
     }
 }

@@ -19,7 +19,7 @@ use super::statement::{From, Relation, Statement};
 use super::wire::Column;
 use super::wire::message::column_flag;
 use super::wire::packets::malformed;
-use crate::source::relational::{LateWindow, row_identity};
+use crate::relational::{LateWindow, row_identity};
 
 /// A batch is handed on once it has so many bytes, however few its rows.
 const BATCH_BYTES_MAX: usize = 4 << 20;
@@ -339,7 +339,8 @@ impl MySqlSource {
             Some(footing) => footing,
             None => snapshot::footing(&mut ready.connection, relation, *snapshot_lock).await?,
         };
-        let opened = snapshot::open(&mut ready.connection, &mut footing, *snapshot_lock_wait, &self.kills, output).await;
+        let opened =
+            snapshot::open(&mut ready.connection, &mut footing, *snapshot_lock_wait, &self.kills, output).await;
         ready.footing = Some(footing);
         opened
     }

@@ -211,8 +211,7 @@ impl Connection {
         let hold_point = Arc::clone(self.session.observed.hold_point());
         hold_point.hold();
         self.send(request).await?;
-        let held =
-            hold_point.seal(kind).map_err(|error| self.session.messages.broken("send request", error))?;
+        let held = hold_point.seal(kind).map_err(|error| self.session.messages.broken("send request", error))?;
         let mut released = output.released(held);
         loop {
             let said = tokio::select! {

@@ -15,7 +15,7 @@ use super::numeric::Numeric;
 use super::statement::literal;
 use super::temporal;
 use super::wire::Malformed;
-use crate::source::relational::LateWindow;
+use crate::relational::LateWindow;
 
 /// The version of the position format written here.
 const POSITION_VERSION: u32 = 1;

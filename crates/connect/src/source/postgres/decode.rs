@@ -9,10 +9,10 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
-use super::columns::Selected;
+use super::columns::{Facts, Selected};
 use super::values::{Values, escaped};
-use super::wire::Malformed;
 use super::wire::reader::Reader;
+use super::wire::{Column, Malformed};
 
 /// What a COPY begins with, before its flags and its header's extension.
 const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xFF\r\n\0";
@@ -51,6 +51,14 @@ pub struct RowDecoder {
 }
 
 impl RowDecoder {
+    /// A decoder for rows of `columns` of which no catalog is asked: those of built-in types without parts in their binary form,
+    /// all others as text.
+    pub fn of_built_in(columns: &[Column], cursor: Option<usize>) -> Self {
+        let facts = Facts { money_scale: 2, ..Facts::default() };
+        let columns: Vec<Selected> = columns.iter().cloned().map(|column| facts.select(column)).collect();
+        Self::new(&columns, cursor)
+    }
+
     /// A decoder for rows of `columns`; the raw value of column `cursor` is kept for each last row.
     pub(super) fn new(columns: &[Selected], cursor: Option<usize>) -> Self {
         let fields: Vec<_> = columns.iter().map(Selected::field).collect();

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::statement::Relation;
-use crate::source::relational::LateWindow;
+use crate::relational::LateWindow;
 
 /// The most rows of one record batch.
 const BATCH_ROWS_MAX: u32 = 1 << 20;

@@ -18,7 +18,7 @@ use super::snapshot;
 use super::statement::{From, Range, Relation};
 use super::wire::messages::malformed;
 use super::wire::{Column, Malformed};
-use crate::source::relational::{LateWindow, row_identity};
+use crate::relational::{LateWindow, row_identity};
 
 /// A batch is handed on once it has so many bytes, however few its rows.
 const BATCH_BYTES_MAX: usize = 4 << 20;

@@ -56,7 +56,16 @@ pub(super) enum Values {
     Uuid(FixedSizeBinaryBuilder),
     List { element: Box<Values>, field: FieldRef, offsets: Vec<i32>, validity: Vec<bool> },
     Struct { parts: Vec<(u32, Values)>, fields: Fields, validity: Vec<bool> },
-    Interval { months: Int32Builder, days: Int32Builder, microseconds: Int64Builder, validity: Vec<bool> },
+    Interval(Box<Intervals>),
+}
+
+/// The values of a column of intervals.
+#[derive(Default)]
+pub(super) struct Intervals {
+    months: Int32Builder,
+    days: Int32Builder,
+    microseconds: Int64Builder,
+    validity: Vec<bool>,
 }
 
 impl Values {
@@ -82,12 +91,7 @@ impl Values {
             Kind::Timestamp => Self::Timestamp(timestamp(), ""),
             Kind::Instant => Self::Timestamp(timestamp(), "+00"),
             Kind::Uuid => Self::Uuid(FixedSizeBinaryBuilder::with_capacity(ROWS_EXPECTED, 16)),
-            Kind::Interval => Self::Interval {
-                months: Int32Builder::new(),
-                days: Int32Builder::new(),
-                microseconds: Int64Builder::new(),
-                validity: Vec::new(),
-            },
+            Kind::Interval => Self::Interval(Box::default()),
             Kind::List(element) => Self::List {
                 field: element.element_field(),
                 element: Box::new(Self::new(element)),
@@ -151,12 +155,12 @@ impl Values {
                 validity.push(true);
                 return composite(parts, bytes);
             }
-            Self::Interval { months, days, microseconds, validity } => {
+            Self::Interval(values) => {
                 let mut reader = Reader::new(bytes);
-                microseconds.append_value(i64::from_be_bytes(reader.array()?));
-                days.append_value(reader.i32()?);
-                months.append_value(i32::from_be_bytes(fixed(reader.rest())?));
-                validity.push(true);
+                values.microseconds.append_value(i64::from_be_bytes(reader.array()?));
+                values.days.append_value(reader.i32()?);
+                values.months.append_value(i32::from_be_bytes(fixed(reader.rest())?));
+                values.validity.push(true);
             }
         }
         Ok(Ok(()))
@@ -187,11 +191,11 @@ impl Values {
                 parts.iter_mut().for_each(|(_, part)| part.push_null());
                 validity.push(false);
             }
-            Self::Interval { months, days, microseconds, validity } => {
-                months.append_null();
-                days.append_null();
-                microseconds.append_null();
-                validity.push(false);
+            Self::Interval(values) => {
+                values.months.append_null();
+                values.days.append_null();
+                values.microseconds.append_null();
+                values.validity.push(false);
             }
         }
     }
@@ -223,7 +227,8 @@ impl Values {
                 let arrays = parts.iter_mut().map(|(_, part)| part.finish()).collect::<Result<_, _>>()?;
                 Arc::new(StructArray::try_new(fields.clone(), arrays, Some(nulls))?)
             }
-            Self::Interval { months, days, microseconds, validity } => {
+            Self::Interval(values) => {
+                let Intervals { months, days, microseconds, validity } = values.as_mut();
                 let nulls = NullBuffer::from(std::mem::take(validity));
                 let arrays: Vec<ArrayRef> =
                     vec![Arc::new(months.finish()), Arc::new(days.finish()), Arc::new(microseconds.finish())];
