@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod diff;
 mod fetch;
 mod lake;
 mod manual;
@@ -52,6 +53,7 @@ Examples:
   portolan query \"select count(*) from orders\"    SQL over everything collected
   portolan status                                 where each source stands
   portolan rounds show 120                        when each port was asked, and when it answered
+  portolan diff 120 140                           what changed at each port between two rounds
   portolan verify                                 are the stored rows those that came?
 
 Exit codes: 0 done, 1 failure, 2 usage or configuration, 3 some sources failed, 4 all sources failed,
@@ -73,6 +75,8 @@ enum Command {
     Status(status::Arguments),
     /// Lists the latest rounds; draws the timeline of one.
     Rounds(rounds::Arguments),
+    /// Shows what changed between two rounds at each port, or in one table.
+    Diff(diff::Arguments),
     /// Recomputes the digest of every stored round and compares it with its receipt.
     Verify(verify::Arguments),
     /// Shows what the lake takes, maintains it at once, checks its structure.
@@ -133,6 +137,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, Stop> {
         Command::Query(arguments) => query::run(config, arguments).await,
         Command::Status(arguments) => status::run(config, arguments),
         Command::Rounds(arguments) => rounds::run(config, arguments),
+        Command::Diff(arguments) => diff::run(config, arguments),
         Command::Verify(arguments) => verify::run(config, arguments),
         Command::Lake(arguments) => lake::run(config, arguments).await,
         Command::Quarantine(arguments) => quarantine::run(config, arguments).await,
@@ -177,6 +182,19 @@ fn lake_path(named: Option<&Path>, config: &Path) -> Result<PathBuf, Stop> {
         None if config == Path::new(DEFAULT_CONFIG) && !config.exists() => Ok(PathBuf::from("./lake")),
         None => Ok(configuration(config)?.0.lake.path),
     }
+}
+
+/// A state that an argument names by a round's number or an instant.
+fn state(argument: &str, text: &str) -> Result<portolan_lake::At, Stop> {
+    if let Ok(round) = text.parse() {
+        return Ok(portolan_lake::At::Round(round));
+    }
+    text.parse().map(portolan_lake::At::Time).map_err(|_| {
+        let message = format!("{argument} {text:?} is neither a round's number nor an instant");
+        Error::new(ErrorKind::Configuration, "choose state", message)
+            .with_hint("write 120, or 2026-11-22T10:00:00Z")
+            .into()
+    })
 }
 
 /// What `--since` says: a round's number, or an instant.

@@ -87,7 +87,7 @@ pub(crate) async fn over_rows(
 pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
     let format = output::format(&arguments.format)?;
     let sql = text(&arguments)?;
-    let at = arguments.at.as_deref().map(instant).transpose()?.unwrap_or(At::Head);
+    let at = arguments.at.as_deref().map(|text| super::state("--at", text)).transpose()?.unwrap_or(At::Head);
     let path = super::lake_path(arguments.lake.as_deref(), config)?;
     let reader = LakeReader::open(&path)?;
     let engine = engine(arguments.memory_limit)?;
@@ -180,18 +180,4 @@ fn text(arguments: &Arguments) -> Result<String, Stop> {
         (None, sql) => sql.unwrap_or_default().clone_into(&mut text),
     }
     Ok(text)
-}
-
-/// A round's number, or an instant.
-#[cfg(feature = "sql")]
-fn instant(text: &str) -> Result<At, Stop> {
-    if let Ok(round) = text.parse() {
-        return Ok(At::Round(round));
-    }
-    text.parse().map(At::Time).map_err(|_| {
-        let message = format!("--at {text:?} is neither a round's number nor an instant");
-        Error::new(ErrorKind::Configuration, "choose state", message)
-            .with_hint("write --at 120, or --at 2026-11-22T10:00:00Z")
-            .into()
-    })
 }

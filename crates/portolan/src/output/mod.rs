@@ -29,6 +29,20 @@ pub(crate) fn visible(text: &str) -> String {
     lines.join("\n")
 }
 
+/// A value as JSON, with its exact text.
+///
+/// # Errors
+/// `Data` for a type that has no text.
+pub(crate) fn json_text(
+    array: &dyn arrow::array::Array,
+    field: &arrow::datatypes::Field,
+    row: usize,
+) -> Result<String> {
+    let mut text = String::new();
+    cell::json_value(array, field, row, &mut text)?;
+    Ok(text)
+}
+
 /// Where formats put what they write.
 type Sink = Box<dyn Write + Send>;
 
