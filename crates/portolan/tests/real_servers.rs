@@ -260,14 +260,13 @@ fn rows_of_postgres_arrive_once_with_their_types() {
     let status = collector.stop(Signal::TERM, PATIENCE).unwrap();
     assert_eq!(status.code(), Some(0), "{}", bench.log());
     let sql = "select id, item, cast(price as varchar) as price, total, tags[2] as tag, cast(key as varchar) as key, \
-               span.days as days, strftime(at, '%Y-%m-%d %H:%M:%S.%f') as at from orders order by id";
-    let sql = sql.replace("strftime(at,", "strftime(at at time zone 'UTC',");
-    let outside = duckdb::query(&bench.lake(), &sql).unwrap();
+               span.days as days, strftime(o.\"at\" at time zone 'UTC', '%Y-%m-%d %H:%M:%S.%f') as \"at\" from orders o order by id";
+    let outside = duckdb::query(&bench.lake(), sql).unwrap();
     let difference = ledger.compare("orders", "id", &outside);
     assert!(difference.is_empty(), "by DuckDB: {difference}");
     let kinds = duckdb::query(
         &bench.lake(),
-        "select distinct typeof(key) as key, typeof(body) as body, typeof(at) as at, typeof(tags) as tags from orders",
+        "select distinct typeof(key) as key, typeof(body) as body, typeof(\"at\") as \"at\", typeof(tags) as tags from orders",
     );
     let kinds = kinds.unwrap();
     let expected = json!({"key": "UUID", "body": "JSON", "at": "TIMESTAMP WITH TIME ZONE", "tags": "VARCHAR[]"});

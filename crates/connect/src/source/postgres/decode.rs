@@ -9,13 +9,16 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
-use super::columns::{Facts, Selected};
+use super::columns::{Facts, Kind, Selected};
 use super::values::{Values, escaped};
 use super::wire::reader::Reader;
 use super::wire::{Column, Malformed};
 
 /// What a COPY begins with, before its flags and its header's extension.
 const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xFF\r\n\0";
+
+/// Rows of the first batch before its builders are asked for memory again.
+const ROWS_EXPECTED: usize = 1_024;
 
 /// A value that has no place in its column's type; NULL stands in the batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +38,7 @@ pub struct Problem {
 /// Collects rows into record batches.
 pub struct RowDecoder {
     schema: SchemaRef,
+    kinds: Vec<Kind>,
     columns: Vec<Values>,
     /// The columns whose arrays' other shapes follow after the columns, in their order.
     shapes: Vec<usize>,
@@ -64,7 +68,8 @@ impl RowDecoder {
         let fields: Vec<_> = columns.iter().map(Selected::field).collect();
         Self {
             schema: Arc::new(Schema::new(fields)),
-            columns: columns.iter().map(|column| Values::new(&column.kind)).collect(),
+            kinds: columns.iter().map(|column| column.kind.clone()).collect(),
+            columns: columns.iter().map(|column| Values::new(&column.kind, ROWS_EXPECTED, 0)).collect(),
             shapes: (0..columns.len()).filter(|index| columns[*index].shape().is_some()).collect(),
             rows: 0,
             bytes: 0,
@@ -178,7 +183,13 @@ impl RowDecoder {
         if self.is_broken {
             return Err(ArrowError::InvalidArgumentError("a row was only partly added".into()));
         }
-        let arrays = self.columns.iter_mut().map(Values::finish).collect::<Result<_, _>>()?;
+        let mut arrays = Vec::with_capacity(self.columns.len());
+        for (values, kind) in self.columns.iter_mut().zip(&self.kinds) {
+            // The next batch is like this one, or a little larger.
+            let (rows, bytes) = (self.rows, values.text_bytes());
+            arrays.push(values.finish()?);
+            *values = Values::new(kind, rows, bytes + bytes / 16);
+        }
         let batch = RecordBatch::try_new(self.schema.clone(), arrays)?;
         self.rows = 0;
         self.bytes = 0;

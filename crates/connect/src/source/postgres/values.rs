@@ -17,8 +17,8 @@ use super::temporal::{self, OutOfCalendar};
 use super::wire::Malformed;
 use super::wire::reader::Reader;
 
-/// Rows of a batch before its builders are asked for memory again.
-const ROWS_EXPECTED: usize = 1_024;
+/// The most bytes of text that are asked for before any has come.
+const TEXT_BYTES_EXPECTED_MAX: usize = 4 << 20;
 /// What is kept of a value that cannot be stored, in bytes.
 pub(super) const CONTENT_BYTES_MAX: usize = 64 << 10;
 /// The most dimensions of an array (`MAXDIM`).
@@ -69,40 +69,53 @@ pub(super) struct Intervals {
 }
 
 impl Values {
-    pub(super) fn new(kind: &Kind) -> Self {
-        let decimal = || Decimal128Builder::with_capacity(ROWS_EXPECTED).with_data_type(kind.data_type());
-        let timestamp = || TimestampMicrosecondBuilder::with_capacity(ROWS_EXPECTED).with_data_type(kind.data_type());
+    /// No values yet, with room for so many rows that have so many bytes of text: what is asked for at once is not copied as
+    /// it grows.
+    pub(super) fn new(kind: &Kind, rows: usize, bytes: usize) -> Self {
+        let bytes = bytes.min(TEXT_BYTES_EXPECTED_MAX);
+        let decimal = || Decimal128Builder::with_capacity(rows).with_data_type(kind.data_type());
+        let timestamp = || TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(kind.data_type());
         match kind {
-            Kind::Boolean => Self::Boolean(BooleanBuilder::with_capacity(ROWS_EXPECTED)),
-            Kind::Int16 => Self::Int16(Int16Builder::with_capacity(ROWS_EXPECTED)),
-            Kind::Int32 => Self::Int32(Int32Builder::with_capacity(ROWS_EXPECTED)),
-            Kind::Int64 => Self::Int64(Int64Builder::with_capacity(ROWS_EXPECTED)),
-            Kind::UInt32 => Self::UInt32(UInt32Builder::with_capacity(ROWS_EXPECTED)),
-            Kind::UInt64 => Self::UInt64(UInt64Builder::with_capacity(ROWS_EXPECTED)),
-            Kind::Float32 => Self::Float32(Float32Builder::with_capacity(ROWS_EXPECTED)),
-            Kind::Float64 => Self::Float64(Float64Builder::with_capacity(ROWS_EXPECTED)),
+            Kind::Boolean => Self::Boolean(BooleanBuilder::with_capacity(rows)),
+            Kind::Int16 => Self::Int16(Int16Builder::with_capacity(rows)),
+            Kind::Int32 => Self::Int32(Int32Builder::with_capacity(rows)),
+            Kind::Int64 => Self::Int64(Int64Builder::with_capacity(rows)),
+            Kind::UInt32 => Self::UInt32(UInt32Builder::with_capacity(rows)),
+            Kind::UInt64 => Self::UInt64(UInt64Builder::with_capacity(rows)),
+            Kind::Float32 => Self::Float32(Float32Builder::with_capacity(rows)),
+            Kind::Float64 => Self::Float64(Float64Builder::with_capacity(rows)),
             Kind::Decimal { precision, scale } => Self::Decimal(decimal(), *precision, *scale),
             Kind::Money { .. } => Self::Money(decimal()),
-            Kind::Text | Kind::Json => Self::Text(StringBuilder::new()),
-            Kind::Jsonb => Self::Jsonb(StringBuilder::new()),
-            Kind::Bytes => Self::Bytes(BinaryBuilder::new()),
-            Kind::Date => Self::Date(Date32Builder::with_capacity(ROWS_EXPECTED)),
-            Kind::Time => Self::Time(Time64MicrosecondBuilder::with_capacity(ROWS_EXPECTED)),
+            Kind::Text | Kind::Json => Self::Text(StringBuilder::with_capacity(rows, bytes)),
+            Kind::Jsonb => Self::Jsonb(StringBuilder::with_capacity(rows, bytes)),
+            Kind::Bytes => Self::Bytes(BinaryBuilder::with_capacity(rows, bytes)),
+            Kind::Date => Self::Date(Date32Builder::with_capacity(rows)),
+            Kind::Time => Self::Time(Time64MicrosecondBuilder::with_capacity(rows)),
             Kind::Timestamp => Self::Timestamp(timestamp(), ""),
             Kind::Instant => Self::Timestamp(timestamp(), "+00"),
-            Kind::Uuid => Self::Uuid(FixedSizeBinaryBuilder::with_capacity(ROWS_EXPECTED, 16)),
+            Kind::Uuid => Self::Uuid(FixedSizeBinaryBuilder::with_capacity(rows, 16)),
             Kind::Interval => Self::Interval(Box::default()),
             Kind::List(element) => Self::List {
                 field: element.element_field(),
-                element: Box::new(Self::new(element)),
+                element: Box::new(Self::new(element, rows, bytes)),
                 offsets: vec![0],
                 validity: Vec::new(),
             },
             Kind::Struct(fields) => Self::Struct {
-                parts: fields.iter().map(|(_, type_id, kind)| (*type_id, Self::new(kind))).collect(),
+                parts: fields.iter().map(|(_, type_id, kind)| (*type_id, Self::new(kind, rows, 0))).collect(),
                 fields: Kind::struct_fields(fields),
                 validity: Vec::new(),
             },
+        }
+    }
+
+    /// Bytes of its texts.
+    pub(super) fn text_bytes(&self) -> usize {
+        match self {
+            Self::Text(values) | Self::Jsonb(values) => values.values_slice().len(),
+            Self::Bytes(values) => values.values_slice().len(),
+            Self::List { element, .. } => element.text_bytes(),
+            _ => 0,
         }
     }
 
