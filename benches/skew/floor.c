@@ -13,9 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
-enum { WAIT_MS = 30000, SETTLE_US = 1000 };
+enum { WAIT_MS = 30000 };
 
 static const char REQUEST[] = "GET / HTTP/1.1\r\nHost: server\r\n\r\n";
 
@@ -65,7 +64,6 @@ int main(int count, char **words) {
         waiting[i].events = POLLIN;
         if (send(waiting[i].fd, REQUEST, last, 0) != (ssize_t)last) return 1;
       }
-      usleep(SETTLE_US);
     }
     for (int i = 0; i < ports; i++) send(waiting[i].fd, REQUEST + last, 1, 0);
     printf("%d\n", is_loop ? answers(waiting, ports) : ports);
