@@ -79,7 +79,7 @@ fn try_one(whole: &Path, folder: &Path, head: &ChainHead, kind: &str, random: &m
 
 #[tokio::test]
 async fn every_random_corruption_is_found_and_named() {
-    let (seed, count) = (number("PORTOLAN_CORRUPTION_SEED", 4), number("PORTOLAN_CORRUPTION_COUNT", 190));
+    let (seed, count) = (number("PORTOLAN_CORRUPTION_SEED", 4), number("PORTOLAN_CORRUPTION_COUNT", 76));
     let mut tally: BTreeMap<&str, u64> = BTreeMap::new();
     for part in 0..count.div_ceil(EACH) {
         let seed = seed.wrapping_add(part);

@@ -351,12 +351,13 @@ async fn every_corruption_is_found_and_its_place_named() {
             1
         );
     });
-    assert_eq!(report.mismatches.len(), 1, "{report:#?}");
-    assert_eq!(report.mismatches[0].round, 12);
+    // The rows say so, and the manifest of the round.
+    let named: Vec<_> = report.mismatches.iter().map(|one| (one.round, one.table.as_str())).collect();
+    assert_eq!(named, [(12, "portolan.receipts"), (12, "orders")], "{report:#?}");
     let (_, report) = broken("edited count", &|path| {
         assert_eq!(change(path, "receipts", "rows = rows - 1 where round = 11 and source = 'state'"), 1);
     });
-    assert_eq!((report.mismatches[0].round, report.mismatches[0].table.as_str()), (11, "state"));
+    assert!(report.mismatches.iter().any(|one| (one.round, one.table.as_str()) == (11, "state")), "{report:#?}");
     broken("digest taken away", &|path| {
         assert_eq!(change(path, "receipts", "rows_sha256 = null where round = 12 and source = 'orders'"), 1);
     });
@@ -368,7 +369,8 @@ async fn every_corruption_is_found_and_its_place_named() {
             .sum();
         assert_eq!(deleted, 2);
     });
-    assert!(report.mismatches.iter().all(|one| one.round == 12 && one.detail.contains("no receipt")), "{report:#?}");
+    assert!(report.mismatches.iter().all(|one| one.round == 12), "{report:#?}");
+    assert!(report.mismatches.iter().any(|one| one.detail.contains("no receipt")), "{report:#?}");
 
     let swap = |left: &Path, right: &Path| {
         let aside = left.with_extension("aside");

@@ -78,15 +78,15 @@ struct Unit<'a> {
     known: &'a Part,
 }
 
-/// Reads `files` of `table` and reports those that are not what was written. Returns what is known of each, and the ids of
-/// those that are not there. `progress` is told of bytes read.
+/// Reads `files` of `table` and reports those that are not what was written. Returns what is known of each. `progress` is
+/// told of bytes read.
 pub(super) fn prove(
     table: &str,
     files: &[&DataFile],
     digests: &Digests,
     report: &mut VerifyReport,
     progress: &mut dyn FnMut(u64),
-) -> (Vec<Proof>, Vec<i64>) {
+) -> Vec<Proof> {
     let mut proofs = vec![Proof::Unknown; files.len()];
     let mut wrong: HashMap<usize, Vec<(Option<usize>, String)>> = HashMap::new();
     let mut units = Vec::new();
@@ -138,16 +138,12 @@ pub(super) fn prove(
         }
         progress(unit.known.bytes);
     });
-    let mut missing = Vec::new();
     let mut wrong: Vec<_> = wrong.into_iter().collect();
     wrong.sort_by_key(|(place, _)| *place);
     for (place, mut details) in wrong {
         let file = files[place];
         proofs[place] = Proof::Damaged;
         details.sort();
-        if !file.path.exists() {
-            missing.push(file.id);
-        }
         report.damaged(DamagedFile {
             table: table.to_owned(),
             path: file.path.display().to_string(),
@@ -155,7 +151,7 @@ pub(super) fn prove(
             detail: details.into_iter().map(|(_, detail)| detail).collect::<Vec<_>>().join("; "),
         });
     }
-    (proofs, missing)
+    proofs
 }
 
 /// Reads stretches on as many threads as there are cores, and hands each one's outcome to `take`: whether its digest is

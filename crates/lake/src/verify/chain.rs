@@ -46,20 +46,18 @@ pub(super) fn prove(
         tables.extend(OwnTable::open(snapshot, name)?);
     }
     let mut verified = VerifiedChain::default();
-    let mut missing = Vec::new();
     for table in &tables {
         let files: Vec<_> = table.stored.iter().filter(|file| table.is_asked_for(file, scope)).collect();
         let digests = snapshot.with(|connection| bytes::Digests::of(connection, table.view.id))?;
         let bytes_total = files.iter().map(|file| file.size_bytes).sum();
         let mut bytes = 0;
         progress(VerifyProgress { table: NAME, bytes, bytes_total });
-        let (_, gone) = bytes::prove(&table.title(), &files, &digests, report, &mut |read| {
+        bytes::prove(&table.title(), &files, &digests, report, &mut |read| {
             bytes += read;
             progress(VerifyProgress { table: NAME, bytes, bytes_total });
         });
         verified.files += files.len() as u64;
         verified.bytes += bytes_total;
-        missing.extend(gone);
     }
     let mut prover = Prover {
         snapshot,
@@ -73,7 +71,7 @@ pub(super) fn prove(
     };
     prover.run(report)?;
     report.chain = Some(prover.verified);
-    Ok(missing)
+    Ok(prover.tables.iter().flat_map(OwnTable::missing).collect())
 }
 
 impl Prover<'_> {

@@ -123,7 +123,7 @@ pub(super) fn may_hold(place: &Place, mark: i64, scope: &VerifyScope) -> bool {
 
 impl Prover<'_> {
     fn run(&mut self, report: &mut VerifyReport, progress: &mut dyn FnMut(VerifyProgress<'_>)) -> Result<Vec<i64>> {
-        let (proofs, mut missing) = self.prove_bytes(report, progress)?;
+        let proofs = self.prove_bytes(report, progress)?;
         let mut layouts = Vec::with_capacity(self.places.len());
         let time = self.columns.iter().find(|column| column.name == "_time");
         let marks = self.columns.get(self.mark).zip(time).map(|(mark, time)| [mark.clone(), time.clone()]);
@@ -136,11 +136,6 @@ impl Prover<'_> {
             };
             if let Some(error) = &layout.error {
                 report.damaged(damaged(self.name, place, error.chain()));
-                if let Place::File(file) = place
-                    && !file.path.exists()
-                {
-                    missing.push(file.id);
-                }
                 self.broken.extend(layout.segments.iter().map(|segment| (segment.round, index)));
                 layout.segments.clear();
             }
@@ -188,15 +183,19 @@ impl Prover<'_> {
             });
         }
         report.tables.push(std::mem::take(&mut self.verified));
-        Ok(missing)
+        let is_missing = |place: &Place| match place {
+            Place::File(file) if !file.path.exists() => Some(file.id),
+            _ => None,
+        };
+        Ok(self.places.iter().filter_map(is_missing).collect())
     }
 
-    /// Proves the files' bytes: what is known of each place, and the files that are not there.
+    /// Proves the files' bytes: what is known of each place.
     fn prove_bytes(
         &self,
         report: &mut VerifyReport,
         progress: &mut dyn FnMut(VerifyProgress<'_>),
-    ) -> Result<(Vec<Proof>, Vec<i64>)> {
+    ) -> Result<Vec<Proof>> {
         let digests = self.snapshot.with(|connection| Digests::of(connection, self.table))?;
         let (mut indices, mut files) = (Vec::new(), Vec::new());
         for (index, place) in self.places.iter().enumerate() {
@@ -207,7 +206,7 @@ impl Prover<'_> {
         }
         let (mut bytes, bytes_total) = (0, self.bytes_total);
         progress(VerifyProgress { table: self.name, bytes, bytes_total });
-        let (known, missing) = bytes::prove(self.name, &files, &digests, report, &mut |read| {
+        let known = bytes::prove(self.name, &files, &digests, report, &mut |read| {
             bytes += read;
             progress(VerifyProgress { table: self.name, bytes, bytes_total });
         });
@@ -215,7 +214,7 @@ impl Prover<'_> {
         for (index, proof) in indices.into_iter().zip(known) {
             proofs[index] = proof;
         }
-        Ok((proofs, missing))
+        Ok(proofs)
     }
 
     /// Takes the rounds all of whose rows are in files whose bytes are proved as found: they have been counted.

@@ -142,6 +142,11 @@ impl OwnTable {
         scope.verified.as_ref().is_none_or(|head| file.id >= head.next_file) && self.may_hold(file, low, high)
     }
 
+    /// The files that are not there.
+    pub(super) fn missing(&self) -> impl Iterator<Item = i64> {
+        self.stored.iter().filter(|file| !file.path.exists()).map(|file| file.id)
+    }
+
     /// Whether a file's bounds leave room for rounds `low` to `high`.
     fn may_hold(&self, file: &DataFile, low: i64, high: i64) -> bool {
         let Some(known) = file.statistics.get(&self.columns[self.mark].id) else { return true };

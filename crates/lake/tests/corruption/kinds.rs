@@ -58,6 +58,7 @@ struct Named {
     id: i64,
     table: String,
     path: PathBuf,
+    is_current: bool,
 }
 
 impl Victim<'_> {
@@ -67,14 +68,14 @@ impl Victim<'_> {
     }
 
     fn files(&self) -> Vec<Named> {
-        let sql = "select f.data_file_id, s.schema_name, t.table_name, f.path from ducklake_data_file f \
+        let sql = "select f.data_file_id, s.schema_name, t.table_name, f.path, f.end_snapshot is null from ducklake_data_file f \
                    join ducklake_table t using (table_id) join ducklake_schema s using (schema_id) order by 1";
         let mut statement = self.catalog.prepare(sql).unwrap();
         let rows = statement.query_map([], |row| {
             let (schema, table, name): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
             let path = self.folder.join("data").join(&schema).join(&table).join(name);
             let table = if schema == "main" { table } else { format!("{schema}.{table}") };
-            Ok(Named { id: row.get(0)?, table, path })
+            Ok(Named { id: row.get(0)?, table, path, is_current: row.get(4)? })
         });
         rows.unwrap().map(Result::unwrap).collect()
     }
@@ -148,10 +149,9 @@ impl Victim<'_> {
         };
         let sql = format!("update {name} set \"{column}\" = ?1 where rowid = ?2");
         assert_eq!(self.catalog.execute(&sql, params![changed, row]).unwrap(), 1);
-        let round = Some(round).filter(|_| !column.ends_with("round") && title != "portolan.receipts").filter(|_| {
-            // What cannot be read as its type any more is named by its place alone.
-            false
-        });
+        // A value that cannot be read as its type any more is named by its table, and so is the number of a round.
+        let is_number = matches!(changed, Value::Integer(_)) && !column.ends_with("round");
+        let round = Some(round).filter(|_| is_number);
         Expected { words: vec![title.to_owned()], round, by_head: false }
     }
 
@@ -167,7 +167,9 @@ impl Victim<'_> {
         };
         match kind {
             "flipped byte in a file" | "file and its digest changed" => {
-                let files = self.files();
+                let mut files = self.files();
+                // A head knows the current files; what only older snapshots see may expire under it.
+                files.retain(|file| kind == "flipped byte in a file" || file.is_current);
                 let file = self.pick(files);
                 let mut bytes = std::fs::read(&file.path).unwrap();
                 let place = self.random.random_range(0..bytes.len());

@@ -65,8 +65,8 @@ pub async fn round(lake: &Lake, random: &mut StdRng, step: i32, large: bool) {
     let mut receipts = Vec::new();
     for (name, mode) in [("orders", WriteMode::Append), ("state", WriteMode::Replace), ("events", WriteMode::Append)] {
         let rows: usize = match name {
-            // Two row groups and a little.
-            "events" if large => 260_000,
+            // One row group and a little.
+            "events" if large => 125_000,
             "orders" if step % 5 == 4 => 90,
             "events" if step % 3 == 1 => 0,
             _ => random.random_range(1..12),
