@@ -52,12 +52,20 @@ pub(crate) enum Step {
     Snapshot(Option<&'static str>),
 }
 
-/// tokio's paused clock.
-pub(crate) struct TestClock(tokio::time::Instant);
+/// tokio's paused clock, and a wall clock that somebody may set.
+pub(crate) struct TestClock {
+    begun: tokio::time::Instant,
+    wall_offset_s: AtomicI64,
+}
 
 impl TestClock {
     pub(crate) fn now(&self) -> Duration {
-        self.0.elapsed()
+        self.begun.elapsed()
+    }
+
+    /// Sets the wall clock this far off.
+    pub(crate) fn set_wall(&self, offset_s: i64) {
+        self.wall_offset_s.store(offset_s, Ordering::SeqCst);
     }
 }
 
@@ -66,7 +74,8 @@ impl Clock for TestClock {
         self.now()
     }
     fn wall(&self) -> Timestamp {
-        Timestamp::UNIX_EPOCH + self.now()
+        let offset_s = self.wall_offset_s.load(Ordering::SeqCst);
+        Timestamp::UNIX_EPOCH + self.now() + jiff::SignedDuration::from_secs(offset_s)
     }
 }
 
@@ -414,7 +423,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let clock = Arc::new(TestClock(tokio::time::Instant::now()));
+        let clock = Arc::new(TestClock { begun: tokio::time::Instant::now(), wall_offset_s: AtomicI64::new(0) });
         Self { catalog: MemoryCatalog::default(), clock, scripts: Mutex::default() }
     }
 

@@ -228,6 +228,11 @@ impl Api {
         content.connections - content.connections_ended
     }
 
+    /// Closes every connection at once; its ports stay open.
+    pub fn close_connections(&self) {
+        self.listeners.iter().for_each(wire::Listener::close_connections);
+    }
+
     /// Closes its ports and every connection at once; the content stays.
     pub fn kill(&mut self) {
         self.listeners.clear();

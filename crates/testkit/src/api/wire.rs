@@ -83,6 +83,12 @@ impl Listener {
     pub(super) fn port(&self) -> u16 {
         self.port
     }
+
+    pub(super) fn close_connections(&self) {
+        for connection in self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 impl Drop for Listener {
@@ -93,9 +99,7 @@ impl Drop for Listener {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        for connection in self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            let _ = connection.shutdown(Shutdown::Both);
-        }
+        self.close_connections();
     }
 }
 
@@ -184,6 +188,10 @@ fn read_request(reader: &mut BufReader<&TcpStream>) -> Result<Option<Request>> {
     loop {
         let mut line = String::new();
         reader.read_line(&mut line)?;
+        if !line.ends_with('\n') {
+            // A request that lacks its end, be it one byte, asks for nothing.
+            return Ok(None);
+        }
         let line = line.trim_end();
         if line.is_empty() {
             break;

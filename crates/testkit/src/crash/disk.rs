@@ -21,12 +21,17 @@ const NOTICE_PATIENCE: Duration = Duration::from_secs(60);
 const FULL_FOR: Duration = Duration::from_secs(3);
 
 /// A small disk in memory, unmounted when dropped.
-struct SmallDisk {
+#[derive(Debug)]
+pub struct SmallDisk {
     folder: PathBuf,
 }
 
 impl SmallDisk {
-    fn mount(folder: &Path) -> Result<Self> {
+    /// Mounts one over `folder`, making it.
+    ///
+    /// # Errors
+    /// We are not root and cannot become it.
+    pub fn mount(folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let mut command = as_root("mount");
         command.args(["-t", "tmpfs", "-o"]).arg(format!("size={DISK_MIB}m,mode=0777")).arg("tmpfs").arg(folder);
@@ -35,7 +40,7 @@ impl SmallDisk {
     }
 
     /// Fills every free block.
-    fn fill(&self) -> Result<()> {
+    pub fn fill(&self) -> Result<()> {
         let mut ballast = std::fs::File::options().create(true).append(true).open(self.folder.join("ballast"))?;
         for size in [1 << 20, 1 << 12, 1] {
             while ballast.write_all(&vec![0; size]).is_ok() {}
@@ -43,7 +48,8 @@ impl SmallDisk {
         Ok(())
     }
 
-    fn free(&self) -> Result<()> {
+    /// Frees what was filled.
+    pub fn free(&self) -> Result<()> {
         std::fs::remove_file(self.folder.join("ballast")).context("remove the ballast")
     }
 }

@@ -1,5 +1,5 @@
-//! A source's connection to its server: opened when needed, kept between reads, replaced once when it turns out to be
-//! closed; redirects within the same origin followed.
+//! A source's connection to its server: opened when needed, kept between reads, replaced when it turns out to be
+//! closed (once, after the release of a round); redirects within the same origin followed.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -22,6 +22,8 @@ use crate::transport::{Dialer, ObservedSocket, Stream};
 
 /// Redirects followed for one request.
 const REDIRECTS_MAX: usize = 5;
+/// The most often that a request which waits for its release is written anew, because its server no longer waits for it.
+const HELD_RENEWALS_MAX: u32 = 16;
 
 /// Sends requests to one server and reads whole answers.
 pub(super) struct Client {
@@ -177,6 +179,7 @@ impl Client {
             tokio::task::yield_now().await;
             kept = self.prepare().await?;
         }
+        let mut renewals = 0;
         loop {
             // A kept connection that turns out to be closed costs a second try: no look at it beforehand.
             if self.connection.is_none() {
@@ -194,6 +197,13 @@ impl Client {
                 }
                 Err(failure) => failure,
             };
+            // What is held back until a release has asked for nothing: the server that no longer waits for the rest is given
+            // the request anew.
+            if output.is_held() && matches!(failure, Failure::Broken { .. }) && renewals < HELD_RENEWALS_MAX {
+                renewals += 1;
+                kept = false;
+                continue;
+            }
             // A kept connection that the server has closed meanwhile: once more on a fresh one, which is not kept.
             let stale = kept && matches!(failure, Failure::Broken { answered: false, .. });
             if !(stale && self.template.is_idempotent()) {
