@@ -10,8 +10,9 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
+use jiff::Timestamp;
 use portolan_model::catalog::{
-    Catalog, Commit, SourceStatus, StagedTable, Staging, TableSpec, TableStaging, WriteMode,
+    Catalog, Commit, EventTimes, SourceStatus, StagedTable, Staging, TableSpec, TableStaging, WriteMode,
 };
 use portolan_model::round::{RoundRecord, RoundVerdict};
 use portolan_model::source::QuarantineItem;
@@ -53,6 +54,10 @@ impl Catalog for LightCatalog {
     }
 
     async fn statuses(&self) -> Result<BTreeMap<SourceName, SourceStatus>> {
+        Ok(BTreeMap::new())
+    }
+
+    async fn watermarks(&self) -> Result<BTreeMap<SourceName, Timestamp>> {
         Ok(BTreeMap::new())
     }
 
@@ -120,6 +125,7 @@ impl TableStaging for LightTable {
             rows: versions.len() as u64,
             duplicates: 0,
             quarantined: 0,
+            event_times: EventTimes::default(),
             rows_sha256: format!("{:016x}", digest.finish()),
         };
         all.lock().unwrap().insert(source, versions);
