@@ -14,9 +14,12 @@ use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
+use jiff::Timestamp;
 use portolan_connect::Registry;
 use portolan_connect::transport::SystemSecrets;
-use portolan_model::catalog::{Catalog, Commit, SourceStatus, StagedTable, Staging, TableSpec, TableStaging};
+use portolan_model::catalog::{
+    Catalog, Commit, EventTimes, SourceStatus, StagedTable, Staging, TableSpec, TableStaging,
+};
 use portolan_model::clock::SystemClock;
 use portolan_model::config::{self, ConnectorSet};
 use portolan_model::round::{ConsistencyReached, RoundRecord, RoundVerdict};
@@ -54,6 +57,9 @@ impl Catalog for Sums {
         Ok(BTreeMap::new())
     }
     async fn statuses(&self) -> Result<BTreeMap<SourceName, SourceStatus>> {
+        Ok(BTreeMap::new())
+    }
+    async fn watermarks(&self) -> Result<BTreeMap<SourceName, Timestamp>> {
         Ok(BTreeMap::new())
     }
     async fn begin(&self) -> Result<Box<dyn Staging>> {
@@ -94,7 +100,8 @@ impl TableStaging for SumsTable {
     }
     async fn finish(self: Box<Self>) -> Result<StagedTable> {
         *self.2.lock().unwrap() += self.0;
-        Ok(StagedTable { rows: self.1, duplicates: 0, quarantined: 0, rows_sha256: String::new() })
+        let (rows, event_times) = (self.1, EventTimes::default());
+        Ok(StagedTable { rows, duplicates: 0, quarantined: 0, event_times, rows_sha256: String::new() })
     }
 }
 
