@@ -110,7 +110,7 @@ impl Collector<'_> {
             let mut collected = self.once(due, &[]).await?;
             attempts += 1;
             let missed = self.missed(due, &collected);
-            let is_over = collected.storage_error().is_some() || collected.has_required_failure(due);
+            let is_over = due.is_empty() || collected.storage_error().is_some() || collected.has_required_failure(due);
             let (reached, reason) = match missed {
                 None if self.spec.consistency.mode == Consistency::Snapshot => (ConsistencyReached::Snapshot, None),
                 None => (ConsistencyReached::Released, None),

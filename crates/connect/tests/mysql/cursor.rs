@@ -403,7 +403,7 @@ fn every_option_is_documented_and_the_example_is_right() {
     let page = std::fs::read_to_string(root.join("docs/connectors/mysql.md")).unwrap();
     let schema = MySql.option_schema();
     let options = schema.get("properties").and_then(serde_json::Value::as_object).unwrap();
-    assert_eq!(options.len(), 10);
+    assert_eq!(options.len(), 12);
     for option in options.keys() {
         assert!(
             page.contains(&format!("| `{option}` |")),

@@ -112,6 +112,12 @@ impl Connection {
     /// Runs a small statement; its rows as text.
     pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
         self.send(command::QUERY, sql.as_bytes()).await?;
+        self.query_answer().await
+    }
+
+    /// Reads the answer to a request made by [`Self::command`]: its rows as text.
+    pub(super) async fn query_answer(&mut self) -> Result<Vec<Vec<Option<String>>>> {
+        self.session.packets.next_answer();
         let located = self.packet().await?;
         let header = self.session.packets.bytes(&located);
         if header.first() == Some(&0) {
@@ -179,18 +185,9 @@ impl Connection {
         request
     }
 
-    /// The request that runs a small statement without rows, ready to be sent; [`Self::confirmation`] reads its answer.
+    /// The request that runs a small statement, ready to be sent; [`Self::query_answer`] reads what comes.
     pub(super) fn command(sql: &str) -> Vec<u8> {
         [&[command::QUERY], sql.as_bytes()].concat()
-    }
-
-    /// Waits for the word that a statement without rows has been done.
-    pub(super) async fn confirmation(&mut self) -> Result<()> {
-        let located = self.packet().await?;
-        match self.session.packets.bytes(&located).first() {
-            Some(0) => Ok(()),
-            _ => Err(malformed(Malformed("rows where none were asked for"))),
-        }
     }
 
     /// Sends a request made by [`Self::execution`] or [`Self::command`].
@@ -199,19 +196,28 @@ impl Connection {
         self.session.packets.send(request).await
     }
 
-    /// Sends a request made by [`Self::execution`] or [`Self::command`] with which a read begins: with those of the other ports of its round, where
+    /// Sends requests in a row, of which the server answers one after the other.
+    pub(super) async fn send_requests(&mut self, requests: &[Vec<u8>]) -> Result<()> {
+        for request in requests {
+            self.send_request(request).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends requests made by [`Self::execution`] or [`Self::command`] with which a read begins: with those of the other ports of its round, where
     /// these begin together. The instant is noted before anything leaves, so that the server cannot have acted earlier
     /// than the receipt says.
-    pub(super) async fn release(&mut self, request: &[u8], output: &mut dyn Output) -> Result<()> {
+    pub(super) async fn release(&mut self, requests: &[Vec<u8>], output: &mut dyn Output) -> Result<()> {
         if !output.is_held() {
             output.mark(Phase::Released);
-            return self.send_request(request).await;
+            return self.send_requests(requests).await;
         }
         let hold_point = Arc::clone(self.session.observed.hold_point());
         hold_point.hold();
-        self.send_request(request).await?;
-        let held =
-            hold_point.seal(HoldKind::LastByte).map_err(|error| self.session.packets.broken("send request", error))?;
+        self.send_requests(requests).await?;
+        // Of several the server would act on the first.
+        let kind = if requests.len() == 1 { HoldKind::LastByte } else { HoldKind::Whole };
+        let held = hold_point.seal(kind).map_err(|error| self.session.packets.broken("send request", error))?;
         let mut released = output.released(held);
         loop {
             let said = tokio::select! {

@@ -2,11 +2,14 @@
 //!
 //! Each starts a transaction with a consistent snapshot, and all compare what they have:
 //!
-//! - By the log, without a lock. MariaDB starts such a snapshot under the mutex by which it orders commits (`LOCK_commit_ordered`),
-//!   and notes in it up to where of the binary log it reaches (`binlog_snapshot_file`, `binlog_snapshot_position`; MariaDB
-//!   Knowledge Base, "Enhancements for START TRANSACTION WITH CONSISTENT SNAPSHOT"). Snapshots with the same place hold the same
-//!   logged transactions. Where the places differ, all start anew, a bounded number of times. What is committed past the log
-//!   (`sql_log_bin = 0`, a filter) or in two phases (`XA COMMIT`) is not seen by this: `snapshot_lock`.
+//! - By the log, without a lock. MariaDB starts such a snapshot under the mutex under which it makes logged transactions
+//!   visible and counts them (`LOCK_commit_ordered`, `Binlog_commits`; `ha_start_consistent_snapshot` and `trx_group_commit_leader` in
+//!   its sources). Each source asks for the count before and after its start. Where all these counts are the same, no
+//!   transaction became visible from the first question to the last, and all snapshots hold the same; else all start anew,
+//!   a bounded number of times. The place in the log that a snapshot ends at (`binlog_snapshot_position`) is its name and no proof: the server
+//!   answers it out of variables that all connections share, and who asks at the same time may be given another's.
+//!   What is committed past the log (`sql_log_bin = 0`, a filter) or in two phases (`XA COMMIT`) is not counted with its
+//!   becoming visible: `snapshot_lock`.
 //! - By a lock. The first source holds commits back for the moment in which all start their snapshots (`BACKUP STAGE
 //!   BLOCK_COMMIT` of MariaDB since 10.4.1, else `FLUSH TABLES WITH READ LOCK`), over a connection of its own.
 //!
@@ -25,12 +28,18 @@ use super::statement::Relation;
 const START: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 /// How often snapshots are started by the log: under so many commits that they never meet, a lock is shorter.
 const STARTS_MAX: u32 = 12;
+/// How often a snapshot's place in the log is asked for, until two answers agree.
+const PLACES_MAX: u32 = 4;
 /// What the one who takes the lock says.
 const LOCKED: &str = "locked";
 const REFUSED: &str = "refused ";
 const BUSY: &str = "busy ";
-/// What stands before a place in the log.
-const BY_LOG: &str = "binlog ";
+/// Asks for the number of logged transactions.
+const COUNT: &str = "SHOW STATUS LIKE 'Binlog_commits'";
+/// What stands before it in what a source says.
+const COUNTED: &str = "commits ";
+/// What a source says that has seen it change.
+const MOVED: &str = "moved";
 
 /// What the snapshots of a connection can stand on.
 pub(super) struct Footing {
@@ -90,32 +99,61 @@ pub(super) async fn open(
     kills: &Kills,
     output: &mut dyn Output,
 ) -> Result<Option<String>> {
-    connection.release(&Connection::command(START), output).await?;
-    connection.confirmation().await?;
-    output.mark(Phase::FirstByte);
+    let requests = footing.requests();
+    connection.release(&requests, output).await?;
     let mut starts = 1;
     loop {
-        let word = if footing.has_log { place(connection).await?.unwrap_or_default() } else { String::new() };
+        let word = started(connection, footing, output).await?;
         let meeting = output.meet(word).await;
-        let can_agree = meeting.words.iter().flatten().all(|word| word.starts_with(BY_LOG));
-        if let (true, Some(agreed)) = (can_agree, meeting.agreed()) {
-            return Ok(Some(agreed.to_owned()));
-        }
+        let can_agree = meeting.words.iter().flatten().all(|word| word.starts_with(COUNTED) || word == MOVED);
         if meeting.words.iter().flatten().count() == 1 {
             return name(connection).await.map(Some);
+        }
+        if can_agree && meeting.agreed().is_some_and(|agreed| agreed != MOVED) {
+            // All have the same one, whoever gives it its name.
+            let leader = meeting.leader();
+            let name = if meeting.own == leader { name(connection).await? } else { String::new() };
+            let meeting = output.meet(name).await;
+            return Ok(meeting.word(leader).map(str::to_owned));
         }
         if !can_agree || starts == STARTS_MAX {
             return locked(connection, footing, lock_wait, kills, &meeting, can_agree, output).await;
         }
-        start(connection, output).await?;
+        connection.send_requests(&requests).await?;
         starts += 1;
     }
 }
 
+impl Footing {
+    /// What is sent to start a snapshot, which ends the one before.
+    fn requests(&self) -> Vec<Vec<u8>> {
+        let statements: &[&str] = if self.has_log { &[COUNT, START, COUNT] } else { &[START] };
+        statements.iter().map(|statement| Connection::command(statement)).collect()
+    }
+}
+
+/// Reads the answers to [`Footing::requests`]: what there is to say to the others.
+async fn started(connection: &mut Connection, footing: &Footing, output: &mut dyn Output) -> Result<String> {
+    let before = if footing.has_log { Some(count(connection).await?) } else { None };
+    connection.query_answer().await?;
+    output.mark(Phase::FirstByte);
+    let Some(before) = before else { return Ok(String::new()) };
+    let after = count(connection).await?;
+    Ok(if before.is_some() && before == after {
+        format!("{COUNTED}{}", after.unwrap_or_default())
+    } else {
+        MOVED.to_owned()
+    })
+}
+
+async fn count(connection: &mut Connection) -> Result<Option<String>> {
+    let rows = connection.query_answer().await?;
+    Ok(rows.first().and_then(|row| row.get(1)?.clone()))
+}
+
 /// Starts the snapshot anew: the transaction before it ends.
 async fn start(connection: &mut Connection, output: &mut dyn Output) -> Result<()> {
-    connection.send_request(&Connection::command(START)).await?;
-    connection.confirmation().await?;
+    connection.query(START).await?;
     output.mark(Phase::FirstByte);
     Ok(())
 }
@@ -187,18 +225,27 @@ fn refusal(word: &str) -> Error {
     Error::new(kind, "open snapshot", message).with_hint(hint)
 }
 
-/// Where in the log the snapshot of this transaction ends.
+/// Where in the log the snapshot of this transaction ends, if two answers in a row say the same.
 async fn place(connection: &mut Connection) -> Result<Option<String>> {
-    let rows = connection.query("SHOW STATUS LIKE 'binlog_snapshot_%'").await?;
-    let value = |name: &str| {
-        let row = rows.iter().find(|row| matches!(row.first(), Some(Some(own)) if own.eq_ignore_ascii_case(name)))?;
-        row.get(1)?.clone().filter(|value| !value.is_empty())
-    };
-    let place = value("binlog_snapshot_file").zip(value("binlog_snapshot_position"));
-    Ok(place.map(|(file, position)| format!("{BY_LOG}{file}:{position}")))
+    let mut last = None;
+    for _ in 0..PLACES_MAX {
+        let rows = connection.query("SHOW STATUS LIKE 'binlog_snapshot_%'").await?;
+        let value = |name: &str| {
+            let row =
+                rows.iter().find(|row| matches!(row.first(), Some(Some(own)) if own.eq_ignore_ascii_case(name)))?;
+            row.get(1)?.clone().filter(|value| !value.is_empty())
+        };
+        let place = value("binlog_snapshot_file").zip(value("binlog_snapshot_position"));
+        let place = place.map(|(file, position)| format!("binlog {file}:{position}"));
+        if place.is_none() || place == last {
+            return Ok(place);
+        }
+        last = place;
+    }
+    Ok(None)
 }
 
-/// What a snapshot is called that this connection alone vouches for: its place in the log, else the connection and the time.
+/// What a snapshot is called: its place in the log, else the connection that vouches for it and the time.
 async fn name(connection: &mut Connection) -> Result<String> {
     if let Some(place) = place(connection).await? {
         return Ok(place);

@@ -262,7 +262,7 @@ impl MySqlSource {
             ready.connection.send_request(&request).await.map_err(own)?;
             snapshot
         } else {
-            ready.connection.release(&request, output).await.map_err(own)?;
+            ready.connection.release(&[request], output).await.map_err(own)?;
             ready.connection.fill().await.map_err(own)?;
             output.mark(Phase::FirstByte);
             None

@@ -89,6 +89,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PacketStream<S> {
         self.sequence = 0;
     }
 
+    /// Expects the answer to the next of several requests that have been sent in a row.
+    pub(crate) fn next_answer(&mut self) {
+        self.sequence = 1;
+    }
+
     /// Sends one packet, in as many frames as it needs.
     pub(crate) async fn send(&mut self, payload: &[u8]) -> Result<()> {
         let mut frames = Vec::with_capacity(payload.len() + 4);
