@@ -233,9 +233,9 @@ pub trait Held: Any + Send + Sync {
 
 /// What many sources hold, ready to be handed over at once.
 pub trait HeldTogether {
-    /// Hands it all over, as [`Held::release`] does with each. Returns how long it took until the last was handed over, never
-    /// less.
-    fn release(self: Box<Self>) -> Duration;
+    /// Hands it all over, as [`Held::release`] does with each. Returns how long it took by `clock` until the last was handed
+    /// over, never less.
+    fn release(self: Box<Self>, clock: &dyn Clock) -> Duration;
 }
 
 /// One stream of data behind a port.

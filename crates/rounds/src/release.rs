@@ -130,7 +130,7 @@ fn release(all: &[Arc<dyn Held>], clock: &dyn Clock) -> Vec<Duration> {
     match all.first().and_then(|first| first.together(all)) {
         Some(together) => {
             let begin = clock.monotonic();
-            let each = together.release() / all.len() as u32;
+            let each = together.release(clock) / all.len() as u32;
             instants.extend((0..all.len() as u32).map(|place| begin + each * place));
         }
         None => {
@@ -202,7 +202,7 @@ mod tests {
     }
 
     impl HeldTogether for SlowTogether {
-        fn release(self: Box<Self>) -> Duration {
+        fn release(self: Box<Self>, _: &dyn Clock) -> Duration {
             self.0.0.fetch_add(1_000, Ordering::Relaxed);
             Duration::from_micros(4 * self.1 as u64)
         }

@@ -67,9 +67,9 @@ mod tests {
             ("crates/b/src/c.rs", "fn f() {}\n"),
             ("crates/b/src/d.rs", &long),
             ("crates/b/src/e.rs", &longish),
-            ("crates/b/src/f.rs", "//! x\n#![allow(unsafe_code)]\n"),
+            ("crates/b/src/f.rs", concat!("//! x\n#![allow", "(unsafe_code)]\n")),
             ("crates/connect/src/lib.rs", "//! x\n#![deny(unsafe_code)]\n"),
-            (UNSAFE[0], "//! x\n#![allow(unsafe_code)]\n"),
+            (UNSAFE[0], concat!("//! x\n#![allow", "(unsafe_code)]\n")),
         ]);
         let problems = check(&tree);
         let places: Vec<_> = problems.iter().map(|problem| (problem.place.as_str(), problem.fails)).collect();

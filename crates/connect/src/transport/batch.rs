@@ -17,9 +17,9 @@ use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
-use std::time::{Duration, SystemTime};
 
 use io_uring::{IoUring, opcode, types};
+use jiff::Timestamp;
 
 /// How many entries a ring has.
 const ENTRIES: u32 = 512;
@@ -76,11 +76,10 @@ impl Ring {
     }
 
     /// Hands all of them to the operating system, in order. Returns how many bytes of each it took: none also where a
-    /// connection is broken, which its next ordinary write tells; and how long that has taken, where the kernel says it.
-    pub(super) fn send_all(&mut self, sends: &[Send<'_>]) -> (Vec<usize>, Option<Duration>) {
+    /// connection is broken, which its next ordinary write tells; and when that had been done, where the kernel says it.
+    pub(super) fn send_all(&mut self, sends: &[Send<'_>]) -> (Vec<usize>, Option<Timestamp>) {
         let mut taken = vec![0; sends.len()];
         let mut end = None;
-        let start = SystemTime::now();
         for (sends, taken) in sends.chunks(SENDS).zip(taken.chunks_mut(SENDS)) {
             let Some(parts) = &mut self.0 else { break };
             if !parts.send_chunk(sends, taken) {
@@ -91,7 +90,7 @@ impl Ring {
             }
             end = parts.stamp();
         }
-        (taken, end.and_then(|end| end.duration_since(start).ok()))
+        (taken, end)
     }
 }
 
@@ -153,7 +152,7 @@ impl Parts {
     }
 
     /// When the mark behind the last sends was made.
-    fn stamp(&self) -> Option<SystemTime> {
+    fn stamp(&self) -> Option<Timestamp> {
         let mut byte = [0_u8; 1];
         // One item; of words, which makes it aligned.
         let mut control = [0_u64; 8];
@@ -176,8 +175,7 @@ impl Parts {
         }
         // SAFETY: an item of this type carries a `timespec`, which may lie anywhere.
         let time = unsafe { libc::CMSG_DATA(item).cast::<libc::timespec>().read_unaligned() };
-        let seconds = Duration::from_secs(u64::try_from(time.tv_sec).ok()?);
-        Some(SystemTime::UNIX_EPOCH + seconds + Duration::from_nanos(u64::try_from(time.tv_nsec).ok()?))
+        Timestamp::new(time.tv_sec, i32::try_from(time.tv_nsec).ok()?).ok()
     }
 }
 
@@ -212,10 +210,10 @@ mod tests {
             .zip(&text)
             .map(|((near, _), text)| Send { socket: near.as_fd(), bytes: text.as_bytes() })
             .collect();
-        let start = std::time::Instant::now();
-        let (taken, took) = ring.send_all(&sends);
-        let took = took.expect("the kernel stamps datagrams");
-        assert!(!took.is_zero() && took < start.elapsed(), "the stamp lies within the call: {took:?}");
+        let start = Timestamp::now();
+        let (taken, end) = ring.send_all(&sends);
+        let end = end.expect("the kernel stamps datagrams");
+        assert!(start < end && end < Timestamp::now(), "the stamp lies within the call: {start} {end}");
         for (index, ((_, far), text)) in pairs.iter_mut().zip(&text).enumerate() {
             if index == 3 || index == 5 {
                 assert_eq!(taken[index], 0);

@@ -14,8 +14,9 @@ use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use portolan_model::clock::Clock;
 use portolan_model::source::{Held, HeldTogether};
 
 use super::batch::{Ring, Send};
@@ -208,19 +209,20 @@ struct Together<'h> {
 }
 
 impl HeldTogether for Together<'_> {
-    fn release(mut self: Box<Self>) -> Duration {
-        let start = Instant::now();
+    fn release(mut self: Box<Self>, clock: &dyn Clock) -> Duration {
+        let start = clock.moment();
         let sends: Vec<Send<'_>> = self
             .points
             .iter()
             .filter_map(|(_, state)| Some(Send { socket: state.socket.as_ref()?.as_fd(), bytes: &state.held }))
             .collect();
-        let (taken, took) = self.ring.send_all(&sends);
+        let (taken, end) = self.ring.send_all(&sends);
         for ((point, state), taken) in self.points.iter_mut().zip(taken) {
             point.let_go(state, taken);
         }
         // The wall clock, which the kernel stamps with, may have been set meanwhile.
-        let elapsed = start.elapsed();
+        let elapsed = clock.monotonic().saturating_sub(start.monotonic());
+        let took = end.and_then(|end| Duration::try_from(end.duration_since(start.wall)).ok());
         took.map_or(elapsed, |took| took.min(elapsed))
     }
 }
@@ -230,6 +232,8 @@ mod tests {
     use std::io::Read;
     use std::net::TcpListener;
     use std::time::Duration;
+
+    use portolan_model::clock::SystemClock;
 
     use super::*;
 
@@ -330,7 +334,7 @@ mod tests {
         drop(all[0].together(&all).expect("the tests need io_uring"));
         assert_eq!(pairs[0].arrived(), b"", "readied is not released");
         let together = all[0].together(&all).expect("what was not used has been put back");
-        assert!(!together.release().is_zero());
+        assert!(!together.release(&SystemClock::new()).is_zero());
         assert_eq!([pairs[0].arrived(), pairs[3].arrived()], [b"ask", b"ask"]);
         let active: Vec<bool> = pairs.iter().map(|pair| pair.point.is_active()).collect();
         assert_eq!(active, [false, false, true, false], "only the long one has a rest to write");
