@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod corruption;
 mod crash;
 mod fuzz;
 mod release;
@@ -22,6 +23,7 @@ const HELP: &str = "cargo xtask COMMAND
   tidy               check the rules of the house that no other tool checks
   release-test [ARGUMENT…]  build the released binary, then run the tests of the command line against it (--help)
   crash [ARGUMENT…]  kill, starve and cut off the binary and compare its lake with a ledger (--help for modes)
+  corruption [--count N] [--seed N] [--lakes N]  corrupt lakes at random; `verify` must find and name each corruption
   simulation [--seeds N] [--first N] [--seed N]  run the rounds against models that fail, from seeds
   fuzz [--minutes N] [TARGET…]  feed the readers of foreign bytes what nobody would send on purpose
 ";
@@ -48,6 +50,7 @@ fn dispatch() -> Result<()> {
         "tidy" => tidy::run(),
         "release-test" => release::run_all(rest),
         "crash" => crash::run_all(rest),
+        "corruption" => corruption::run_all(rest),
         "simulation" => simulation::run_all(rest),
         "fuzz" => fuzz::run_all(rest),
         "help" | "--help" | "-h" => {
