@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod corruption;
 mod crash;
 mod double_collect;
 mod fuzz;
@@ -24,6 +25,7 @@ const HELP: &str = "cargo xtask COMMAND
   tidy               check the rules of the house that no other tool checks
   release-test [ARGUMENT…]  build the released binary, then run the tests of the command line against it (--help)
   crash [ARGUMENT…]  kill, starve and cut off the binary and compare its lake with a ledger (--help for modes)
+  corruption [--count N] [--seed N] [--lakes N]  corrupt lakes at random; `verify` must find and name each corruption
   simulation [--seeds N] [--first N] [--seed N]  run the rounds against models that fail, from seeds
   snapshots [--rounds N] [--server mariadb|postgres]  read a bank's accounts while money moves, and add them up
   double-collect [--rounds N] [--seed N]  proven rounds over ports of one state that never comes twice, and their figures
@@ -52,6 +54,7 @@ fn dispatch() -> Result<()> {
         "tidy" => tidy::run(),
         "release-test" => release::run_all(rest),
         "crash" => crash::run_all(rest),
+        "corruption" => corruption::run_all(rest),
         "simulation" => simulation::run_all(rest),
         "snapshots" => snapshots::run_all(rest),
         "double-collect" => double_collect::run_all(rest),

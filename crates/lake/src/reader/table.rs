@@ -101,6 +101,8 @@ pub struct DataFile {
     pub footer_size_bytes: u64,
     /// The snapshot from which on it is visible.
     pub begin_snapshot: i64,
+    /// The snapshot from which on it is not, if it has ended.
+    pub end_snapshot: Option<i64>,
     /// The id of its first row, for files that do not hold row ids themselves.
     pub row_id_start: i64,
     /// The latest snapshot that added rows to it, where it holds rows of several.
@@ -341,7 +343,7 @@ fn query_files(
     let error = |error| sqlite(OPERATION, error);
     let sql = format!(
         "SELECT data_file_id, path, path_is_relative, record_count, file_size_bytes, footer_size, begin_snapshot, \
-         row_id_start, partial_max, file_format, encryption_key, mapping_id FROM ducklake_data_file f \
+         row_id_start, partial_max, file_format, encryption_key, mapping_id, end_snapshot FROM ducklake_data_file f \
          WHERE table_id = ?1 AND begin_snapshot <= ?2 AND {condition} ORDER BY row_id_start, data_file_id"
     );
     let mut statement = connection.prepare_cached(&sql).map_err(error)?;
@@ -362,6 +364,7 @@ fn query_files(
                 size_bytes: row.get(4)?,
                 footer_size_bytes: row.get::<_, Option<u64>>(5)?.unwrap_or(0),
                 begin_snapshot,
+                end_snapshot: row.get(12)?,
                 row_id_start: row.get::<_, Option<i64>>(7)?.unwrap_or(0),
                 partial_max,
                 statistics: BTreeMap::new(),

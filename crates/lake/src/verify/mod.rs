@@ -16,6 +16,7 @@ mod prove;
 mod round;
 mod rows;
 mod segments;
+mod unordered;
 
 pub(crate) use expected::{columns, system_table};
 pub use round::StoredRows;

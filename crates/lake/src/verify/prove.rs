@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use arrow::record_batch::RecordBatch;
 use portolan_model::{ErrorKind, Result};
 
 use super::bytes::{self, Digests, Proof};
@@ -16,8 +15,6 @@ use crate::types::Column;
 
 /// Digests that are open at once: rounds whose rows lie apart.
 const OPEN_MAX: usize = 256;
-/// Rows of a round that does not lie in row order; more cannot be put in order.
-const UNORDERED_ROWS_MAX: u64 = 1_000_000;
 /// Places named in a mismatch.
 const PLACES_MAX: usize = 8;
 
@@ -30,15 +27,15 @@ pub(super) struct Found {
 
 pub(super) struct Prover<'a> {
     pub(super) snapshot: &'a Snapshot,
-    table: i64,
+    pub(super) table: i64,
     pub(super) name: &'a str,
     pub(super) columns: Vec<Column>,
     pub(super) mark: usize,
     pub(super) places: Vec<Place>,
     pub(super) sorter: Sorter<'a>,
-    found: HashMap<i64, Found>,
+    pub(super) found: HashMap<i64, Found>,
     /// Rounds with rows in a place that cannot be read to its end, by the place.
-    broken: HashMap<i64, usize>,
+    pub(super) broken: HashMap<i64, usize>,
     verified: VerifiedTable,
     bytes_total: u64,
 }
@@ -278,48 +275,6 @@ impl Prover<'_> {
                 progress(VerifyProgress { table: self.name, bytes, bytes_total: self.bytes_total });
             }
         }
-    }
-
-    /// Digests a round whose rows do not come in the order of their ids; false if they are too many.
-    fn digest_unordered(&mut self, round: i64, plan: &Plan, layouts: &[Layout]) -> Result<bool> {
-        if plan.rows > UNORDERED_ROWS_MAX {
-            return Ok(false);
-        }
-        let mut rows_found: Vec<(i64, RecordBatch, usize)> = Vec::new();
-        for (index, place) in self.places.iter().enumerate() {
-            if !layouts[index].segments.iter().any(|segment| segment.round == round) {
-                continue;
-            }
-            let outcome = self.snapshot.scan_stored(self.table, place, &self.columns, &mut |rows| {
-                for (range, belongs) in self.sorter.runs(&rows, self.mark) {
-                    if belongs == Belongs::To(round) {
-                        rows_found.extend(range.map(|row| (rows.row_ids.value(row), rows.batch.clone(), row)));
-                    }
-                }
-                Ok(true)
-            });
-            if outcome.is_err() {
-                self.broken.insert(round, index);
-                return Ok(true);
-            }
-        }
-        rows_found.sort_by_key(|(id, ..)| *id);
-        let same = |left: &(i64, RecordBatch, usize), right: &(i64, RecordBatch, usize)| {
-            let bytes = |(_, batch, row): &(i64, RecordBatch, usize)| {
-                let mut digest = RowDigest::new();
-                digest.update_rows(batch, &self.columns, *row..*row + 1);
-                digest.finish()
-            };
-            left.0 == right.0 && bytes(left) == bytes(right)
-        };
-        // One row in two places: another program has changed a file between the two steps of its flush.
-        rows_found.dedup_by(|right, left| same(left, right));
-        let mut digest = RowDigest::new();
-        for (_, batch, row) in &rows_found {
-            digest.update_rows(batch, &self.columns, *row..*row + 1);
-        }
-        self.found.insert(round, Found { rows: rows_found.len() as u64, sha256: Some(digest.finish()) });
-        Ok(true)
     }
 
     /// Holds what was found against the receipts.
