@@ -56,6 +56,8 @@ async fn fill(folder: &Path, bytes: u64, rows: i64) -> Result<()> {
             key: Vec::new(),
             key_memory: 0,
             time: start.wall,
+            event_time: None,
+            watermark: None,
         })?;
         let mut begun = 0;
         while begun < rows {

@@ -55,6 +55,8 @@ fn row(batch: &RecordBatch) -> (i64, i64) {
     (id, if text.is_null(0) { 0 } else { text.value(0)[1..].parse().unwrap() })
 }
 
+/// The rows of the three tables after a round.
+type State = [Vec<(i64, i64)>; 3];
 type Shown = (Change, Option<(i64, i64)>, Option<(i64, i64)>, u64);
 
 fn shown(items: &[DiffItem]) -> Vec<Shown> {
@@ -119,7 +121,7 @@ async fn random_histories_differ_by_what_was_written() {
         let lake = open(folder.path(), eager()).await;
         let mut next = 0;
         let (mut log, mut keyed, mut bag) = (Vec::new(), Vec::new(), Vec::new());
-        let mut history: Vec<(i64, [Vec<(i64, i64)>; 3])> = Vec::new();
+        let mut history: Vec<(i64, State)> = Vec::new();
         for step in 0..10 {
             let mut snapshot = 0;
             if step == 0 || random.random_bool(0.7) {

@@ -221,6 +221,12 @@ async fn what_is_no_as_of_join_is_refused_at_its_place() {
     }
     let error = engine.sql("select * from a asof join b on a.t >= b.nothing").await.err().unwrap();
     assert!(error.message().contains("there is no column `b.nothing`"), "{error}");
+    let many = |count: usize| {
+        let joins = (0..count).map(|number| format!(" asof join b b{number} on a.t >= b{number}.t"));
+        format!("select count(*) from a{}", joins.collect::<String>())
+    };
+    engine.sql(&many(64)).await.unwrap().collect().await.unwrap();
+    assert_eq!(engine.sql(&many(65)).await.err().unwrap().kind(), ErrorKind::Limit);
     let error = engine.sql("select __portolan_asof(0) from a").await.unwrap().collect().await.unwrap_err();
     assert!(!error.message().is_empty());
 }

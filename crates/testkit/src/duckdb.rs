@@ -24,7 +24,7 @@ for name in ("sqlite_scanner", "ducklake"):
         sys.exit("the extension " + name + " is not among the packages")
     connection.execute("LOAD '" + found[0].replace("'", "''") + "'")
 connection.execute("SET TimeZone = 'UTC'")
-# Where a query takes long it would be drawn into the answers.
+# A statement that takes long would draw its progress between the answers.
 connection.execute("SET enable_progress_bar = false")
 quoted = os.path.join(task["lake"], "catalog.sqlite").replace("'", "''")
 options = ["META_BUSY_TIMEOUT 5000"]

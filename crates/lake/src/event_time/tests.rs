@@ -1,3 +1,5 @@
+//! Every form of an instant, what is no time, and what moves the watermark.
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringBuilder, UInt64Builder};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Builder, RecordBatch, StringBuilder, UInt64Builder};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use portolan_lake::{ColumnChange, DiffItem, DiffScope, Existence, Identity, LakeReader, TableDiff};
 use portolan_model::{Error, ErrorKind};
 
@@ -143,10 +143,7 @@ fn items(tables: &[TableDiff]) -> Result<RecordBatch, Stop> {
                 lines.push(item, name.as_deref(), None, before?.as_deref(), after?.as_deref());
                 continue;
             };
-            for (place, field) in row.schema().fields().iter().enumerate() {
-                if field.name() == "_round" || field.name() == "_time" {
-                    continue;
-                }
+            for (place, field) in row.schema().fields().iter().enumerate().filter(|(_, field)| is_own(field)) {
                 let (one, other) = (cell(before, place)?, cell(after, place)?);
                 if one != other {
                     lines.push(item, name.as_deref(), Some(field.name()), Some(&one), Some(&other));
@@ -155,6 +152,11 @@ fn items(tables: &[TableDiff]) -> Result<RecordBatch, Stop> {
         }
     }
     lines.finish()
+}
+
+/// Whether a column is the source's, not the lake's.
+fn is_own(field: &Field) -> bool {
+    field.name() != "_round" && field.name() != "_time"
 }
 
 /// What tells an item apart, as JSON.
@@ -174,11 +176,11 @@ fn cell(row: &RecordBatch, place: usize) -> portolan_model::Result<String> {
     output::json_text(row.column(place).as_ref(), row.schema_ref().field(place), 0)
 }
 
-/// A row as a JSON object.
+/// A row's own columns as a JSON object.
 fn object(row: &RecordBatch) -> portolan_model::Result<String> {
     let mut text = String::from("{");
-    for (place, field) in row.schema_ref().fields().iter().enumerate() {
-        if place > 0 {
+    for (place, field) in row.schema_ref().fields().iter().enumerate().filter(|(_, field)| is_own(field)) {
+        if text.len() > 1 {
             text.push(',');
         }
         text.push_str(&serde_json::Value::from(field.name().as_str()).to_string());
@@ -193,6 +195,7 @@ fn object(row: &RecordBatch) -> portolan_model::Result<String> {
 struct Lines {
     change: StringBuilder,
     item: StringBuilder,
+    round: Int64Builder,
     column: StringBuilder,
     before: StringBuilder,
     after: StringBuilder,
@@ -210,6 +213,9 @@ impl Lines {
     ) {
         self.change.append_value(item.change.as_str());
         self.item.append_option(name);
+        let row = item.after.as_ref().or(item.before.as_ref());
+        let rounds = row.and_then(|row| row.column_by_name("_round")?.as_primitive_opt::<Int64Type>().cloned());
+        self.round.append_option(rounds.filter(|rounds| rounds.is_valid(0)).map(|rounds| rounds.value(0)));
         self.column.append_option(column);
         self.before.append_option(before);
         self.after.append_option(after);
@@ -220,6 +226,7 @@ impl Lines {
         batch(vec![
             ("change", Arc::new(self.change.finish())),
             ("item", Arc::new(self.item.finish())),
+            ("round", Arc::new(self.round.finish())),
             ("column", Arc::new(self.column.finish())),
             ("before", Arc::new(self.before.finish())),
             ("after", Arc::new(self.after.finish())),

@@ -6,6 +6,8 @@ use portolan_model::{Error, ErrorKind, Result};
 
 /// The function that marks a condition.
 pub(super) const MARK: &str = "__portolan_asof";
+/// As-of joins in one statement: each is a few levels of the plan.
+const JOINS_MAX: usize = 64;
 const HINT: &str = "write: a ASOF [LEFT] JOIN b ON a.key = b.key AND a.time >= b.time";
 
 /// Where an as-of join stands in the text; both count from 1.
@@ -49,6 +51,10 @@ pub(crate) fn mark(tokens: Vec<TokenWithSpan>) -> Result<(Vec<TokenWithSpan>, Ve
             Ok(condition) => condition,
             Err(message) => return refused(message),
         };
+        if places.len() == JOINS_MAX {
+            let message = format!("the statement has more than {JOINS_MAX} as-of joins");
+            return Err(Error::new(ErrorKind::Limit, "parse query", message));
+        }
         changes.push((words[place], words[condition], places.len()));
         places.push(Place { line: start.line, column: start.column });
     }
