@@ -258,8 +258,10 @@ async fn a_table_that_is_changed_between_snapshot_and_read_is_read_in_the_next_r
     let mut source = open_at(own.port(), &format!("table = \"{name}\""));
     source.prepare().await.unwrap();
     let changed = own.clone();
-    let mut output = Met::new(move |_, word| {
-        changed.sql(&format!("ALTER TABLE {name} ADD COLUMN n INT, FORCE")).unwrap();
+    let mut output = Met::new(move |meeting, word| {
+        if meeting == 0 {
+            changed.sql(&format!("ALTER TABLE {name} ADD COLUMN n INT, FORCE")).unwrap();
+        }
         Some(word.to_owned())
     });
     let error = source.read(None, &mut output).await.unwrap_err();
