@@ -436,12 +436,14 @@ async fn server_defaults_do_not_change_what_is_read() {
     })
     .unwrap();
     own.sql(&format!("CREATE TABLE public.t ({columns}); INSERT INTO public.t VALUES {values}")).unwrap();
-    let text = ", at::text as at_text, i::text as i_text, b::text as b_text, m::text as m_text";
+    let text = ", at::text as at_text, i::text as i_text, b::text as b_text, m::text as m_text, \
+                current_setting('max_parallel_workers_per_gather') as workers";
     let query = |table: &str| format!("query = \"select *{text} from public.{table}\"");
     let (here, _) = read(&mut open(&query(&table)), None).await.unwrap();
     let (there, _) = read(&mut open_at(own.port(), &query("t")), None).await.unwrap();
     assert_eq!(here.batches, there.batches);
     assert_eq!(there.rows(), 1);
+    assert_eq!(there.texts("workers"), [Some("0".to_owned())]);
     let mut source = open_at(own.port(), "table = \"t\"\ncursor = \"name\"\nkey = [\"id\"]");
     let (_, end) = read(&mut source, None).await.unwrap();
     assert_eq!(read(&mut source, end.position.as_ref()).await.unwrap().0.rows(), 1);

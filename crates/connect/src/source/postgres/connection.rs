@@ -29,10 +29,11 @@ use crate::transport::{Dialer, HoldKind, ObservedSocket};
 /// Answers to our own small questions have at most so many bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Makes the session the same whatever the server's defaults are: instants in UTC, texts that say everything, nothing
-/// written.
+/// written; and rows of what has not changed in the same order each time, which a scan that joins another's and workers that
+/// scan beside each other do not keep.
 const SESSION: &str = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY; SET client_encoding = 'UTF8'; SET TimeZone = 'UTC'; \
      SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 1; SET bytea_output = 'hex'; \
-     SET xmloption = 'content'; SET synchronize_seqscans = off";
+     SET xmloption = 'content'; SET synchronize_seqscans = off; SET max_parallel_workers_per_gather = 0";
 /// A server that works for a while looks whether its client still lives: known from version 14 on, and not everywhere.
 const LIVENESS: &str = "SET client_connection_check_interval = '10s'";
 /// The prepared statement whose columns are those of what is read.
