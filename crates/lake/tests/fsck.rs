@@ -175,9 +175,13 @@ async fn each_damage_is_named_with_its_place_and_a_next_step() {
         }),
         ("a damaged database", "database_damaged", &|path| {
             let catalog = path.join("catalog.sqlite");
+            // A page of a table that is not needed to open the database.
+            let sql = "select rootpage from sqlite_master where name = 'portolan_item_key'";
+            let open = rusqlite::Connection::open(&catalog).unwrap();
+            let page: usize = open.query_row(sql, [], |row| row.get(0)).unwrap();
+            drop(open);
             let mut bytes = std::fs::read(&catalog).unwrap();
-            // A page in the midst of the database, not the schema.
-            let start = 4_096 * (bytes.len() / 4_096 * 3 / 4);
+            let start = 4_096 * (page - 1);
             bytes[start..start + 64].fill(0xff);
             std::fs::write(&catalog, bytes).unwrap();
         }),

@@ -114,6 +114,34 @@ fn a_lake_is_proved_maintained_and_checked_by_hand() {
 }
 
 #[test]
+fn a_head_is_printed_and_taken_back() {
+    let (bench, _api) = collected(4, "");
+    let head = bench.text(&["verify", "--head"]);
+    assert!(head.starts_with("portolan-head-1 5 ") && head.lines().count() == 1, "{head}");
+    let file = bench.lake().with_file_name("lake.head");
+    std::fs::write(&file, &head).unwrap();
+    let at_file = format!("@{}", file.display());
+    let (text, _) = ends_with(&bench, &["verify", "--head", &at_file], 0);
+    assert!(text.contains("heads kept outside: 1 are in the chain; it vouches for the digests of the files"), "{text}");
+    assert!(text.contains(&format!("head: {}", head.trim())), "{text}");
+    let report = bench.json(&["verify", "--json", "--head", head.trim(), "--head", &at_file]);
+    assert_eq!((&report["chain"]["rounds"], &report["chain"]["heads"]), (&json!(5), &json!(2)), "{report}");
+    assert_eq!(report["chain"]["head"], head.trim());
+    assert_eq!(bench.json(&["verify", "--json", "--since", &at_file])["rows"], 0);
+    assert_eq!(bench.json(&["verify", "--json", "--full"])["rows"], 22);
+
+    let digest = head.split_whitespace().nth(4).unwrap();
+    let other = head.trim().replace(digest, &"0".repeat(64));
+    let (text, _) = ends_with(&bench, &["verify", "--head", &other], 8);
+    assert!(text.contains("MISMATCH round 5") && text.contains("this is another lake"), "{text}");
+    let (_, errors) = ends_with(&bench, &["verify", "--head", "portolan-head-2 1"], 2);
+    assert!(errors.contains("six words") && errors.contains("next:"), "{errors}");
+    let (_, errors) = ends_with(&bench, &["verify", "--head", "@nowhere.head"], 2);
+    assert!(errors.contains("nowhere.head"), "{errors}");
+    ends_with(&bench, &["verify", "--head", &at_file, "--table", "items"], 2);
+}
+
+#[test]
 fn while_a_collector_runs_one_looks_and_does_not_touch() {
     let api = Api::start().unwrap();
     let bench = Bench::new(&configuration(api.port(), ""));

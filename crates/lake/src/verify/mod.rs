@@ -10,6 +10,7 @@
 mod bytes;
 mod chain;
 mod expected;
+mod footer;
 mod gone;
 mod positions;
 mod prove;

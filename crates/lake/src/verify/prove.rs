@@ -128,7 +128,11 @@ impl Prover<'_> {
         for (index, place) in self.places.iter().enumerate() {
             progress(VerifyProgress { table: self.name, bytes: 0, bytes_total: self.bytes_total });
             let mut layout = match &marks {
-                Some(marks) => segments::layout(self.snapshot, self.table, place, marks, &self.sorter),
+                Some(marks) => {
+                    let is_proved = proofs[index] == Proof::Proved && !self.sorter.scope.full;
+                    let known = is_proved.then(|| segments::layout_of_groups(place, marks, &self.sorter)).flatten();
+                    known.unwrap_or_else(|| segments::layout(self.snapshot, self.table, place, marks, &self.sorter))
+                }
                 None => Layout::default(),
             };
             if let Some(error) = &layout.error {

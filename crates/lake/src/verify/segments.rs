@@ -7,6 +7,7 @@ use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use portolan_model::Error;
 
 use super::expected::Receipts;
+use super::footer::Group;
 use super::{DamagedFile, VerifyScope};
 use crate::encode::FILE_PREFIX;
 use crate::reader::{DataFile, Snapshot, parse_time};
@@ -90,6 +91,31 @@ impl Sorter<'_> {
     }
 }
 
+/// Looks at a file whose bytes are proved by what its footer says, if each of its row groups is of one round.
+pub(super) fn layout_of_groups(place: &Place, marks: &[Column; 2], sorter: &Sorter<'_>) -> Option<Layout> {
+    let Place::File(file) = place else { return None };
+    let mut layout = Layout::default();
+    let mut seen = Seen::default();
+    for group in super::footer::groups(file, marks)? {
+        seen.note_group(&group);
+        match sorter.belongs(Some(group.round), group.begin) {
+            Belongs::To(round) => {
+                let span = sorter.receipts.of(round).and_then(|expected| expected.span_us);
+                let within = span.is_some_and(|(start, end)| start <= group.time_us && group.time_us <= end);
+                let (first, last, rows) = (group.first_id, group.last_id, group.rows);
+                layout.segments.push(Segment { round, first, last, rows, timely: within, time_us: group.time_us });
+            }
+            Belongs::NoReceipt(round) => *layout.unreceipted.entry(round).or_default() += group.rows,
+            Belongs::Foreign => layout.foreign += group.rows,
+            Belongs::Early => layout.early += group.rows,
+            Belongs::OutOfScope => {}
+        }
+    }
+    layout.damage = seen.difference(file, marks);
+    layout.tell_early();
+    Some(layout)
+}
+
 /// Looks at one place.
 pub(super) fn layout(
     snapshot: &Snapshot,
@@ -126,14 +152,18 @@ pub(super) fn layout(
         (Ok(_), Place::File(file)) => layout.damage = seen.difference(file, marks),
         (Ok(_), Place::Inlined(_)) => {}
     }
-    if layout.early > 0 {
-        let text = format!("{} rows say that they are older than their round", layout.early);
-        layout.damage = Some(layout.damage.map_or(text.clone(), |damage| format!("{damage}; {text}")));
-    }
+    layout.tell_early();
     layout
 }
 
 impl Layout {
+    fn tell_early(&mut self) {
+        if self.early > 0 {
+            let text = format!("{} rows say that they are older than their round", self.early);
+            self.damage = Some(self.damage.take().map_or(text.clone(), |damage| format!("{damage}; {text}")));
+        }
+    }
+
     fn add(&mut self, round: i64, id: i64, time_us: Option<i64>, span_us: Option<(i64, i64)>) {
         let within = time_us.zip(span_us).is_some_and(|(time, (start, end))| start <= time && time <= end);
         match self.segments.last_mut() {
@@ -160,14 +190,24 @@ struct Seen {
     begins: Option<(i64, i64)>,
 }
 
+/// The bounds of `known` and of `values`.
+fn span(known: Option<(i64, i64)>, values: &mut dyn Iterator<Item = i64>) -> Option<(i64, i64)> {
+    values.fold(known, |known, value| match known {
+        None => Some((value, value)),
+        Some((min, max)) => Some((min.min(value), max.max(value))),
+    })
+}
+
 impl Seen {
+    fn note_group(&mut self, group: &Group) {
+        self.rows += group.rows;
+        self.first_id = self.first_id.into_iter().chain([group.first_id]).min();
+        self.rounds = span(self.rounds, &mut std::iter::once(group.round));
+        self.times = span(self.times, &mut std::iter::once(group.time_us));
+        self.begins = span(self.begins, &mut std::iter::once(group.begin));
+    }
+
     fn note(&mut self, rows: &Rows) {
-        let span = |known: Option<(i64, i64)>, values: &mut dyn Iterator<Item = i64>| {
-            values.fold(known, |known, value| match known {
-                None => Some((value, value)),
-                Some((min, max)) => Some((min.min(value), max.max(value))),
-            })
-        };
         self.rows += rows.batch.num_rows() as u64;
         let first = rows.row_ids.values().iter().copied().min();
         self.first_id = self.first_id.into_iter().chain(first).min();

@@ -124,10 +124,10 @@ impl Victim<'_> {
         self.catalog.execute(sql, []).unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
-    /// A round of the tail: all of it is inside the catalog, and it is not the last.
+    /// A round of the tail, neither its first nor its last: all of it is inside the catalog, and of those beside it.
     fn tail_round(&mut self) -> i64 {
         let last: i64 = self.catalog.query_row("select max(round) from portolan_round", [], |row| row.get(0)).unwrap();
-        last - i64::from(self.random.random_range(1..TAIL))
+        last - i64::from(self.random.random_range(1..TAIL - 1))
     }
 
     /// Changes a value in a row inside the catalog.
