@@ -28,6 +28,7 @@ mod scan;
 mod shape;
 pub mod spec;
 mod stage;
+mod staged;
 mod state;
 mod statistics;
 mod stats;
@@ -42,7 +43,8 @@ pub use fsck::{Finding, FsckReport, Severity, fsck};
 pub use lake::{Lake, LakeSettings};
 pub use maintenance::{Job, JobProgress, MaintenanceReport};
 pub use quarantine::{QuarantineFilter, Quarantined};
-pub use rounds::{RoundFilter, StoredReceipt, StoredRound};
+pub use rounds::{RoundFilter, StoredCheck, StoredReceipt, StoredRound};
+pub use staged::StagedTableRows;
 pub use stats::{LakeStats, Reclaimable, TableStats};
 pub use verify::{
     DamagedFile, Mismatch, StoredRows, Unproved, VerifiedTable, VerifyProgress, VerifyReport, VerifyScope,

@@ -17,7 +17,7 @@ use crate::cells::Cells;
 use crate::digest::RowDigest;
 use crate::encode::{FileWriter, WrittenFile};
 use crate::error::{arrow as arrow_error, file as file_error};
-use crate::keys::{KeyDigest, KeyFilter};
+use crate::keys::{KeyFilter, NewKey};
 use crate::lake::Context;
 use crate::shape::{Columns, SharedShape, StoredColumn, fill};
 use crate::statistics::Statistics;
@@ -97,7 +97,9 @@ pub(crate) struct StagedRows {
     pub(crate) files: Vec<(WrittenFile, FileGuard)>,
     pub(crate) rows_sha256: String,
     /// Source, new keys, and how many to remember.
-    pub(crate) keys: Option<(SourceName, VecDeque<KeyDigest>, u64)>,
+    pub(crate) keys: Option<(SourceName, VecDeque<NewKey>, u64)>,
+    /// The inlined rows as they came, for those who read them before they are committed.
+    pub(crate) batches: Vec<RecordBatch>,
 }
 
 /// What the rows of a source's table carry besides their own columns, and how they are handled.
@@ -295,6 +297,7 @@ impl Stager {
     pub(crate) fn finish(mut self) -> Result<StagedRows> {
         let mut cells = None;
         let mut statistics = Vec::new();
+        let mut kept = Vec::new();
         if !self.buffered.is_empty() {
             let current = |this: &Self, buffered: &Buffered| match buffered.version == this.plain_version {
                 true => Ok(buffered.batch.clone()),
@@ -309,6 +312,7 @@ impl Stager {
                         known.update(array.as_ref(), &column.kind);
                     }
                 }
+                kept = batches;
             } else {
                 self.spill()?;
             }
@@ -327,6 +331,7 @@ impl Stager {
             statistics,
             files: self.files,
             rows_sha256: self.digest.finish(),
+            batches: kept,
             keys: match (self.keys, self.source) {
                 (Some(keys), Some(source)) if !keys.new.is_empty() => {
                     Some((source.source, keys.new, source.key_memory))
