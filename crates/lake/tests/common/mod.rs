@@ -46,6 +46,7 @@ pub fn record(receipts: Vec<Receipt>) -> RoundRecord {
         skew_bound_us: None,
         consistency: Default::default(),
         receipts,
+        checks: Vec::new(),
     }
 }
 

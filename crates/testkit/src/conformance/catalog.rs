@@ -138,6 +138,7 @@ fn record(verdict: RoundVerdict, receipts: Vec<Receipt>) -> Result<RoundRecord> 
         skew_bound_us: None,
         consistency: Default::default(),
         receipts,
+        checks: Vec::new(),
     })
 }
 

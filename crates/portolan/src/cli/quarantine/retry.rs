@@ -206,6 +206,7 @@ fn record(start: jiff::Timestamp, duration: Duration, receipt: Receipt) -> Resul
         skew_bound_us: None,
         consistency: Default::default(),
         receipts: vec![receipt],
+        checks: Vec::new(),
     })
 }
 
