@@ -8,15 +8,18 @@
 //! - [`reading`]: one read of a group of sources, all at once
 //! - `release`: one release for the reads that begin together
 //! - `collect`: the collects of one round, as many as its promise takes
+//! - `checks`: what is asked of a round's rows before they are committed, and what follows; `record`: what is kept of it
 //! - [`coordinator`]: rounds for good: schedule, commit, acknowledge, the probe beside the rounds of what is down
 //! - [`schedule`]: when the next round starts
 
 #![forbid(unsafe_code)]
 
+mod checks;
 mod collect;
 pub mod coordinator;
 pub mod output;
 pub mod reading;
+mod record;
 mod release;
 pub mod schedule;
 pub mod slot;

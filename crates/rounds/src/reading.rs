@@ -294,6 +294,7 @@ impl Reading {
                 if let Some(staged) = &outcome.staged {
                     receipt.rows = staged.rows;
                     receipt.duplicates = staged.duplicates;
+                    receipt.quarantined = staged.quarantined;
                     receipt.rows_sha256 = Some(staged.rows_sha256.clone());
                 }
             }
