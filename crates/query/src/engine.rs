@@ -144,6 +144,11 @@ impl Engine {
         Ok(())
     }
 
+    /// Attaches a table as `schema.name`.
+    pub(crate) fn attach_table(&self, schema: &str, name: &str, table: LakeTable) {
+        self.names.attach_lake(schema, name, Arc::new(table));
+    }
+
     /// Plans and starts a query. Reads only: everything but `SELECT`, `WITH`, `VALUES`, `EXPLAIN`, `SHOW` and
     /// `DESCRIBE` is refused.
     ///

@@ -153,6 +153,21 @@ impl CheckKind {
         }
     }
 
+    /// The source whose rows it is about, where it is about one.
+    pub fn source(&self) -> Option<&SourceName> {
+        match self {
+            Self::Sql(_) => None,
+            Self::Rows { source, .. }
+            | Self::Unique { source, .. }
+            | Self::NotNull { source, .. }
+            | Self::Range { source, .. }
+            | Self::RowCount { source, .. }
+            | Self::Sum { source, .. }
+            | Self::ForeignKey { source, .. }
+            | Self::Freshness { source, .. } => Some(source),
+        }
+    }
+
     /// The query as written, where it is one.
     pub fn sql(&self) -> Option<&str> {
         match self {
