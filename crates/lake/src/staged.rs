@@ -108,9 +108,8 @@ impl portolan_model::check::StagedRows for StagedTableRows {
                 None => Ok(new_null_array(&column.kind.arrow(), batch.num_rows())),
             });
             let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-            let batch =
-                RecordBatch::try_new_with_options(schema.clone(), arrays.collect::<Result<_>>()?, &options)
-                    .map_err(|error| arrow_error("read staged rows", error))?;
+            let batch = RecordBatch::try_new_with_options(schema.clone(), arrays.collect::<Result<_>>()?, &options)
+                .map_err(|error| arrow_error("read staged rows", error))?;
             if !take(batch)? {
                 return Ok(());
             }
@@ -152,7 +151,8 @@ pub(crate) struct Terms<'a> {
 /// `Limit` if the quarantine cannot take them whole.
 pub(crate) fn withhold(terms: &Terms<'_>, staged: &StagedRows, rows: &[WithheldRow]) -> Result<Withheld> {
     if rows.len() as u64 > terms.items_left {
-        let message = format!("{} rows fail, and the quarantine takes {} more of this round", rows.len(), terms.items_left);
+        let message =
+            format!("{} rows fail, and the quarantine takes {} more of this round", rows.len(), terms.items_left);
         return Err(limit(message));
     }
     let source = StagedTableRows::of(staged);
@@ -216,12 +216,19 @@ impl Items<'_> {
             content.push_str(&serde_json::Value::from(column.name.as_str()).to_string());
             content.push(':');
             if !json::value(array.as_ref(), row, &column.kind, &mut content) {
-                return Err(limit(format!("row {} has a value in `{}` that JSON has no form for", withheld.row, column.name)));
+                return Err(limit(format!(
+                    "row {} has a value in `{}` that JSON has no form for",
+                    withheld.row, column.name
+                )));
             }
         }
         content.push('}');
         if content.len() > CONTENT_BYTES_MAX {
-            let message = format!("row {} has {} bytes, and the quarantine keeps {CONTENT_BYTES_MAX} of a row", withheld.row, content.len());
+            let message = format!(
+                "row {} has {} bytes, and the quarantine keeps {CONTENT_BYTES_MAX} of a row",
+                withheld.row,
+                content.len()
+            );
             return Err(limit(message));
         }
         self.bytes += (content.len() + withheld.detail.len()) as u64;

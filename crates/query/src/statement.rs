@@ -30,9 +30,8 @@ pub(crate) fn parse(text: &str, names: &Names) -> Result<Statement> {
 /// The tables that `text` names, as (schema, table), without looking for them.
 pub(crate) fn mentions(text: &str) -> Result<Vec<(Option<String>, String)>> {
     let (statement, _) = read(text, &Names::default())?;
-    let (references, _) =
-        resolve_table_references(&statement, false).map_err(|cause| error::of_plan(cause, text))?;
-    let parts = |reference: datafusion::sql::TableReference| {
+    let (references, _) = resolve_table_references(&statement, false).map_err(|cause| error::of_plan(cause, text))?;
+    let parts = |reference: datafusion::common::TableReference| {
         (reference.schema().map(str::to_owned), reference.table().to_owned())
     };
     Ok(references.into_iter().map(parts).collect())

@@ -20,8 +20,10 @@ const HARMLESS: [&str; 2] = ["inline_flush", "merge_adjacent"];
 pub(crate) fn stands(connection: &Connection, state: &State, ground: &Ground) -> Result<bool> {
     let error = |error| sqlite(OPERATION, error);
     let sql = "SELECT 1 FROM ducklake_snapshot WHERE snapshot_id = ?1";
-    let known: Option<i64> =
-        connection.prepare_cached(sql).and_then(|mut s| s.query_row([ground.snapshot], |row| row.get(0)).optional()).map_err(error)?;
+    let known: Option<i64> = connection
+        .prepare_cached(sql)
+        .and_then(|mut s| s.query_row([ground.snapshot], |row| row.get(0)).optional())
+        .map_err(error)?;
     if known.is_none() {
         // It has expired, and with it what is known of the changes since.
         return Ok(false);

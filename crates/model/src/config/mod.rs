@@ -24,8 +24,8 @@ use crate::name::{RoundName, SourceName};
 use crate::source::Connector;
 
 pub use check::{
-    Bound, CheckKind, CheckSpec, ColumnOf, ColumnsOf, ForeignKeyTable, FreshnessTable, OnCheckFailure, Place, RangeTable,
-    RowCountTable, SumTable, Within,
+    Bound, CheckKind, CheckSpec, ColumnOf, ColumnsOf, ForeignKeyTable, FreshnessTable, OnCheckFailure, Place,
+    RangeTable, RowCountTable, SumTable, Within,
 };
 pub use diagnostic::{Diagnostic, line_and_column};
 pub use options::OptionTable;

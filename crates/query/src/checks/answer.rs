@@ -58,7 +58,8 @@ pub(super) async fn read(stream: QueryStream, answer: &Answer, rows: u64, starte
         Answer::Boolean => {
             let column = batch.column(0);
             if batch.num_columns() != 1 || *column.data_type() != DataType::Boolean {
-                let shown = batch.schema().fields().iter().map(|field| field.data_type().to_string()).collect::<Vec<_>>();
+                let shown =
+                    batch.schema().fields().iter().map(|field| field.data_type().to_string()).collect::<Vec<_>>();
                 return Err(wrong(format!("the answer is no boolean: it has {}", shown.join(", "))));
             }
             let detail = if column.is_null(0) { "the answer is NULL" } else { "the answer is false" };
@@ -110,8 +111,7 @@ async fn failing(mut stream: QueryStream, staged: u64) -> Result<Found> {
                 true
             } else {
                 let number = u64::try_from(numbers.value(row)).ok().filter(|number| *number < staged);
-                let number =
-                    number.ok_or_else(|| wrong(format!("the answer has a `{ROW_NUMBER}` that no row has")))?;
+                let number = number.ok_or_else(|| wrong(format!("the answer has a `{ROW_NUMBER}` that no row has")))?;
                 if rows.len() <= WITHHELD_MAX {
                     rows.insert(number)
                 } else {
@@ -140,9 +140,12 @@ async fn failing(mut stream: QueryStream, staged: u64) -> Result<Found> {
 fn example(batch: &RecordBatch, number: usize, row: usize) -> String {
     let schema = batch.schema();
     let values = (0..batch.num_columns()).filter(|column| *column != number);
-    let values: Vec<String> =
-        values.take(8).map(|column| format!("{} = {}", schema.field(column).name(), shown(batch, column, row))).collect();
-    let place = if batch.column(number).is_null(row) { String::new() } else { format!("row {}", shown(batch, number, row)) };
+    let values: Vec<String> = values
+        .take(8)
+        .map(|column| format!("{} = {}", schema.field(column).name(), shown(batch, column, row)))
+        .collect();
+    let place =
+        if batch.column(number).is_null(row) { String::new() } else { format!("row {}", shown(batch, number, row)) };
     if values.is_empty() { place } else { format!("{place} ({})", values.join(", ")) }
 }
 
@@ -159,7 +162,9 @@ fn shown(batch: &RecordBatch, column: usize, row: usize) -> String {
 fn counts(batch: &RecordBatch, allowed: &RowCountTable) -> Result<Found> {
     let number = |column: usize| {
         let values = batch.columns().get(column).and_then(|values| values.as_primitive_opt::<Int64Type>());
-        values.and_then(|values| u64::try_from(values.value(0)).ok()).ok_or_else(|| wrong("a count is no number".into()))
+        values
+            .and_then(|values| u64::try_from(values.value(0)).ok())
+            .ok_or_else(|| wrong("a count is no number".into()))
     };
     let rows = number(0)?;
     if let Some(other) = &allowed.equals {

@@ -125,10 +125,10 @@ impl Round {
                 snapshot,
             });
         }
-        checked.ground = tables.snapshot_id().filter(|_| !read.is_empty()).map(|snapshot| Ground {
-            snapshot,
-            tables: read.into_iter().collect(),
-        });
+        checked.ground = tables
+            .snapshot_id()
+            .filter(|_| !read.is_empty())
+            .map(|snapshot| Ground { snapshot, tables: read.into_iter().collect() });
         checked.withheld = failing.into_iter().map(|(source, rows)| (source, self.named(rows))).collect();
         Ok(checked)
     }

@@ -49,9 +49,8 @@ fn names_problem(
         };
         return Some(Error::new(ErrorKind::NotFound, "plan check", whose).with_hint(hint));
     }
-    let is_named = |source: &str| {
-        question.mentions.iter().any(|mention| mention.part == Part::Round && mention.source == source)
-    };
+    let is_named =
+        |source: &str| question.mentions.iter().any(|mention| mention.part == Part::Round && mention.source == source);
     match &check.kind {
         CheckKind::Rows { source, .. } if !is_named(source.as_str()) => {
             let message = format!("the query gives rows of `{source}` and does not read it");

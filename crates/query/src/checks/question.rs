@@ -150,9 +150,8 @@ fn unique(source: &str, columns: &[String], within: Within) -> Question {
     let table = Mention::round(source);
     let list = join(columns, ", ", quoted);
     let present = join(columns, " and ", |column| format!("{} is not null", quoted(column)));
-    let same = |left: &str, right: &str| {
-        join(columns, " and ", |column| format!("{left}.{0} = {right}.{0}", quoted(column)))
-    };
+    let same =
+        |left: &str, right: &str| join(columns, " and ", |column| format!("{left}.{0} = {right}.{0}", quoted(column)));
     let mut sql = format!(
         "select {} from {table} as one where exists (select 1 from (select {list} from {table} where {present} group by \
          {list} having count(*) > 1) as other where {})",
@@ -188,9 +187,8 @@ fn within_range(source: &str, range: &RangeTable) -> Question {
 
 fn sums(source: &str, sum: &SumTable) -> Question {
     let (one, other) = (Mention::round(source), Mention::round(&sum.equals.source));
-    let total = |column: &str, table: &Mention| {
-        format!("(select coalesce(sum({}), 0) from {})", quoted(column), table.sql())
-    };
+    let total =
+        |column: &str, table: &Mention| format!("(select coalesce(sum({}), 0) from {})", quoted(column), table.sql());
     let tolerance = literal(&Bound::Float(sum.tolerance.unwrap_or(0.0)));
     let sql = format!(
         "select one, other, case when one >= other then one - other else other - one end <= {tolerance} \

@@ -112,7 +112,12 @@ impl Tables {
     pub(super) fn read_of_lake(&self, question: &Question) -> Vec<SourceName> {
         let is_of_lake =
             |mention: &&Mention| matches!(self.known.get(mention), Some(Entry::Table { is_of_lake: true, .. }));
-        question.mentions.iter().filter(is_of_lake).filter_map(|mention| SourceName::new(&mention.source).ok()).collect()
+        question
+            .mentions
+            .iter()
+            .filter(is_of_lake)
+            .filter_map(|mention| SourceName::new(&mention.source).ok())
+            .collect()
     }
 
     /// What is wrong with the columns that the question names, for people.
@@ -121,7 +126,8 @@ impl Tables {
             let Some(Entry::Table { columns, .. }) = self.known.get(mention) else { continue };
             let numbers = columns.fields().iter().filter(|field| field.name() == ROW_NUMBER).count();
             if mention.part == Part::Round && numbers > 1 {
-                let message = format!("source `{}` has a column `{ROW_NUMBER}` of its own: rename it there", mention.source);
+                let message =
+                    format!("source `{}` has a column `{ROW_NUMBER}` of its own: rename it there", mention.source);
                 return Some(message);
             }
         }
@@ -203,5 +209,6 @@ fn entry(mention: &Mention, state: Option<&CheckedRows>, lake: Option<&Lake>) ->
 /// Staged rows as the lake has them.
 fn of_lake(rows: &Arc<dyn StagedRows>) -> Result<&StagedTableRows> {
     let rows: &dyn Any = &**rows;
-    rows.downcast_ref().ok_or_else(|| Error::new(ErrorKind::Internal, "check round", "the rows are not staged in a lake"))
+    rows.downcast_ref()
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "check round", "the rows are not staged in a lake"))
 }

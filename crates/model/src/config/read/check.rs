@@ -22,8 +22,7 @@ const COLUMNS_MAX: usize = 32;
 /// The longest name, in bytes.
 const NAME_LENGTH_MAX: usize = 200;
 
-const KINDS: [&str; 9] =
-    ["sql", "rows", "unique", "not_null", "range", "row_count", "sum", "foreign_key", "freshness"];
+const KINDS: [&str; 9] = ["sql", "rows", "unique", "not_null", "range", "row_count", "sum", "foreign_key", "freshness"];
 
 impl Reader<'_> {
     /// Reads every check into its round.
@@ -71,14 +70,21 @@ impl One<'_, '_, '_> {
     fn read(&mut self, check: CheckTable) -> Option<(usize, CheckSpec)> {
         let name = check.name.trim().to_owned();
         if name.is_empty() || name.len() > NAME_LENGTH_MAX || name.chars().any(char::is_control) {
-            let message = format!("{:?} is not a check's name: 1 to {NAME_LENGTH_MAX} bytes without control characters", check.name);
+            let message = format!(
+                "{:?} is not a check's name: 1 to {NAME_LENGTH_MAX} bytes without control characters",
+                check.name
+            );
             self.problem("name", message, "say what holds, such as name = \"every order has a customer\"");
         }
         let given: Vec<&str> = KINDS.into_iter().filter(|kind| self.table.contains_key(kind)).collect();
         let kind = match given[..] {
             [kind] => kind,
             [] => {
-                self.problem("name", format!("check `{name}` asks nothing"), &format!("add one of: {}", KINDS.join(", ")));
+                self.problem(
+                    "name",
+                    format!("check `{name}` asks nothing"),
+                    &format!("add one of: {}", KINDS.join(", ")),
+                );
                 return None;
             }
             [_, second, ..] => {
@@ -105,9 +111,8 @@ impl One<'_, '_, '_> {
     /// The place of the check's round.
     fn round(&mut self, check: &CheckTable, name: &str) -> Option<usize> {
         let rounds = self.rounds;
-        let of_source = |source: &str| {
-            rounds.iter().position(|round| round.sources.iter().any(|known| known.as_str() == source))
-        };
+        let of_source =
+            |source: &str| rounds.iter().position(|round| round.sources.iter().any(|known| known.as_str() == source));
         let named = check.round.as_deref().map(|round| rounds.iter().position(|known| known.name.as_str() == round));
         let held = check.source.as_deref().map(of_source);
         if let (Some(None), Some(round)) = (named, &check.round) {
@@ -116,15 +121,18 @@ impl One<'_, '_, '_> {
             self.reader.report(unknown_value("round", round, &known, place));
         }
         if let (Some(None), Some(source)) = (held, &check.source) {
-            let known: Vec<&str> =
-                rounds.iter().flat_map(|round| &round.sources).map(SourceName::as_str).collect();
+            let known: Vec<&str> = rounds.iter().flat_map(|round| &round.sources).map(SourceName::as_str).collect();
             let place = self.place("source");
             self.reader.report(unknown_value("source", source, &known, place));
         }
         match (named, held) {
             (None, None) => {
                 let help = "write source = \"…\", or round = \"…\" for a check over several sources";
-                self.problem("name", format!("check `{name}` says neither whose rows nor which round it is about"), help);
+                self.problem(
+                    "name",
+                    format!("check `{name}` says neither whose rows nor which round it is about"),
+                    help,
+                );
                 None
             }
             (Some(named), None) => named,
@@ -152,7 +160,11 @@ impl One<'_, '_, '_> {
             [only] => Some(only.clone()),
             _ if kind == "sql" => None,
             _ => {
-                self.problem(kind, format!("check `{name}` does not say whose rows it is about"), "write source = \"…\"");
+                self.problem(
+                    kind,
+                    format!("check `{name}` does not say whose rows it is about"),
+                    "write source = \"…\"",
+                );
                 None
             }
         }
@@ -274,11 +286,8 @@ impl One<'_, '_, '_> {
             return false;
         }
         if key.columns.len() != references.columns.len() {
-            let message = format!(
-                "`foreign_key` has {} columns that refer to {}",
-                key.columns.len(),
-                references.columns.len()
-            );
+            let message =
+                format!("`foreign_key` has {} columns that refer to {}", key.columns.len(), references.columns.len());
             self.problem("foreign_key", message, "name as many on both sides");
             return false;
         }
@@ -315,7 +324,11 @@ impl One<'_, '_, '_> {
             return true;
         }
         let message = format!("round `{}` does not read source `{source}`", round.name);
-        let help = if key == "foreign_key" { "name both in one [[round]], or write in = \"lake\"" } else { "name both in one [[round]]" };
+        let help = if key == "foreign_key" {
+            "name both in one [[round]], or write in = \"lake\""
+        } else {
+            "name both in one [[round]]"
+        };
         self.problem(key, message, help);
         false
     }
