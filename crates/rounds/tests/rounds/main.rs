@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod checks;
 mod consistency;
 mod coordinator;
+mod memory;
 mod support;

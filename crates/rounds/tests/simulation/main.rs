@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod catalog;
+mod checker;
 mod checks;
 mod plan;
 mod source;
@@ -77,9 +78,11 @@ async fn life(world: &Arc<World>, end: Duration, is_asked: bool) {
                 every: round.every,
                 deadline: plan::DEADLINE,
                 consistency: round.consistency.clone(),
+                checks: if round.is_checked { vec![checker::spec()] } else { Vec::new() },
             };
             let shared = Shared {
                 catalog: Arc::new(catalog.clone()),
+                checker: Some(Arc::new(checker::ModelChecker(world.clone()))),
                 clock: world.clock.clone(),
                 observer: Arc::new(Silent),
                 jitter: || JITTER.with_borrow_mut(Rng::f64),
@@ -141,8 +144,8 @@ fn nothing_that_fails_breaks_a_promise() {
     }
     println!("{seeds} seeds from {first}: {all:?}");
     // One seed alone need not meet everything.
-    let Counts { rounds, rejected, partial, released, proven, unproven, faults, deaths } = all;
-    let met = [rounds, rejected, partial, released, proven, unproven, faults, deaths];
+    let Counts { rounds, rejected, partial, released, proven, unproven, faults, deaths, refused, withheld, moved } = all;
+    let met = [rounds, rejected, partial, released, proven, unproven, faults, deaths, refused, withheld, moved];
     assert!(seeds < 100 || met.iter().all(|count| *count > 0), "something was never met: {all:?}");
 }
 

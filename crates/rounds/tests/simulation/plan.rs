@@ -40,10 +40,14 @@ pub(crate) enum Break {
     KeepsRejected,
     /// A source marks the first byte before its server has acted.
     MarksEarly,
+    /// The catalog publishes a round though what its checks have read has changed.
+    IgnoresGround,
+    /// The catalog publishes rows that checks withhold.
+    KeepsWithheld,
 }
 
 impl Break {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::AsksEarly,
         Self::AcknowledgesEarly,
         Self::LosesTable,
@@ -51,6 +55,8 @@ impl Break {
         Self::BlindDigest,
         Self::KeepsRejected,
         Self::MarksEarly,
+        Self::IgnoresGround,
+        Self::KeepsWithheld,
     ];
 }
 
@@ -73,6 +79,8 @@ pub(crate) struct RoundPlan {
     pub(crate) servers: Vec<usize>,
     pub(crate) every: Duration,
     pub(crate) consistency: ConsistencySpec,
+    /// Whether its rows are checked.
+    pub(crate) is_checked: bool,
 }
 
 /// One run.
@@ -121,6 +129,7 @@ impl Plan {
                     random,
                     servers_of_round.iter().all(|index| servers[*index].kind != Kind::Queue),
                 ),
+                is_checked: random.bool(),
             })
             .collect();
         let mut ends: Vec<(Duration, bool)> = (0..random.usize(..4))

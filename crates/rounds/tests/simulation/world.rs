@@ -83,6 +83,12 @@ pub(crate) struct Counts {
     pub(crate) unproven: u64,
     pub(crate) faults: u64,
     pub(crate) deaths: u64,
+    /// Rounds that a check rejects.
+    pub(crate) refused: u64,
+    /// Rows that checks withhold.
+    pub(crate) withheld: u64,
+    /// Rounds whose ground had moved.
+    pub(crate) moved: u64,
 }
 
 impl Counts {
@@ -95,6 +101,9 @@ impl Counts {
         self.unproven += other.unproven;
         self.faults += other.faults;
         self.deaths += other.deaths;
+        self.refused += other.refused;
+        self.withheld += other.withheld;
+        self.moved += other.moved;
     }
 }
 
