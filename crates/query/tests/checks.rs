@@ -362,6 +362,15 @@ async fn before_and_after_are_the_lake_on_both_sides_of_the_commit() {
     assert_eq!(outcomes(&checked), [(NotEvaluated, None), (NotEvaluated, None), (Passed, Some(0))]);
     assert_eq!(checked.results[0].detail.as_deref(), Some("source `gone` is missing from the round"));
 
+    // What a round replaces does not count against it, nor does what is the lake's already against itself.
+    let of = |name: &str| {
+        check(CheckKind::Unique { source: source(name), columns: vec!["id".into()], within: Within::Lake })
+    };
+    let again = bed.stage(vec![("customers", REPLACE, vec![customers(&[1, 2])])]).await;
+    let checked = bed.ask_beside(&*again, &[of("customers"), of("ledger")], &others).await;
+    assert_eq!(outcomes(&checked), [(Passed, Some(0)), (Passed, Some(0))], "{:#?}", checked.results);
+    again.abort().await;
+
     let wrong = [
         sql("select count(*) from orders"),
         sql("select true from orders, customers, before.customers"),

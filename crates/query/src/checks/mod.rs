@@ -175,9 +175,10 @@ impl Round {
         let named: BTreeSet<&str> =
             named.filter(|mention| mention.part != Part::Before).map(|mention| mention.source.as_str()).collect();
         // What cannot even be read names nobody: all of the round.
-        let is_concerned = |source: &&SourceName| match check.kind.source() {
-            Some(of) if matches!(check.kind, CheckKind::Rows { .. }) => *source == of,
-            _ => question.is_none() || named.contains(source.as_str()),
+        let is_concerned = |source: &&SourceName| match &check.kind {
+            CheckKind::Sql(_) => question.is_none() || named.contains(source.as_str()),
+            CheckKind::RowCount { .. } | CheckKind::Sum { .. } => named.contains(source.as_str()),
+            of_rows => of_rows.source() == Some(*source),
         };
         let sources = self.sources.keys().filter(is_concerned).filter(|source| rows_of(source) > 0);
         sources.map(|source| (source.clone(), Box::new(0..rows_of(source)) as _)).collect()

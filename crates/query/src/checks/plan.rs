@@ -38,7 +38,7 @@ fn names_problem(
         let source = mention.source.as_str();
         let (known, whose) = match mention.part {
             Part::Round => (&of_round, format!("round `{}` does not read a source `{source}`", round.name)),
-            Part::Before | Part::After => (&all, format!("there is no source `{source}`")),
+            Part::Before | Part::After | Part::Kept => (&all, format!("there is no source `{source}`")),
         };
         if known.contains(&source) {
             continue;

@@ -14,6 +14,8 @@ use crate::statement;
 pub(super) const BEFORE: &str = "before";
 /// The schema of what the lake will hold after it.
 pub(super) const AFTER: &str = "after";
+/// The schema of what stays of what it held; for queries of ours alone.
+pub(super) const KEPT: &str = "_kept";
 
 /// Which rows of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +26,8 @@ pub(super) enum Part {
     Before,
     /// Those that the lake will hold.
     After,
+    /// Those of before that stay.
+    Kept,
 }
 
 /// A table that a check names.
@@ -142,6 +146,7 @@ impl Mention {
             Part::Round => quoted(&self.source),
             Part::Before => format!("{BEFORE}.{}", quoted(&self.source)),
             Part::After => format!("{AFTER}.{}", quoted(&self.source)),
+            Part::Kept => format!("{KEPT}.{}", quoted(&self.source)),
         }
     }
 }
@@ -161,15 +166,15 @@ fn unique(source: &str, columns: &[String], within: Within) -> Question {
     );
     let mut tables = vec![(table.clone(), columns.to_vec())];
     if within == Within::Lake {
-        let before = Mention { part: Part::Before, source: source.to_owned() };
+        let kept = Mention { part: Part::Kept, source: source.to_owned() };
         sql.push_str(&format!(
             " union all select {} from {} as one where exists (select 1 from {} as other where {})",
             with_row(columns),
             table.sql(),
-            before.sql(),
+            kept.sql(),
             same("one", "other")
         ));
-        tables.push((before, Vec::new()));
+        tables.push((kept, Vec::new()));
     }
     Question::made(sql, Answer::Rows, tables)
 }

@@ -16,7 +16,7 @@ use portolan_model::check::{CheckedRows, StagedRows};
 use portolan_model::config::CheckKind;
 use portolan_model::{Error, ErrorKind, Result, SourceName};
 
-use super::question::{AFTER, BEFORE, Mention, Part, Question};
+use super::question::{AFTER, BEFORE, KEPT, Mention, Part, Question};
 use crate::engine::Engine;
 use crate::lake::{LakeTable, ROW_NUMBER, Stored};
 use crate::names::MAIN;
@@ -59,6 +59,7 @@ impl Tables {
             match mention.part {
                 Part::Round => matches!(state, Some(CheckedRows::Unchanged { .. })),
                 Part::Before => true,
+                Part::Kept => matches!(state, Some(CheckedRows::Staged { mode: WriteMode::Append, .. })),
                 Part::After => !matches!(state, Some(CheckedRows::Staged { mode: WriteMode::Replace, .. })),
             }
         };
@@ -78,6 +79,7 @@ impl Tables {
                     Part::Round => MAIN,
                     Part::Before => BEFORE,
                     Part::After => AFTER,
+                    Part::Kept => KEPT,
                 };
                 engine.attach_table(schema, &mention.source, table);
             }
@@ -196,6 +198,19 @@ fn entry(mention: &Mention, state: Option<&CheckedRows>, lake: Option<&Lake>) ->
             let stored = view.filter(|_| is_appended).map(|(lake, view)| lake.stored(own.widened(view)));
             table(LakeTable::of(rows.schema(), stored, Some(rows.clone())), is_appended)
         }
+        (Part::Kept, Some(CheckedRows::Staged { rows, mode })) => {
+            let is_appended = *mode == WriteMode::Append;
+            let stored = match view.filter(|_| is_appended) {
+                Some((lake, view)) => Some(lake.stored(of_lake(rows)?.widened(view))),
+                None => None,
+            };
+            table(LakeTable::of(rows.schema(), stored, None), is_appended)
+        }
+        // What is compared with it has been stored already, or is nothing.
+        (Part::Kept, _) => match view {
+            Some((_, view)) => table(LakeTable::of(view.arrow, None, None), false),
+            None => nothing(format!("the lake has no rows of `{source}` yet")),
+        },
         (Part::Before, Some(CheckedRows::Staged { rows, .. })) if view.is_none() && of_lake(rows)?.has_columns() => {
             table(LakeTable::of(uuid::schema(&rows.schema()), None, None), true)
         }

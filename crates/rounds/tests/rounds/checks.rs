@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use portolan_model::check::{CheckInput, CheckOutcome, CheckResult, Checked, CheckedRows, Checker, Ground, WithheldRow};
+use portolan_model::check::{
+    CheckInput, CheckOutcome, CheckResult, Checked, CheckedRows, Checker, Ground, WithheldRow,
+};
 use portolan_model::config::{CheckKind, CheckSpec, OnCheckFailure, Place};
 use portolan_model::round::RoundVerdict;
 use portolan_model::{Error, ErrorKind, Result, SourceName};
@@ -152,7 +154,10 @@ async fn a_round_is_checked_again_when_its_ground_has_moved() {
     // What was withheld or rejected on the ground that has moved is of no account.
     assert_eq!(checker.asked.lock().unwrap().len(), 3);
     let record = world.catalog.rounds()[0].record.clone();
-    assert_eq!((record.verdict, record.receipts[0].rows, record.receipts[0].quarantined), (RoundVerdict::Partial, 8, 0));
+    assert_eq!(
+        (record.verdict, record.receipts[0].rows, record.receipts[0].quarantined),
+        (RoundVerdict::Partial, 8, 0)
+    );
     assert_eq!((world.catalog.rows("a"), world.catalog.position("a")), (8, Some(8)));
 }
 

@@ -72,7 +72,12 @@ impl Catalog for MemoryCatalog {
     async fn begin(&self) -> Result<Box<dyn Staging>> {
         let mut store = self.store.lock().unwrap();
         store.next += 1;
-        Ok(Box::new(MemoryStaging { catalog: self.clone(), id: RoundId(store.next), staged: Arc::default(), whole: BTreeMap::new() }))
+        Ok(Box::new(MemoryStaging {
+            catalog: self.clone(),
+            id: RoundId(store.next),
+            staged: Arc::default(),
+            whole: BTreeMap::new(),
+        }))
     }
     async fn record_states(&self, states: &[SourceStatus]) -> Result<()> {
         let mut store = self.store.lock().unwrap();

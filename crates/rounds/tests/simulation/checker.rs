@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use portolan_model::check::{CheckInput, CheckOutcome, CheckResult, Checked, CheckedRows, Checker, Ground, WithheldRow};
+use portolan_model::check::{
+    CheckInput, CheckOutcome, CheckResult, Checked, CheckedRows, Checker, Ground, WithheldRow,
+};
 use portolan_model::config::{CheckKind, CheckSpec, OnCheckFailure, Place};
 use portolan_model::{Error, ErrorKind, Result};
 

@@ -144,7 +144,8 @@ fn nothing_that_fails_breaks_a_promise() {
     }
     println!("{seeds} seeds from {first}: {all:?}");
     // One seed alone need not meet everything.
-    let Counts { rounds, rejected, partial, released, proven, unproven, faults, deaths, refused, withheld, moved } = all;
+    let Counts { rounds, rejected, partial, released, proven, unproven, faults, deaths, refused, withheld, moved } =
+        all;
     let met = [rounds, rejected, partial, released, proven, unproven, faults, deaths, refused, withheld, moved];
     assert!(seeds < 100 || met.iter().all(|count| *count > 0), "something was never met: {all:?}");
 }
