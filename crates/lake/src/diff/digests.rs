@@ -119,7 +119,7 @@ mod tests {
         let record = |number: u64| {
             let mut identity = [0; 16];
             identity[..8].copy_from_slice(&(number % 500).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
-            Record { identity, content: [number as u8; 16], row_id: number as i64, is_after: number % 3 == 0 }
+            Record { identity, content: [number as u8; 16], row_id: number as i64, is_after: number.is_multiple_of(3) }
         };
         let collect = |held_max| {
             let mut digests = Digests::bounded(held_max);
