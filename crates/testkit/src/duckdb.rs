@@ -16,6 +16,9 @@ const SCRIPT: &str = r#"
 import base64, datetime, decimal, glob, json, math, os, sys, sysconfig, uuid
 import duckdb
 task = json.load(sys.stdin)
+# A statement that takes long draws its progress on standard output: the answers have that to themselves.
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
 connection = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
 packages = sysconfig.get_paths()["purelib"]
 for name in ("sqlite_scanner", "ducklake"):
@@ -24,8 +27,6 @@ for name in ("sqlite_scanner", "ducklake"):
         sys.exit("the extension " + name + " is not among the packages")
     connection.execute("LOAD '" + found[0].replace("'", "''") + "'")
 connection.execute("SET TimeZone = 'UTC'")
-# A statement that takes long would draw its progress between the answers.
-connection.execute("SET enable_progress_bar = false")
 quoted = os.path.join(task["lake"], "catalog.sqlite").replace("'", "''")
 options = ["META_BUSY_TIMEOUT 5000"]
 if not task["write"]:
@@ -56,7 +57,8 @@ for statement in task["statements"]:
     cursor = connection.execute(statement)
     names = [column[0] for column in cursor.description or []]
     rows = [dict(zip(names, map(plain, row))) for row in cursor.fetchall()] if names else []
-    print(json.dumps(rows))
+    print(json.dumps(rows), file=answers)
+answers.flush()
 "#;
 
 /// Rows of `sql` over the lake in `folder`, at its newest snapshot: one object a row. The lake is the default
