@@ -82,7 +82,9 @@ impl Question {
             CheckKind::RowCount { source, count } => {
                 let mut tables = vec![(Mention::round(source.as_str()), Vec::new())];
                 tables.extend(count.equals.iter().map(|other| (Mention::round(other), Vec::new())));
-                let counts = tables.iter().map(|(table, _)| format!("(select count(*) from {})", table.sql()));
+                let counts = tables.iter().zip(["one", "other"]);
+                let counts =
+                    counts.map(|((table, _), name)| format!("(select count(*) from {}) as {name}", table.sql()));
                 let sql = format!("select {}", counts.collect::<Vec<_>>().join(", "));
                 Ok(Self::made(sql, Answer::Counts(count.clone()), tables))
             }
