@@ -75,7 +75,7 @@ pub(super) fn draw(round: &StoredRound, width: usize, ascii: bool) -> String {
         }
     }
     if ascii {
-        out = out.replace('·', "-").replace('µ', "u").replace('→', "->");
+        out = out.replace('·', "-").replace('µ', "u").replace('→', "->").replace('…', "...");
     }
     out
 }
