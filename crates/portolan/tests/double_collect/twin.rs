@@ -68,7 +68,7 @@ async fn read(slots: &mut [&mut Slot], clock: &dyn portolan_model::clock::Clock)
         .iter()
         .map(|_| Receiver { memory: Some(MemoryRows::new(ROWS_BYTES_MAX)), ..Receiver::default() })
         .collect();
-    let readings = read_all(slots, receivers, clock, Patience::for_round(Duration::from_secs(10))).await;
+    let readings = read_all(slots, receivers, clock, Patience::for_round(Duration::from_secs(60))).await;
     readings
         .into_iter()
         .map(|reading| {

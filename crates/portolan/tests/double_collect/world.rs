@@ -236,8 +236,10 @@ impl World {
                 }
                 Ok(())
             });
+            // Also where the work panics: the scope waits for the writer.
+            let over = Over(is_over);
             let done = work();
-            is_over.store(true, Ordering::Relaxed);
+            drop(over);
             changing.join().map_err(|_| anyhow!("the writer panicked"))??;
             done
         })
@@ -269,7 +271,7 @@ impl World {
         }
         write!(
             text,
-            "[[round]]\nname = \"all\"\nsources = [{names}]\nevery = \"1h\"\ndeadline = \"10s\"\n{promise}\n"
+            "[[round]]\nname = \"all\"\nsources = [{names}]\nevery = \"1h\"\ndeadline = \"60s\"\n{promise}\n"
         )?;
         portolan_model::config::read(&text, &Registry).map_err(|problems| {
             let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
@@ -283,6 +285,15 @@ impl World {
         let (slots, round, environment) = opened(&configuration)?;
         let shared = Shared { catalog, clock: environment.clock, observer: Arc::new(Silent), jitter: || 0.5 };
         Ok(RoundRunner::new(round, slots, shared))
+    }
+}
+
+/// Tells the writer to end when it is dropped.
+struct Over<'o>(&'o AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
