@@ -233,8 +233,8 @@ pub trait Held: Any + Send + Sync {
 
 /// What many sources hold, ready to be handed over at once.
 pub trait HeldTogether {
-    /// Hands it all over, as [`Held::release`] does with each. Returns how long it took by `clock` until the last was handed
-    /// over, never less.
+    /// Hands it all over, as [`Held::release`] does with each. Returns how long it took, by `clock` or better, from the
+    /// begin of the first handing over to the end of the last.
     fn release(self: Box<Self>, clock: &dyn Clock) -> Duration;
 }
 

@@ -4,7 +4,8 @@
 //! kernel. What makes them sound is the promise below.
 //!
 //! When the call returns is not when its last send was made: a kernel that has let nobody else run meanwhile does so then, and
-//! the thread comes back later. So behind the sends goes a datagram to ourselves, and the kernel's timestamp of it is the end.
+//! the thread comes back later. So before and behind the sends goes a datagram to ourselves, and the kernel's timestamps of the
+//! two are the begin and the end.
 //!
 //! Promise: when [`Ring::send_all`] returns, the kernel is done with every buffer and socket it was given, whatever went
 //! wrong. Nothing waits for a peer: what a socket does not take at once is not taken. A ring serves one thread at a time and
@@ -17,14 +18,18 @@ use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
 use io_uring::{IoUring, opcode, types};
 use jiff::Timestamp;
 
 /// How many entries a ring has.
 const ENTRIES: u32 = 512;
-/// How many sends one call takes, besides the datagram; of more, several calls are made.
-const SENDS: usize = ENTRIES as usize - 1;
+/// How many sends one call takes, besides the datagrams; of more, several calls are made.
+const SENDS: usize = ENTRIES as usize - 2;
+
+/// What tells the answers to marks from those to sends.
+const MARK: u64 = u64::MAX;
 
 thread_local! {
     static KEPT: RefCell<Kept> = const { RefCell::new(Kept::Untried) };
@@ -40,7 +45,7 @@ enum Kept {
 
 struct Parts {
     ring: IoUring,
-    /// The datagrams that mark the end of a call: from here…
+    /// The datagrams that mark begin and end of a call: from here…
     marks: UnixDatagram,
     /// … to here, with the kernel's timestamp.
     stamps: UnixDatagram,
@@ -76,21 +81,23 @@ impl Ring {
     }
 
     /// Hands all of them to the operating system, in order. Returns how many bytes of each it took: none also where a
-    /// connection is broken, which its next ordinary write tells; and when that had been done, where the kernel says it.
-    pub(super) fn send_all(&mut self, sends: &[Send<'_>]) -> (Vec<usize>, Option<Timestamp>) {
+    /// connection is broken, which its next ordinary write tells; and how long that has taken, where the kernel says it.
+    pub(super) fn send_all(&mut self, sends: &[Send<'_>]) -> (Vec<usize>, Option<Duration>) {
         let mut taken = vec![0; sends.len()];
-        let mut end = None;
+        let mut stamps = None;
         for (sends, taken) in sends.chunks(SENDS).zip(taken.chunks_mut(SENDS)) {
             let Some(parts) = &mut self.0 else { break };
             if !parts.send_chunk(sends, taken) {
                 // What it still holds must never go out.
                 self.0 = None;
-                end = None;
+                stamps = None;
                 break;
             }
-            end = parts.stamp();
+            let (begin, end) = (parts.stamp(), parts.stamp());
+            stamps = Some((stamps.map_or(begin, |(first, _)| first), end));
         }
-        (taken, end)
+        let took = stamps.and_then(|(begin, end)| Duration::try_from(end?.duration_since(begin?)).ok());
+        (taken, took)
     }
 }
 
@@ -118,7 +125,8 @@ impl Parts {
     fn send_chunk(&mut self, sends: &[Send<'_>], taken: &mut [usize]) -> bool {
         let Self { ring, marks, .. } = self;
         let mark = Send { socket: marks.as_fd(), bytes: b"." };
-        for (send, index) in sends.iter().chain([&mark]).zip(0..) {
+        let indexes = std::iter::once(MARK).chain(0..sends.len() as u64).chain([MARK]);
+        for (send, index) in [&mark].into_iter().chain(sends).chain([&mark]).zip(indexes) {
             let length = u32::try_from(send.bytes.len()).unwrap_or(u32::MAX);
             // Not to wait keeps the kernel from going on with it behind our back.
             let entry = opcode::Send::new(types::Fd(send.socket.as_raw_fd()), send.bytes.as_ptr(), length)
@@ -131,12 +139,11 @@ impl Parts {
                 return false;
             }
         }
-        let (all, mut answered) = (sends.len() + 1, 0);
+        let (all, mut answered) = (sends.len() + 2, 0);
         while answered < all {
             let submitted = ring.submit_and_wait(all - answered);
             for answer in ring.completion() {
                 answered += 1;
-                // The mark is behind the last one.
                 if let Some(taken) = taken.get_mut(answer.user_data() as usize) {
                     *taken = usize::try_from(answer.result()).unwrap_or(0);
                 }
@@ -151,7 +158,7 @@ impl Parts {
         true
     }
 
-    /// When the mark behind the last sends was made.
+    /// When the next mark was made.
     fn stamp(&self) -> Option<Timestamp> {
         let mut byte = [0_u8; 1];
         // One item; of words, which makes it aligned.
@@ -183,7 +190,6 @@ impl Parts {
 mod tests {
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
-    use std::time::Duration;
 
     use super::*;
 
@@ -210,10 +216,10 @@ mod tests {
             .zip(&text)
             .map(|((near, _), text)| Send { socket: near.as_fd(), bytes: text.as_bytes() })
             .collect();
-        let start = Timestamp::now();
-        let (taken, end) = ring.send_all(&sends);
-        let end = end.expect("the kernel stamps datagrams");
-        assert!(start < end && end < Timestamp::now(), "the stamp lies within the call: {start} {end}");
+        let start = std::time::Instant::now();
+        let (taken, took) = ring.send_all(&sends);
+        let took = took.expect("the kernel stamps datagrams");
+        assert!(!took.is_zero() && took < start.elapsed(), "the stamps lie within the call: {took:?}");
         for (index, ((_, far), text)) in pairs.iter_mut().zip(&text).enumerate() {
             if index == 3 || index == 5 {
                 assert_eq!(taken[index], 0);

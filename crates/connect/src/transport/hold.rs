@@ -210,19 +210,18 @@ struct Together<'h> {
 
 impl HeldTogether for Together<'_> {
     fn release(mut self: Box<Self>, clock: &dyn Clock) -> Duration {
-        let start = clock.moment();
+        let start = clock.monotonic();
         let sends: Vec<Send<'_>> = self
             .points
             .iter()
             .filter_map(|(_, state)| Some(Send { socket: state.socket.as_ref()?.as_fd(), bytes: &state.held }))
             .collect();
-        let (taken, end) = self.ring.send_all(&sends);
+        let (taken, took) = self.ring.send_all(&sends);
         for ((point, state), taken) in self.points.iter_mut().zip(taken) {
             point.let_go(state, taken);
         }
         // The wall clock, which the kernel stamps with, may have been set meanwhile.
-        let elapsed = clock.monotonic().saturating_sub(start.monotonic());
-        let took = end.and_then(|end| Duration::try_from(end.duration_since(start.wall)).ok());
+        let elapsed = clock.monotonic().saturating_sub(start);
         took.map_or(elapsed, |took| took.min(elapsed))
     }
 }
