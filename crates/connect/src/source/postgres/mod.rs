@@ -2,7 +2,7 @@
 //!
 //! Promise: every column type reaches Arrow without loss or as NULL with a quarantine item; a position advances to the
 //! highest cursor value seen and never back; the server is only read, and a dropped read leaves no query behind.
-//! Where the transaction of a read begins: [`connection`].
+//! Where the transaction of a read begins: `connection.rs`.
 
 mod catalog;
 mod columns;
