@@ -86,7 +86,7 @@ impl Rounds {
         let spec = configuration.rounds.first().context("no round")?.clone();
         let lake = LakeSpec { path: lake.to_owned(), ..LakeSpec::default() };
         let catalog = Arc::new(Lake::open(&lake, clock.clone())?);
-        let shared = Shared { catalog, clock, observer: Arc::new(Nobody), jitter: || 1.0 };
+        let shared = Shared { catalog, checker: None, clock, observer: Arc::new(Nobody), jitter: || 1.0 };
         Ok(Self::Committed(Box::new(RoundRunner::new(spec, slots, shared))))
     }
 

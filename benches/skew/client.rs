@@ -61,7 +61,11 @@ fn runner(configuration: &Configuration, lake: &std::path::Path) -> Result<Round
     let spec = configuration.rounds.first().context("no round")?.clone();
     let lake = LakeSpec { path: lake.to_owned(), ..LakeSpec::default() };
     let catalog = Arc::new(Lake::open(&lake, clock.clone())?);
-    Ok(RoundRunner::new(spec, slots, Shared { catalog, clock, observer: Arc::new(Nobody), jitter: || 1.0 }))
+    Ok(RoundRunner::new(
+        spec,
+        slots,
+        Shared { catalog, clock, checker: None, observer: Arc::new(Nobody), jitter: || 1.0 },
+    ))
 }
 
 async fn next(mut runner: RoundRunner) -> (RoundRunner, Result<Arc<RoundRecord>>) {

@@ -94,6 +94,7 @@ pub(crate) async fn commit(
         skew_bound_us: None,
         consistency: Default::default(),
         receipts,
+        checks: Vec::new(),
     };
     record.measure();
     staging.commit(record, &states).await?;

@@ -75,6 +75,7 @@ async fn fill(folder: &Path, bytes: u64, rows: i64) -> Result<()> {
             release_spread_us: None,
             skew_bound_us: None,
             consistency: Default::default(),
+            checks: Vec::new(),
             receipts: vec![receipt],
         };
         staging.commit(record, &[]).await?;

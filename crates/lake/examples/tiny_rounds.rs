@@ -62,6 +62,7 @@ async fn main() {
             skew_bound_us: Some(900),
             consistency: Default::default(),
             receipts,
+            checks: Vec::new(),
         };
         staging.commit(record, &[]).await.unwrap();
         durations.push(begun.elapsed());

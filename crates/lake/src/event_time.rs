@@ -35,6 +35,19 @@ impl EventTimeReader {
         Self { spec, watermark_us, range_us: None, believed_max_us: None, late: 0, untimed: 0 }
     }
 
+    /// One that has seen no row yet, for the same column.
+    pub(crate) fn anew(&self) -> Self {
+        let Self { spec, watermark_us, .. } = self;
+        Self {
+            spec: spec.clone(),
+            watermark_us: *watermark_us,
+            range_us: None,
+            believed_max_us: None,
+            late: 0,
+            untimed: 0,
+        }
+    }
+
     /// The column.
     pub(crate) fn column(&self) -> &str {
         &self.spec.column

@@ -9,6 +9,7 @@ pub const FAILPOINTS: &[&str] = &[
     "stage::after_file_fsync",
     "commit::after_folder_fsync",
     "commit::transaction_begun",
+    "commit::ground_stands",
     "commit::rows_inserted",
     "commit::before_commit",
     "commit::after_commit",

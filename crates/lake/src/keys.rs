@@ -19,6 +19,9 @@ use crate::digest;
 use crate::error::{arrow as arrow_error, sqlite};
 use crate::shape::Columns;
 
+/// A key that a round brings, with the number of its row among those staged.
+pub(crate) type NewKey = (u64, KeyDigest);
+
 /// The digest of a key's canonical bytes.
 pub(crate) type KeyDigest = [u8; 16];
 
@@ -29,14 +32,16 @@ pub(crate) struct KeyFilter {
     memory: usize,
     seen: HashSet<KeyDigest>,
     /// The latest keys of this round, in row order.
-    pub(crate) new: VecDeque<KeyDigest>,
+    pub(crate) new: VecDeque<NewKey>,
+    /// Rows let through so far.
+    rows: u64,
 }
 
 impl KeyFilter {
     /// A filter that remembers `key_memory` keys of the round.
     pub(crate) fn new(source: SourceName, key: Vec<String>, key_memory: u64) -> Self {
         let memory = usize::try_from(key_memory).unwrap_or(usize::MAX);
-        Self { source, key, memory, seen: HashSet::new(), new: VecDeque::new() }
+        Self { source, key, memory, seen: HashSet::new(), new: VecDeque::new(), rows: 0 }
     }
 
     /// The rows of `batch` that have not been stored before, and how many have.
@@ -46,14 +51,16 @@ impl KeyFilter {
         let mut keep = Vec::with_capacity(digests.len());
         for digest in digests {
             let Some(digest) = digest else {
+                self.rows += 1;
                 keep.push(true);
                 continue;
             };
             let new = !stored.contains(&digest) && self.seen.insert(digest);
             if new {
-                self.new.push_back(digest);
+                self.new.push_back((self.rows, digest));
+                self.rows += 1;
                 if self.new.len() > self.memory
-                    && let Some(oldest) = self.new.pop_front()
+                    && let Some((_, oldest)) = self.new.pop_front()
                 {
                     self.seen.remove(&oldest);
                 }
@@ -135,7 +142,7 @@ impl KeyFilter {
 pub(crate) fn store(
     connection: &Connection,
     source: &SourceName,
-    keys: &VecDeque<KeyDigest>,
+    keys: &VecDeque<NewKey>,
     key_memory: u64,
 ) -> Result<()> {
     let operation = "store item keys";
@@ -148,7 +155,7 @@ pub(crate) fn store(
     let mut insert =
         connection.prepare_cached("INSERT OR IGNORE INTO portolan_item_key VALUES (?1, ?2, ?3)").map_err(error)?;
     let mut sequence = last;
-    for key in keys {
+    for (_, key) in keys {
         sequence += 1;
         if insert.execute(params![source.as_str(), key, sequence]).map_err(error)? == 0 {
             return Err(Error::new(ErrorKind::Conflict, operation, "another round stored the same item meanwhile")

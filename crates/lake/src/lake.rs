@@ -185,15 +185,18 @@ impl Lake {
     /// Schema `portolan` is there from the start, so that a query on it never fails for want of a round.
     fn create_system_tables(&self) -> Result<()> {
         let target = |name: &str| Target { schema: system::SCHEMA, name: name.to_owned() };
-        // One that cannot be read is there.
-        if !matches!(self.context.shape(&target(system::QUARANTINE)), Ok(None)) {
-            return Ok(());
-        }
         let mut tables = Vec::new();
         for (name, rows) in system::empty()? {
+            // One that cannot be read is there; a lake of an older version lacks some.
+            if !matches!(self.context.shape(&target(name)), Ok(None)) {
+                continue;
+            }
             let mut stager = Stager::new(self.context.clone(), target(name), WriteMode::Append, None)?;
             stager.push(rows)?;
             tables.push(stager.finish()?);
+        }
+        if tables.is_empty() {
+            return Ok(());
         }
         let changes = Changes {
             round: None,
@@ -202,6 +205,7 @@ impl Lake {
             watermarks: Vec::new(),
             statuses: Vec::new(),
             retried: Vec::new(),
+            ground: None,
             now: self.context.clock.wall(),
             message: "create system tables".to_owned(),
         };

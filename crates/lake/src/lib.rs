@@ -31,6 +31,7 @@ mod scan;
 mod shape;
 pub mod spec;
 mod stage;
+mod staged;
 mod state;
 mod statistics;
 mod stats;
@@ -47,7 +48,8 @@ pub use fsck::{Finding, FsckReport, Severity, fsck};
 pub use lake::{Lake, LakeSettings};
 pub use maintenance::{Job, JobProgress, MaintenanceReport};
 pub use quarantine::{QuarantineFilter, Quarantined};
-pub use rounds::{RoundFilter, StoredReceipt, StoredRound};
+pub use rounds::{RoundFilter, StoredCheck, StoredReceipt, StoredRound};
+pub use staged::StagedTableRows;
 pub use stats::{LakeStats, Reclaimable, TableStats};
 pub use verify::{
     DamagedFile, Mismatch, StoredRows, Unproved, VerifiedChain, VerifiedTable, VerifyProgress, VerifyReport,

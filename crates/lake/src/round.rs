@@ -1,22 +1,26 @@
-//! One round being staged: the tables of its sources, its quarantine, its commit.
+//! One round being staged: the tables of its sources, its quarantine, what checks withhold, its commit.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use portolan_model::catalog::{Commit, SourceStatus, StagedTable, Staging, TableSpec, TableStaging, WriteMode};
+use portolan_model::catalog::{
+    Commit, Grounded, SourceStatus, StagedTable, Staging, TableSpec, TableStaging, WriteMode,
+};
+use portolan_model::check::{Ground, WithheldRow};
 use portolan_model::round::{ReceiptVerdict, RoundRecord, RoundVerdict};
 use portolan_model::source::QuarantineItem;
 use portolan_model::{Error, ErrorKind, Result, RoundId, SourceName};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::commit::{Changes, commit};
+use crate::commit::{Changes, Outcome, commit};
 use crate::error::internal;
 use crate::event_time::EventTimeReader;
 use crate::lake::Context;
 use crate::stage::{SourceRows, StagedRows, Stager, Target};
+use crate::staged::{StagedTableRows, Terms, withhold};
 use crate::system;
 
 /// Batches that may wait for the encoder: with the one in work, what a source is ahead of the disk.
@@ -31,8 +35,48 @@ const QUARANTINE_BYTES: u64 = 1 << 20;
 /// What finished tables hand to their round.
 #[derive(Default)]
 struct Parts {
-    tables: Vec<(SourceName, StagedRows)>,
+    tables: Vec<Finished>,
     quarantine: Vec<RecordBatch>,
+}
+
+/// A table that is part of the round.
+struct Finished {
+    source: SourceName,
+    time_us: i64,
+    rows: StagedRows,
+    /// Items of the quarantine that came with them, and their bytes.
+    quarantined: u64,
+    quarantined_bytes: u64,
+}
+
+impl Finished {
+    /// What is told of it.
+    fn told(&self) -> StagedTable {
+        StagedTable {
+            rows: self.rows.rows,
+            duplicates: self.rows.duplicates,
+            quarantined: self.quarantined,
+            event_times: self.rows.event_times.as_ref().map(EventTimeReader::finish).unwrap_or_default(),
+            rows_sha256: self.rows.rows_sha256.clone(),
+        }
+    }
+}
+
+/// What is kept of tables while their rows are being published: source, time, items of the quarantine and their bytes.
+#[derive(Default)]
+struct Published(Vec<(SourceName, i64, u64, u64)>);
+
+impl Published {
+    /// The tables, with the rows that were not published, which come first among `rows`.
+    fn again(self, rows: Vec<StagedRows>) -> impl Iterator<Item = Finished> {
+        self.0.into_iter().zip(rows).map(|((source, time_us, quarantined, quarantined_bytes), rows)| Finished {
+            source,
+            time_us,
+            rows,
+            quarantined,
+            quarantined_bytes,
+        })
+    }
 }
 
 type SharedParts = Arc<Mutex<Parts>>;
@@ -45,16 +89,32 @@ pub(crate) struct Round {
     opened: HashSet<SourceName>,
     /// Items of the quarantine that it stores.
     retried: Vec<i64>,
+    /// Tables as they were before rows were withheld, until the round is committed.
+    whole: Vec<(SourceName, StagedRows)>,
+    /// The rows withheld.
+    withheld: Vec<RecordBatch>,
 }
 
 impl Round {
     pub(crate) fn new(context: Arc<Context>, round: RoundId) -> Self {
-        Self { context, round, parts: SharedParts::default(), opened: HashSet::new(), retried: Vec::new() }
+        Self {
+            context,
+            round,
+            parts: SharedParts::default(),
+            opened: HashSet::new(),
+            retried: Vec::new(),
+            whole: Vec::new(),
+            withheld: Vec::new(),
+        }
     }
 
     /// The round with items of the quarantine that its commit marks as retried.
     pub(crate) fn retrying(self, retried: Vec<i64>) -> Self {
         Self { retried, ..self }
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stages rows of the lake's own tables; on a thread of their own if they go to a file.
@@ -111,13 +171,67 @@ impl Staging for Round {
         }))
     }
 
-    async fn commit(self: Box<Self>, mut record: RoundRecord, states: &[SourceStatus]) -> Result<Commit> {
-        let parts = std::mem::take(&mut *self.parts.lock().unwrap_or_else(PoisonError::into_inner));
+    fn staged(&self) -> Vec<(SourceName, WriteMode, Arc<dyn portolan_model::check::StagedRows>)> {
+        let parts = self.parts();
+        let rows = |table: &Finished| Arc::new(StagedTableRows::of(&table.rows)) as _;
+        parts.tables.iter().map(|table| (table.source.clone(), table.rows.mode, rows(table))).collect()
+    }
+
+    async fn withhold(&mut self, source: &SourceName, rows: Vec<WithheldRow>) -> Result<StagedTable> {
+        let finished = {
+            let mut parts = self.parts();
+            let place = parts.tables.iter().position(|table| table.source == *source);
+            place.map(|place| (place, parts.tables.remove(place)))
+        };
+        let Some((place, mut finished)) = finished else {
+            return Err(internal("withhold rows", "the round has no table of the source").with_source(source));
+        };
+        let (context, round) = (self.context.clone(), self.round.0);
+        let work = tokio::task::spawn_blocking(move || {
+            let terms = Terms {
+                context: &context,
+                source: &finished.source,
+                round,
+                time_us: finished.time_us,
+                items_left: QUARANTINED_MAX.saturating_sub(finished.quarantined),
+                bytes_left: QUARANTINED_BYTES_MAX.saturating_sub(finished.quarantined_bytes),
+            };
+            let outcome = withhold(&terms, &finished.rows, &rows).map(|withheld| {
+                finished.quarantined += rows.len() as u64;
+                finished.quarantined_bytes += withheld.bytes;
+                (std::mem::replace(&mut finished.rows, withheld.rows), withheld.items)
+            });
+            (finished, outcome)
+        });
+        let (finished, outcome) =
+            work.await.map_err(|error| internal("withhold rows", "the work was interrupted").with_cause(error))?;
+        let staged = finished.told();
+        self.parts().tables.insert(place, finished);
+        let (whole, items) = outcome.map_err(|error| error.with_source(source))?;
+        self.whole.push((source.clone(), whole));
+        self.withheld.extend(items);
+        Ok(staged)
+    }
+
+    async fn commit(self: Box<Self>, record: RoundRecord, states: &[SourceStatus]) -> Result<Commit> {
+        match self.commit_on(None, record, states).await? {
+            Grounded::Committed(commit) => Ok(commit),
+            Grounded::Moved(_) => Err(internal("commit round", "a ground has moved that there is not")),
+        }
+    }
+
+    async fn commit_on(
+        mut self: Box<Self>,
+        ground: Option<Ground>,
+        mut record: RoundRecord,
+        states: &[SourceStatus],
+    ) -> Result<Grounded> {
+        let mut parts = std::mem::take(&mut *self.parts());
         let rejected = record.verdict == RoundVerdict::Rejected;
         let (mut positions, mut watermarks) = (Vec::new(), Vec::new());
         for receipt in &mut record.receipts {
-            let staged = parts.tables.iter().find(|(source, _)| *source == receipt.source);
-            receipt.rows_sha256 = staged.filter(|_| !rejected).map(|(_, rows)| rows.rows_sha256.clone());
+            let staged = parts.tables.iter().find(|table| table.source == receipt.source);
+            receipt.rows_sha256 = staged.filter(|_| !rejected).map(|table| table.rows.rows_sha256.clone());
             if rejected {
                 continue;
             }
@@ -126,17 +240,26 @@ impl Staging for Round {
                 watermarks.extend(receipt.watermark.map(|watermark| (receipt.source.clone(), watermark)));
             }
         }
+        let mut published = Published::default();
         let mut tables: Vec<StagedRows> = Vec::new();
         if !rejected {
-            tables.extend(parts.tables.into_iter().map(|(_, rows)| rows));
-            if !parts.quarantine.is_empty() {
-                tables.push(self.system_rows(system::QUARANTINE, parts.quarantine).await?);
+            for Finished { source, time_us, rows, quarantined, quarantined_bytes } in parts.tables.drain(..) {
+                tables.push(rows);
+                published.0.push((source, time_us, quarantined, quarantined_bytes));
+            }
+            let items: Vec<RecordBatch> = parts.quarantine.iter().chain(&self.withheld).cloned().collect();
+            if !items.is_empty() {
+                tables.push(self.system_rows(system::QUARANTINE, items).await?);
             }
         }
         tables.push(self.system_rows(system::ROUNDS, vec![system::rounds(self.round.0, &record)?]).await?);
         if !record.receipts.is_empty() {
             let receipts = system::receipts(self.round.0, &record.receipts)?;
             tables.push(self.system_rows(system::RECEIPTS, vec![receipts]).await?);
+        }
+        if !record.checks.is_empty() {
+            let checks = system::checks(self.round.0, &record.checks)?;
+            tables.push(self.system_rows(system::CHECKS, vec![checks]).await?);
         }
         let inlined_rows =
             tables.iter().filter(|table| table.files.is_empty()).map(|table| table.rows).max().unwrap_or(0);
@@ -147,13 +270,28 @@ impl Staging for Round {
             positions,
             watermarks,
             statuses: states.to_vec(),
-            retried: self.retried,
+            retried: self.retried.clone(),
+            ground,
             now: self.context.clock.wall(),
             message: format!("round {round} of {}", record.name),
         };
-        let snapshot = self.context.writer.run(move |writer| commit(writer, changes)).await?;
-        self.context.count_inlined(inlined_rows);
-        Ok(Commit { round, snapshot })
+        match self.context.writer.run(move |writer| commit(writer, changes)).await? {
+            Outcome::Committed(snapshot) => {
+                self.context.count_inlined(inlined_rows);
+                Ok(Grounded::Committed(Commit { round, snapshot }))
+            }
+            Outcome::Moved(changes) => {
+                parts.tables.extend(published.again(changes.tables));
+                self.withheld.clear();
+                for (source, whole) in self.whole.drain(..) {
+                    if let Some(table) = parts.tables.iter_mut().find(|table| table.source == source) {
+                        table.rows = whole;
+                    }
+                }
+                *self.parts() = parts;
+                Ok(Grounded::Moved(self))
+            }
+        }
     }
 
     async fn abort(self: Box<Self>) {
@@ -302,15 +440,16 @@ impl TableStaging for Table {
             }
             Place::Ended => return Err(self.ended()),
         };
-        let staged = StagedTable {
-            rows: rows.rows,
-            duplicates: rows.duplicates,
+        let finished = Finished {
+            source: self.source.clone(),
+            time_us: self.time_us,
+            rows,
             quarantined: self.quarantined,
-            event_times: rows.event_times,
-            rows_sha256: rows.rows_sha256.clone(),
+            quarantined_bytes: self.quarantined_bytes,
         };
+        let staged = finished.told();
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.tables.push((self.source.clone(), rows));
+        parts.tables.push(finished);
         parts.quarantine.append(&mut self.quarantined_batches);
         Ok(staged)
     }

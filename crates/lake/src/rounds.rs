@@ -1,4 +1,4 @@
-//! Rounds and their receipts, as they are read again: the latest ones, or one.
+//! Rounds, their receipts and checks, as they are read again: the latest ones, or one.
 //!
 //! Promise: only files whose bounds leave room for the rounds asked for are opened, newest rounds first, so a long history
 //! costs nothing; what is held is bounded by the limit.
@@ -43,6 +43,29 @@ pub struct StoredRound {
     pub reason: Option<String>,
     /// One a source, by name.
     pub receipts: Vec<StoredReceipt>,
+    /// One a check, in the order in which they were asked.
+    pub checks: Vec<StoredCheck>,
+}
+
+/// One check in one round.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredCheck {
+    /// Its name.
+    pub name: String,
+    /// What kind of check it is.
+    pub kind: String,
+    /// What became of it.
+    pub outcome: String,
+    /// What follows where it does not hold.
+    pub on_failure: String,
+    /// How many rows fail it, where it is about rows.
+    pub failing_rows: Option<i64>,
+    /// What was found.
+    pub detail: Option<String>,
+    /// How long it took.
+    pub duration_us: i64,
+    /// The snapshot that it holds for, where it has read the lake.
+    pub snapshot: Option<i64>,
 }
 
 /// One source in one round. Times are microseconds after the start of the round.
@@ -124,6 +147,7 @@ impl LakeReader {
             (high, window) = (low - 1, window.saturating_mul(8));
         }
         read_receipts(&snapshot, &mut found)?;
+        read_checks(&snapshot, &mut found)?;
         Ok(found)
     }
 
@@ -149,6 +173,7 @@ impl LakeReader {
             }));
         }
         read_receipts(&snapshot, &mut found)?;
+        read_checks(&snapshot, &mut found)?;
         Ok(found.swap_remove(0))
     }
 }
@@ -174,6 +199,7 @@ fn read_rounds(snapshot: &Snapshot, low: i64, high: i64, take: &mut dyn FnMut(St
             attempts: row.number("attempts"),
             reason: row.text("reason"),
             receipts: Vec::new(),
+            checks: Vec::new(),
         });
     })
 }
@@ -207,6 +233,29 @@ fn read_receipts(snapshot: &Snapshot, rounds: &mut [StoredRound]) -> Result<()> 
         round.receipts.sort_by(|left, right| left.source.cmp(&right.source));
     }
     Ok(())
+}
+
+/// Gives rounds, newest first, their checks. A lake of an older version has none.
+fn read_checks(snapshot: &Snapshot, rounds: &mut [StoredRound]) -> Result<()> {
+    let (Some(high), Some(low)) = (rounds.first().map(|one| one.round), rounds.last().map(|one| one.round)) else {
+        return Ok(());
+    };
+    if snapshot.table(system::SCHEMA, system::CHECKS)?.is_none() {
+        return Ok(());
+    }
+    scan(snapshot, system::CHECKS, low, high, &mut |round, row| {
+        let Ok(place) = rounds.binary_search_by(|one| round.cmp(&one.round)) else { return };
+        rounds[place].checks.push(StoredCheck {
+            name: row.text("name").unwrap_or_default(),
+            kind: row.text("kind").unwrap_or_default(),
+            outcome: row.text("outcome").unwrap_or_default(),
+            on_failure: row.text("on_failure").unwrap_or_default(),
+            failing_rows: row.number("failing_rows"),
+            detail: row.text("detail"),
+            duration_us: row.number("duration_us").unwrap_or_default(),
+            snapshot: row.number(system::SNAPSHOT_COLUMN),
+        });
+    })
 }
 
 /// A row; a column that an older lake lacks is null.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, TimestampMicrosecondArray};
 use arrow::datatypes::DataType;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use portolan_model::catalog::{EventTimes, WriteMode};
+use portolan_model::catalog::WriteMode;
 use portolan_model::{Result, SourceName};
 
 use crate::cells::Cells;
@@ -18,7 +18,7 @@ use crate::digest::RowDigest;
 use crate::encode::{FileWriter, WrittenFile};
 use crate::error::{arrow as arrow_error, file as file_error};
 use crate::event_time::EventTimeReader;
-use crate::keys::{KeyDigest, KeyFilter};
+use crate::keys::{KeyFilter, NewKey};
 use crate::lake::Context;
 use crate::shape::{Columns, SharedShape, StoredColumn, fill};
 use crate::statistics::Statistics;
@@ -97,11 +97,13 @@ pub(crate) struct StagedRows {
     pub(crate) statistics: Vec<Statistics>,
     pub(crate) files: Vec<(WrittenFile, FileGuard)>,
     pub(crate) rows_sha256: String,
-    pub(crate) event_times: EventTimes,
+    pub(crate) event_times: Option<EventTimeReader>,
     /// What the catalog remembers of the source.
     pub(crate) settings: Option<SourceSettings>,
     /// Source, new keys, and how many to remember.
-    pub(crate) keys: Option<(SourceName, VecDeque<KeyDigest>, u64)>,
+    pub(crate) keys: Option<(SourceName, VecDeque<NewKey>, u64)>,
+    /// The inlined rows as they came, for those who read them before they are committed.
+    pub(crate) batches: Vec<RecordBatch>,
 }
 
 /// What the catalog remembers of a source: how its rows are told apart and placed in time.
@@ -312,6 +314,7 @@ impl Stager {
     pub(crate) fn finish(mut self) -> Result<StagedRows> {
         let mut cells = None;
         let mut statistics = Vec::new();
+        let mut kept = Vec::new();
         if !self.buffered.is_empty() {
             let current = |this: &Self, buffered: &Buffered| match buffered.version == this.plain_version {
                 true => Ok(buffered.batch.clone()),
@@ -326,20 +329,21 @@ impl Stager {
                         known.update(array.as_ref(), &column.kind);
                     }
                 }
+                kept = batches;
             } else {
                 self.spill()?;
             }
         }
         self.end_file()?;
-        let event_times = self.source.as_ref().and_then(|source| source.event_time.as_ref());
+        let event_times = self.source.as_mut().and_then(|source| source.event_time.take());
         Ok(StagedRows {
-            event_times: event_times.map(EventTimeReader::finish).unwrap_or_default(),
             settings: self.source.as_ref().map(|source| SourceSettings {
                 source: source.source.clone(),
                 mode: self.mode,
                 key: source.key.clone(),
-                event_time: source.event_time.as_ref().map(|times| times.column().to_owned()),
+                event_time: event_times.as_ref().map(|times| times.column().to_owned()),
             }),
+            event_times,
             target: self.target,
             changed: self.columns.version > 0,
             next_column_id: self.columns.next_id,
@@ -352,6 +356,7 @@ impl Stager {
             statistics,
             files: self.files,
             rows_sha256: self.digest.finish(),
+            batches: kept,
             keys: match (self.keys, self.source) {
                 (Some(keys), Some(source)) if !keys.new.is_empty() => {
                     Some((source.source, keys.new, source.key_memory))

@@ -1,10 +1,11 @@
-//! The tables of schema `portolan`: rounds, receipts, quarantine. Ordinary DuckLake tables, so that any reader of the
+//! The tables of schema `portolan`: rounds, receipts, checks, quarantine. Ordinary DuckLake tables, so that any reader of the
 //! lake has them.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Field, Schema};
+use portolan_model::check::CheckResult;
 use portolan_model::round::{Receipt, RoundRecord};
 use portolan_model::source::QuarantineItem;
 use portolan_model::{Result, SourceName};
@@ -17,6 +18,8 @@ pub(crate) const SCHEMA: &str = "portolan";
 pub(crate) const ROUNDS: &str = "rounds";
 /// One row a source and round.
 pub(crate) const RECEIPTS: &str = "receipts";
+/// One row a check and round.
+pub(crate) const CHECKS: &str = "checks";
 /// Values and rows that could not be stored as configured.
 pub(crate) const QUARANTINE: &str = "quarantine";
 /// The column of `rounds` that names the snapshot which the round made.
@@ -89,6 +92,23 @@ pub(crate) fn receipts(round: i64, receipts: &[Receipt]) -> Result<RecordBatch> 
     ])
 }
 
+/// The rows of `portolan.checks`.
+pub(crate) fn checks(round: i64, checks: &[CheckResult]) -> Result<RecordBatch> {
+    let text = |value: fn(&CheckResult) -> Option<&str>| texts(checks.iter().map(value));
+    let number = |value: fn(&CheckResult) -> Option<i64>| integers(checks.iter().map(value));
+    batch(vec![
+        ("round", integers(checks.iter().map(|_| Some(round)))),
+        ("name", text(|check| Some(&check.name))),
+        ("kind", text(|check| Some(check.kind))),
+        ("outcome", text(|check| Some(check.outcome.as_str()))),
+        ("on_failure", text(|check| Some(check.on_failure.as_str()))),
+        ("failing_rows", number(|check| check.failing_rows.and_then(|rows| i64::try_from(rows).ok()))),
+        ("detail", text(|check| check.detail.as_deref())),
+        ("duration_us", number(|check| Some(check.duration_us))),
+        (SNAPSHOT_COLUMN, number(|check| check.snapshot)),
+    ])
+}
+
 /// Rows of `portolan.quarantine`.
 pub(crate) fn quarantine(
     round: i64,
@@ -135,7 +155,7 @@ fn instants(values: impl IntoIterator<Item = Option<jiff::Timestamp>>) -> ArrayR
 }
 
 /// Each table without rows, for its columns.
-pub(crate) fn empty() -> Result<[(&'static str, RecordBatch); 3]> {
+pub(crate) fn empty() -> Result<[(&'static str, RecordBatch); 4]> {
     let source = SourceName::new("none").map_err(|problem| crate::error::internal("create lake", problem))?;
     let name = portolan_model::RoundName::new("none").map_err(|p| crate::error::internal("create lake", p))?;
     let record = RoundRecord {
@@ -147,10 +167,12 @@ pub(crate) fn empty() -> Result<[(&'static str, RecordBatch); 3]> {
         skew_bound_us: None,
         consistency: Default::default(),
         receipts: Vec::new(),
+        checks: Vec::new(),
     };
     Ok([
         (ROUNDS, rounds(0, &record)?.slice(0, 0)),
         (RECEIPTS, receipts(0, &[])?),
+        (CHECKS, checks(0, &[])?),
         (QUARANTINE, quarantine(0, 0, &source, &[])?),
     ])
 }

@@ -441,17 +441,21 @@ async fn a_flipped_bit_is_found_wherever_it_changes_what_is_read() {
 }
 
 /// Rows of every source's table as a reader gets them, or that there is an error. Another program may rename a column: names
-/// are left out.
+/// are left out, and so is the order in which columns are shown.
 fn everything(folder: &Path) -> Option<Vec<String>> {
     let read = || -> portolan_model::Result<Vec<String>> {
         let head = LakeReader::open(folder)?.snapshot(At::Head)?;
         let mut lines = Vec::new();
         for table in head.tables()?.into_iter().filter(|table| table.schema == "main") {
+            let mut places: Vec<usize> = (0..table.columns.len()).collect();
+            places.sort_by_key(|place| table.columns[*place].id);
             lines.extend(
-                head.inlined(&table, None)?.iter().map(|batch| format!("{} {:?}", table.name, batch.columns())),
+                head.inlined(&table, Some(&places))?
+                    .iter()
+                    .map(|batch| format!("{} {:?}", table.name, batch.columns())),
             );
             for file in &table.files {
-                for batch in head.read_file(&table, file, None)? {
+                for batch in head.read_file(&table, file, Some(&places))? {
                     lines.push(format!("{} {:?}", table.name, batch?.columns()));
                 }
             }

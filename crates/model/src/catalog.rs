@@ -4,14 +4,16 @@
 //! receipts, states. Until then nothing of it can be seen, and a crash leaves nothing but files that a sweep removes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::check::{Ground, StagedRows, WithheldRow};
 use crate::config::EventTimeSpec;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::name::SourceName;
 use crate::position::Position;
 use crate::round::{RoundId, RoundRecord};
@@ -45,6 +47,39 @@ pub trait Staging: Send {
 
     /// Opens a table for the rows of one source. Several may be open at once, used from different tasks.
     fn table(&mut self, spec: TableSpec) -> Result<Box<dyn TableStaging>>;
+
+    /// The rows staged for each source whose table is finished, with how they meet those already there; for checks.
+    fn staged(&self) -> Vec<(SourceName, WriteMode, Arc<dyn StagedRows>)> {
+        Vec::new()
+    }
+
+    /// Takes rows, in order of their numbers, out of a finished table, and puts each into the quarantine, whole, with the
+    /// reason `check`. At most once a table.
+    ///
+    /// # Errors
+    /// `Limit` if the quarantine takes no more of this source and round, or a row is too large for it. The table is as it was
+    /// after an error.
+    async fn withhold(&mut self, source: &SourceName, rows: Vec<WithheldRow>) -> Result<StagedTable> {
+        let _ = rows;
+        Err(Error::new(ErrorKind::Internal, "withhold rows", "this catalog takes none back").with_source(source))
+    }
+
+    /// As [`commit`](Self::commit), if no table of `ground` was changed since its snapshot; looked at in the same transaction.
+    /// Otherwise nothing is published, and the round is handed back as it was staged, with what was withheld.
+    ///
+    /// # Errors
+    /// Those of [`commit`](Self::commit).
+    async fn commit_on(
+        self: Box<Self>,
+        ground: Option<Ground>,
+        record: RoundRecord,
+        states: &[SourceStatus],
+    ) -> Result<Grounded> {
+        match ground {
+            None => self.commit(record, states).await.map(Grounded::Committed),
+            Some(_) => Err(Error::new(ErrorKind::Internal, "commit round", "this catalog knows no ground")),
+        }
+    }
 
     /// Publishes every finished table, the record, its positions, watermarks and `states` in one transaction. Positions are the
     /// `position_after`, watermarks the `watermark`, of receipts that are [`Ok`](crate::round::ReceiptVerdict::Ok) or `Unchanged`, unless the
@@ -140,6 +175,14 @@ pub struct EventTimes {
     pub late: u64,
     /// Rows whose event time is NULL or cannot be read.
     pub untimed: u64,
+}
+
+/// How a commit on a ground ended.
+pub enum Grounded {
+    /// It is visible.
+    Committed(Commit),
+    /// The ground has moved: nothing is visible.
+    Moved(Box<dyn Staging>),
 }
 
 /// A round that is visible.

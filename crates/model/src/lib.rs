@@ -7,6 +7,7 @@
 //! - [`source`]: what a connector promises ([`source::Connector`], [`source::Source`], [`source::Output`])
 //! - [`catalog`]: what the lake promises ([`catalog::Catalog`], [`catalog::Staging`])
 //! - [`round`]: one read of a group of sources, its receipts and verdicts
+//! - [`check`]: what is asked of a round's rows before they are committed
 //! - [`position`]: where a source continues
 //! - [`error`]: the one error that crosses crate borders
 //! - [`clock`]: time, injected
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod catalog;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod error;

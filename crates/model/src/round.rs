@@ -5,6 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::check::CheckResult;
 use crate::config::Consistency;
 use crate::error::{Error, ErrorKind};
 use crate::name::{RoundName, SourceName};
@@ -27,7 +28,7 @@ pub enum RoundVerdict {
     Complete,
     /// At least one source that is not required is missing; the others are committed.
     Partial,
-    /// A required source failed: no rows of any source are committed, only this record.
+    /// A required source failed, or a promise or check was not kept that rejects: no rows of any source are committed, only this record.
     Rejected,
 }
 
@@ -238,6 +239,8 @@ pub struct RoundRecord {
     pub consistency: RoundConsistency,
     /// One receipt a source.
     pub receipts: Vec<Receipt>,
+    /// One result a check that was asked, in the order of the configuration.
+    pub checks: Vec<CheckResult>,
 }
 
 impl RoundRecord {
@@ -301,6 +304,7 @@ mod tests {
             skew_bound_us: None,
             consistency: RoundConsistency::default(),
             receipts,
+            checks: Vec::new(),
         };
         record.measure();
         assert_eq!(record.release_spread_us, Some(4));

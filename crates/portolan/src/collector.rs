@@ -52,12 +52,14 @@ impl Collector {
         folder: &Path,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, Stop> {
+        wiring::supported(&configuration)?;
         let environment = wiring::environment(folder, Some(&configuration.lake.path));
         // What can be wrong with a source is found before the lake is touched and before any round has begun.
         let slots = wiring::open_slots(&configuration.sources, &environment)?;
         let lake = Arc::new(Lake::open(&configuration.lake, environment.clock.clone())?);
         let shared = Shared {
             catalog: lake.clone(),
+            checker: wiring::checker(&configuration.lake.path),
             clock: environment.clock.clone(),
             observer,
             jitter: || {
@@ -144,6 +146,9 @@ impl Collector {
 
     /// Opens what the new configuration needs, before anything of the old one is ended.
     fn open(&self, configuration: &Configuration, difference: &Difference) -> portolan_model::Result<Vec<Slot>> {
+        if let Err(Stop::Error(_, error)) = wiring::supported(configuration) {
+            return Err(error);
+        }
         if configuration.lake != self.configuration.lake {
             let message = "the settings of [lake] have changed, and they are read at the start alone";
             return Err(Error::new(ErrorKind::Configuration, "take configuration", message)

@@ -28,6 +28,8 @@ pub(crate) enum Exit {
     Unsupported = 7,
     /// The lake was read, and something in it is damaged.
     Damaged = 8,
+    /// A check rejected the round: nothing of it is stored.
+    Rejected = 9,
     /// Ctrl-C, asked a second time.
     Interrupted = 130,
     /// A termination signal, asked a second time.
@@ -37,7 +39,7 @@ pub(crate) enum Exit {
 impl Exit {
     /// Every code, for the documentation's test.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Success,
         Self::Failure,
         Self::Usage,
@@ -47,6 +49,7 @@ impl Exit {
         Self::Query,
         Self::Unsupported,
         Self::Damaged,
+        Self::Rejected,
         Self::Interrupted,
         Self::Terminated,
     ];

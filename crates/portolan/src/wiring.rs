@@ -6,11 +6,14 @@ use std::sync::Arc;
 use portolan_connect::Registry;
 use portolan_connect::transport::SystemSecrets;
 use portolan_model::catalog::Catalog;
+use portolan_model::check::Checker;
 use portolan_model::clock::SystemClock;
 use portolan_model::config::{Configuration, ConnectorSet, Diagnostic, SourceSpec};
 use portolan_model::source::Environment;
 use portolan_model::{Error, ErrorKind, Result};
 use portolan_rounds::slot::Slot;
+
+use crate::exit::{Exit, Stop};
 
 /// A configuration file that has been read.
 pub(crate) struct Loaded {
@@ -48,8 +51,44 @@ pub(crate) fn load(path: &Path) -> Result<Loaded> {
     })?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = folder.to_path_buf();
-    let outcome = portolan_model::config::read(&text, &Registry).map(|configuration| absolute(configuration, &folder));
+    let outcome = portolan_model::config::read(&text, &Registry)
+        .and_then(with_queries)
+        .map(|configuration| absolute(configuration, &folder));
     Ok(Loaded { file, folder, outcome, text })
+}
+
+/// The configuration, if the queries of its checks are some; a build without SQL does not look.
+fn with_queries(configuration: Configuration) -> std::result::Result<Configuration, Vec<Diagnostic>> {
+    #[cfg(feature = "sql")]
+    let found = portolan_query::problems(&configuration);
+    #[cfg(not(feature = "sql"))]
+    let found = Vec::new();
+    if found.is_empty() { Ok(configuration) } else { Err(found) }
+}
+
+/// Who evaluates the checks of rounds that are committed to the lake in `lake`.
+pub(crate) fn checker(lake: &Path) -> Option<Arc<dyn Checker>> {
+    #[cfg(feature = "sql")]
+    return Some(Arc::new(portolan_query::LakeChecker::new(lake)));
+    #[cfg(not(feature = "sql"))]
+    {
+        let _ = lake;
+        None
+    }
+}
+
+/// Whether this build can do what the configuration asks of it.
+///
+/// # Errors
+/// Exit code 7 for checks, where it has no SQL.
+pub(crate) fn supported(configuration: &Configuration) -> std::result::Result<(), Stop> {
+    if cfg!(feature = "sql") || configuration.rounds.iter().all(|round| round.checks.is_empty()) {
+        return Ok(());
+    }
+    let error =
+        Error::new(ErrorKind::Configuration, "check rounds", "this build evaluates no [[check]]: it has no SQL")
+            .with_hint("use the full build (without --no-default-features), or remove the checks");
+    Err(Stop::Error(Exit::Unsupported, error))
 }
 
 /// Paths in the file are relative to it, not to where the command runs.

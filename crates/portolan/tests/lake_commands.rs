@@ -219,6 +219,7 @@ fn quarantine(bench: &Bench, contents: &[&str]) {
             skew_bound_us: None,
             consistency: Default::default(),
             receipts: vec![Receipt::new(source, ReceiptVerdict::Ok)],
+            checks: Vec::new(),
         };
         staging.commit(record, &[]).await.unwrap();
         lake.close().await.unwrap();
@@ -298,6 +299,7 @@ fn no_two_commits_retry_one_item() {
             skew_bound_us: None,
             consistency: Default::default(),
             receipts: Vec::new(),
+            checks: Vec::new(),
         };
         lake.begin_retry(ids[..2].to_vec()).commit(record(), &[]).await.unwrap();
         let before = reader.last_round().unwrap();

@@ -224,6 +224,7 @@ impl Bank {
                 .map(|spec| Slot::open(spec, Registry.get(&spec.protocol).unwrap(), &environment, None).unwrap())
                 .collect();
             let shared = Shared {
+                checker: None,
                 catalog: Arc::new(sums.clone()),
                 clock: environment.clock.clone(),
                 observer: Arc::new(Silent),

@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::datasource::MemTable;
+use datafusion::error::Result as EngineResult;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use futures_util::{Stream, StreamExt};
 use portolan_lake::Snapshot;
@@ -145,6 +148,11 @@ impl Engine {
         Ok(())
     }
 
+    /// Attaches a table as `schema.name`.
+    pub(crate) fn attach_table(&self, schema: &str, name: &str, table: LakeTable) {
+        self.names.attach_lake(schema, name, Arc::new(table));
+    }
+
     /// Plans and starts a query. Reads only: everything but `SELECT`, `WITH`, `VALUES`, `EXPLAIN`, `SHOW` and
     /// `DESCRIBE` is refused.
     ///
@@ -168,10 +176,24 @@ impl Engine {
             .verify_plan(&plan)
             .map_err(|_| statement::refused(None))?;
         let plan = state.create_physical_plan(&plan).await.map_err(|cause| error::of_plan(cause, text))?;
+        let plan = interruptible(plan).map_err(|cause| error::of_plan(cause, text))?;
         let schema = plan.schema();
         let stream = execute_stream(plan, self.context.task_ctx()).map_err(|cause| error::of_plan(cause, text))?;
         Ok(QueryStream { schema, batches: Box::pin(stream.map(|item| item.map_err(error::of_rows))) })
     }
+}
+
+/// The plan, made to yield now and then where it multiplies rows: a join that makes many of few asks its inputs for nothing for
+/// long, and neither a timeout nor the end of who wants the rows would stop it.
+fn interruptible(plan: Arc<dyn ExecutionPlan>) -> EngineResult<Arc<dyn ExecutionPlan>> {
+    plan.transform_up(|node| {
+        let multiplies = node.children().len() > 1 || node.name() == "UnnestExec";
+        Ok(match multiplies {
+            true => Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>),
+            false => Transformed::no(node),
+        })
+    })
+    .data()
 }
 
 /// The rows of a result as they come. Dropping it stops the query.

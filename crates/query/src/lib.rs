@@ -2,7 +2,7 @@
 //!
 //! Promise: queries only read; a result streams and never has to fit into memory; what a query may hold is bounded by
 //! [`EngineOptions::memory_limit_bytes`], beyond which it spills to a temporary folder or fails with a clear error;
-//! values keep their exact types. The dialect is described in `docs/query.md`.
+//! values keep their exact types. Checks of rounds are queries, too. The dialect is described in `docs/query.md`.
 //!
 //! ```text
 //! text ─► statement (tokens, one spelling a name, reads only) ─► DataFusion's planner ─► lake table scan ─► batches
@@ -12,6 +12,7 @@
 
 mod adapt;
 mod asof;
+mod checks;
 mod dialect;
 mod engine;
 mod error;
@@ -23,4 +24,5 @@ mod statement;
 mod types;
 mod uuid;
 
+pub use checks::{LakeChecker, problems};
 pub use engine::{Engine, EngineOptions, QueryStream};

@@ -21,8 +21,33 @@ use crate::names::{CATALOG, MAIN, Names};
 /// are what planning and running take on a 2 MiB stack.
 const OPERATORS_MAX: usize = 500;
 
-/// Reads the one statement of `text`, and where in it as-of joins stand.
+/// Reads the one statement of `text`, finds every table that it names, and says where in it as-of joins stand.
 pub(crate) fn parse(text: &str, names: &Names) -> Result<(Statement, Vec<Place>)> {
+    let Parsed { statement, words, places } = read(text, names)?;
+    tables_exist(&statement, names, &words)?;
+    Ok((statement, places))
+}
+
+/// The tables that `text` names, as (schema, table), without looking for them.
+pub(crate) fn mentions(text: &str) -> Result<Vec<(Option<String>, String)>> {
+    let Parsed { statement, .. } = read(text, &Names::default())?;
+    let (references, _) = resolve_table_references(&statement, false).map_err(|cause| error::of_plan(cause, text))?;
+    let parts = |reference: datafusion::common::TableReference| {
+        (reference.schema().map(str::to_owned), reference.table().to_owned())
+    };
+    Ok(references.into_iter().map(parts).collect())
+}
+
+/// Where each word stands first, by its lower-case form, as (line, column).
+type Words = BTreeMap<String, (u64, u64)>;
+
+struct Parsed {
+    statement: Statement,
+    words: Words,
+    places: Vec<Place>,
+}
+
+fn read(text: &str, names: &Names) -> Result<Parsed> {
     let dialect = Sql;
     let mut tokens = Tokenizer::new(&dialect, text)
         .tokenize_with_location()
@@ -43,8 +68,7 @@ pub(crate) fn parse(text: &str, names: &Names) -> Result<(Statement, Vec<Place>)
             .with_hint("give one query at a time"));
     }
     only_reads(&statement)?;
-    tables_exist(&statement, names, &words)?;
-    Ok((statement, places))
+    Ok(Parsed { statement, words, places })
 }
 
 /// What an operator does in a chain of its kind.
@@ -168,8 +192,7 @@ fn only_reads(statement: &Statement) -> Result<()> {
     }
 }
 
-/// Where each word stands first, by its lower-case form, as (line, column).
-fn words(tokens: &[TokenWithSpan]) -> BTreeMap<String, (u64, u64)> {
+fn words(tokens: &[TokenWithSpan]) -> Words {
     let mut places = BTreeMap::new();
     for token in tokens {
         if let Token::Word(word) = &token.token {
@@ -180,7 +203,7 @@ fn words(tokens: &[TokenWithSpan]) -> BTreeMap<String, (u64, u64)> {
     places
 }
 
-fn tables_exist(statement: &Statement, names: &Names, words: &BTreeMap<String, (u64, u64)>) -> Result<()> {
+fn tables_exist(statement: &Statement, names: &Names, words: &Words) -> Result<()> {
     // What the reference walk cannot read, the planner reports.
     let Ok((references, _)) = resolve_table_references(statement, false) else { return Ok(()) };
     let known = names.tables();

@@ -54,9 +54,14 @@ fn shown(field: &FieldRef) -> FieldRef {
 
 /// The rows with text for uuids, as `schema` says.
 pub(crate) fn batch(stored: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-    let columns = stored.columns().iter().zip(schema.fields());
+    columns(stored.columns(), stored.num_rows(), schema)
+}
+
+/// The rows of these columns, as [`batch`] gives them.
+pub(crate) fn columns(stored: &[ArrayRef], rows: usize, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let columns = stored.iter().zip(schema.fields());
     let columns = columns.map(|(column, field)| values(column, field.data_type())).collect::<Result<_, _>>()?;
-    let options = RecordBatchOptions::new().with_row_count(Some(stored.num_rows()));
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
 }
 

@@ -13,15 +13,18 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use portolan_model::catalog::{Catalog, Commit, SourceStatus};
+use portolan_model::check::Checker;
 use portolan_model::clock::Clock;
 use portolan_model::config::RoundSpec;
 use portolan_model::round::{Receipt, ReceiptVerdict, RoundRecord, RoundVerdict};
 use portolan_model::{Error, Result, RoundId, RoundName, SourceName};
 use tokio::sync::{mpsc, watch};
 
+use crate::checks;
 use crate::collect::{Collected, Collector};
 use crate::output::{MemoryRows, Receiver};
-use crate::reading::{Patience, Reading, discard, panicked, read_all};
+use crate::reading::{Patience, Reading, panicked, read_all};
+use crate::record::Frame;
 use crate::schedule::Schedule;
 use crate::slot::Slot;
 
@@ -67,6 +70,8 @@ pub trait Observer: Send + Sync {
 pub struct Shared {
     /// Where rounds are committed.
     pub catalog: Arc<dyn Catalog>,
+    /// Who evaluates checks; without, rounds that have some are not stored.
+    pub checker: Option<Arc<dyn Checker>>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Who watches.
@@ -234,8 +239,6 @@ impl RoundRunner {
             self.send_away();
             return RoundEnd { error: Some(error), ..RoundEnd::default() };
         }
-        let mut receipts: Vec<Receipt> =
-            due.iter().zip(&readings).map(|(slot, reading)| reading.receipt(slot, &start)).collect();
         let mut changed = Vec::new();
         for (slot, reading) in due.iter_mut().zip(&readings) {
             let has_changed = match &reading.outcome {
@@ -246,35 +249,15 @@ impl RoundRunner {
                 changed.push(slot.status());
             }
         }
-        let verdict = if is_refused { RoundVerdict::Rejected } else { verdict(&due, &readings, &skipped_receipts) };
-        receipts.extend(skipped_receipts.into_iter().map(|(_, receipt)| receipt));
-        let mut record = RoundRecord {
+        let frame = Frame {
             name: self.spec.name.clone(),
-            verdict,
-            started_at: start.wall,
+            start,
             duration_us: clock.moment().since_us(&start),
-            release_spread_us: None,
-            skew_bound_us: None,
+            verdict: if is_refused { RoundVerdict::Rejected } else { verdict(&due, &readings, &skipped_receipts) },
             consistency,
-            receipts,
+            skipped: skipped_receipts.into_iter().map(|(_, receipt)| receipt).collect(),
         };
-        record.measure();
-        if verdict == RoundVerdict::Rejected {
-            record.receipts.iter_mut().for_each(discard);
-        }
-        let round = staging.round();
-        let is_published = verdict != RoundVerdict::Rejected;
-        let mut statuses: Vec<SourceStatus> = Vec::with_capacity(due.len());
-        for (slot, reading) in due.iter().zip(&readings) {
-            let mut status = slot.status();
-            if let (true, Ok(outcome)) = (is_published, &reading.outcome) {
-                status.last_round = Some(round);
-                status.last_success = Some(start.wall);
-                status.rows_total += outcome.staged.as_ref().map_or(0, |staged| staged.rows);
-            }
-            statuses.push(status);
-        }
-        let committed = staging.commit(record.clone(), &statuses).await;
+        let (committed, record) = checks::publish(&self.spec, &shared, &frame, staging, &mut due, &mut readings).await;
         for status in changed {
             shared.observer.event(Event::SourceChanged(status));
         }
@@ -283,18 +266,18 @@ impl RoundRunner {
             .zip(&mut readings)
             .filter_map(|(slot, reading)| Some((slot.name.clone(), reading.receiver.memory.take()?)))
             .collect();
-        let record = Arc::new(record);
-        let mut end = RoundEnd { record: Some(record.clone()), memory, ..RoundEnd::default() };
-        match committed {
-            Ok(commit) => {
-                if is_published {
+        let mut end = RoundEnd { record: record.clone(), memory, ..RoundEnd::default() };
+        match (committed, record) {
+            (Ok(commit), Some(record)) => {
+                if record.verdict != RoundVerdict::Rejected {
                     let round = (commit.round, start.wall);
                     (end.more, end.failures) = settle(&mut due, readings, round, &shared, self.spec.deadline).await;
                 }
                 end.commit = Some(commit);
                 shared.observer.event(Event::Committed { commit, record });
             }
-            Err(error) => end.error = Some(self.not_stored(error)),
+            (Err(error), _) => end.error = Some(self.not_stored(error)),
+            (Ok(_), None) => {}
         }
         self.send_away();
         end

@@ -9,16 +9,19 @@
 //! - `meeting`: where the reads that are to see one snapshot meet
 //! - `release`: one release for the reads that begin together
 //! - `collect`: the collects of one round, as many as its promise takes
+//! - `checks`: what is asked of a round's rows before they are committed, and what follows; `record`: what is kept of it
 //! - [`coordinator`]: rounds for good: schedule, commit, acknowledge, the probe beside the rounds of what is down
 //! - [`schedule`]: when the next round starts
 
 #![forbid(unsafe_code)]
 
+mod checks;
 mod collect;
 pub mod coordinator;
 mod meeting;
 pub mod output;
 pub mod reading;
+mod record;
 mod release;
 pub mod schedule;
 pub mod slot;

@@ -347,6 +347,7 @@ impl Reading {
                     receipt.event_times = staged.event_times.range;
                     receipt.late = staged.event_times.late;
                     receipt.untimed = staged.event_times.untimed;
+                    receipt.quarantined = staged.quarantined;
                     receipt.rows_sha256 = Some(staged.rows_sha256.clone());
                 }
             }

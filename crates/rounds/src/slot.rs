@@ -97,6 +97,11 @@ impl Slot {
         }
     }
 
+    /// How its rows meet those already in the table.
+    pub fn mode(&self) -> WriteMode {
+        self.mode
+    }
+
     /// What the lake is told before rows of this source come.
     pub fn table_spec(&self, time: Timestamp) -> TableSpec {
         TableSpec {

@@ -3,6 +3,7 @@
 //! Promise: after [`commit`] returns an error nothing of the round is visible; after it returns `Ok` everything is, and
 //! survives a power cut. Head and next ids are read inside `BEGIN IMMEDIATE`, never before.
 
+mod ground;
 mod schema;
 mod statistics;
 
@@ -10,6 +11,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use portolan_model::catalog::{SourceStatus, WriteMode};
+use portolan_model::check::Ground;
 use portolan_model::{Error, ErrorKind, Position, Result, SourceName};
 use rusqlite::{Connection, params};
 
@@ -40,6 +42,8 @@ pub(crate) struct Changes {
     pub(crate) statuses: Vec<SourceStatus>,
     /// Items of the quarantine that the round stores.
     pub(crate) retried: Vec<i64>,
+    /// What its checks have read, which must still stand.
+    pub(crate) ground: Option<Ground>,
     pub(crate) now: Timestamp,
     pub(crate) message: String,
 }
@@ -95,8 +99,16 @@ impl Head {
     }
 }
 
-/// Commits `changes`; the snapshot they made.
-pub(crate) fn commit(writer: &mut Writer, mut changes: Changes) -> Result<i64> {
+/// How a commit ended.
+pub(crate) enum Outcome {
+    /// The snapshot that it made.
+    Committed(i64),
+    /// Its ground has moved: nothing is changed, and this was to be published.
+    Moved(Box<Changes>),
+}
+
+/// Commits `changes`.
+pub(crate) fn commit(writer: &mut Writer, mut changes: Changes) -> Result<Outcome> {
     let folders: BTreeSet<_> = changes
         .tables
         .iter()
@@ -111,6 +123,12 @@ pub(crate) fn commit(writer: &mut Writer, mut changes: Changes) -> Result<i64> {
     }
     let manifest = chain::manifest(&changes.tables);
     let committed = writer.transaction_of_files(|connection, state| {
+        if let Some(ground) = &changes.ground
+            && !ground::stands(connection, state, ground)?
+        {
+            return Ok(None);
+        }
+        failpoint::pass("commit::ground_stands");
         let mut head = Head::next(connection)?;
         if let Some(round) = changes.round {
             let link = chain::Link::next(state.chain.as_ref(), round, head.snapshot, &manifest);
@@ -129,12 +147,14 @@ pub(crate) fn commit(writer: &mut Writer, mut changes: Changes) -> Result<i64> {
         for (_, guard) in changes.tables.iter_mut().flat_map(|table| &mut table.files) {
             guard.keep();
         }
-        Ok(head.snapshot)
+        Ok(Some(head.snapshot))
     });
     let guards = changes.tables.iter_mut().flat_map(|table| &mut table.files).map(|(_, guard)| guard);
-    let snapshot = committed.map_err(|failure| failure.give_up(guards))?;
+    let Some(snapshot) = committed.map_err(|failure| failure.give_up(guards))? else {
+        return Ok(Outcome::Moved(Box::new(changes)));
+    };
     failpoint::pass("commit::after_commit");
-    Ok(snapshot)
+    Ok(Outcome::Committed(snapshot))
 }
 
 fn store_round(connection: &Connection, head: &Head, changes: &Changes) -> Result<()> {

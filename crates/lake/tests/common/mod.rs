@@ -48,6 +48,7 @@ pub fn record(receipts: Vec<Receipt>) -> RoundRecord {
         skew_bound_us: None,
         consistency: Default::default(),
         receipts,
+        checks: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! text. The keys that all protocols share are here; a protocol's own keys stay an [`OptionTable`] that its connector
 //! reads. Nothing here touches a file: reading the text and resolving secrets belong to the binary.
 
+mod check;
 mod diagnostic;
 mod options;
 mod read;
@@ -22,6 +23,10 @@ use crate::catalog::WriteMode;
 use crate::name::{RoundName, SourceName};
 use crate::source::Connector;
 
+pub use check::{
+    Bound, CheckKind, CheckSpec, ColumnOf, ColumnsOf, ForeignKeyTable, FreshnessTable, OnCheckFailure, Place,
+    RangeTable, RowCountTable, SumTable, Within,
+};
 pub use diagnostic::{Diagnostic, line_and_column};
 pub use options::OptionTable;
 pub use read::read;
@@ -230,6 +235,8 @@ pub struct RoundSpec {
     pub deadline: Duration,
     /// What is promised of the reads' common moment.
     pub consistency: ConsistencySpec,
+    /// What its rows are checked for before they are committed, in the order of the file.
+    pub checks: Vec<CheckSpec>,
 }
 
 /// What a round promises of its reads' common moment, and what follows where it is not kept.

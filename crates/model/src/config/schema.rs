@@ -3,7 +3,7 @@
 use schemars::SchemaGenerator;
 use serde_json::{Map, Value, json};
 
-use super::read::{RoundTable, ServerTable, SourceTable};
+use super::read::{CheckTable, RoundTable, ServerTable, SourceTable};
 use super::{ConnectorSet, LakeSpec};
 
 /// The JSON Schema (draft 2020-12) of `portolan.toml` with the options of the given connectors.
@@ -14,6 +14,7 @@ pub fn json_schema(connectors: &dyn ConnectorSet) -> Value {
     let server = generator.subschema_for::<ServerTable>().to_value();
     let lake = generator.subschema_for::<LakeSpec>().to_value();
     let round = generator.subschema_for::<RoundTable>().to_value();
+    let check = generator.subschema_for::<CheckTable>().to_value();
     let common = schemars::schema_for!(SourceTable).to_value();
     let mut definitions = generator.take_definitions(true);
     merge_definitions(&mut definitions, &common);
@@ -34,6 +35,7 @@ pub fn json_schema(connectors: &dyn ConnectorSet) -> Value {
             "lake": lake,
             "source": { "type": "array", "minItems": 1, "items": { "oneOf": protocols } },
             "round": { "type": "array", "items": round },
+            "check": { "type": "array", "items": check },
         },
         "$defs": definitions,
     })

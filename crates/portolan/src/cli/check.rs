@@ -42,12 +42,32 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
     let environment = wiring::environment(&loaded.folder, None);
     // Opening reads secrets and certificates: what is missing is found before the first round.
     let mut slots = wiring::open_slots(&configuration.sources, &environment)?;
+    #[cfg(feature = "sql")]
+    {
+        let found = planned(configuration).await?;
+        if !found.is_empty() {
+            match arguments.json {
+                true => super::print_line(diagnostics::to_json(&loaded.text, &loaded.file, &found))?,
+                false => tell(diagnostics::render(&loaded.text, &loaded.file, &found, super::is_terminal_stderr())),
+            }
+            return Ok(Exit::Usage);
+        }
+    }
     if !arguments.connect {
         if arguments.json {
             super::print_line("[]")?;
         } else {
             let (sources, rounds) = (configuration.sources.len(), configuration.rounds.len());
-            super::print_line(format_args!("{}: {sources} sources in {rounds} rounds, nothing wrong", loaded.file))?;
+            let checks = configuration.rounds.iter().map(|round| round.checks.len()).sum::<usize>();
+            let checks = match checks {
+                0 => String::new(),
+                1 => ", 1 check".to_owned(),
+                checks => format!(", {checks} checks"),
+            };
+            super::print_line(format_args!(
+                "{}: {sources} sources in {rounds} rounds{checks}, nothing wrong",
+                loaded.file
+            ))?;
         }
         return Ok(Exit::Success);
     }
@@ -99,6 +119,18 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
         all if all == configuration.sources.len() => Exit::AllFailed,
         _ => Exit::Partial,
     })
+}
+
+/// What is wrong with the queries of checks, by the columns that the lake has, where there is one.
+#[cfg(feature = "sql")]
+async fn planned(
+    configuration: &portolan_model::config::Configuration,
+) -> Result<Vec<portolan_model::config::Diagnostic>, Stop> {
+    let has_checks = configuration.rounds.iter().any(|round| !round.checks.is_empty());
+    if !has_checks || portolan_lake::LakeReader::open(&configuration.lake.path).is_err() {
+        return Ok(Vec::new());
+    }
+    Ok(portolan_query::LakeChecker::new(&configuration.lake.path).plan(configuration).await?)
 }
 
 /// Prints the JSON Schema.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_lake::{Lake, LakeReader};
-use portolan_model::config::{Configuration, ConsistencySpec, DurationText, RoundSpec, SourceSpec};
+use portolan_model::config::{CheckSpec, Configuration, ConsistencySpec, DurationText, RoundSpec, SourceSpec};
+use portolan_model::round::RoundVerdict;
 use portolan_model::{Error, ErrorKind, RoundName, SourceName};
 use portolan_rounds::coordinator::{Event, Observer, RoundRunner, Shared};
 use portolan_rounds::output::{MemoryRows, Receiver};
@@ -21,7 +22,7 @@ use crate::wiring;
 /// Arguments of `portolan fetch`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Without --save nothing is stored and every source is read from its start; with --save, or --new, a
+    after_help = "Without --save nothing is stored or checked and every source is read from its start; with --save, or --new, a
 source that has a cursor yields only what the lake does not have yet.
 
 Examples:
@@ -75,13 +76,17 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
         return Err(super::query::unsupported("fetch --sql"));
     }
     let (configuration, folder) = super::configuration(config)?;
+    wiring::supported(&configuration)?;
     let specs = chosen(&configuration, &arguments.sources)?;
     let target = arguments.output.clone().map_or(Target::Stdout, Target::File);
     let results_count = if arguments.sql.is_some() { 1 } else { specs.len() };
     output::accept(format, &target, results_count)?;
     let environment = wiring::environment(&folder, arguments.save.then_some(configuration.lake.path.as_path()));
+    let mut is_rejected = false;
     let (fetched, failures) = if arguments.save {
-        save(&configuration, &specs, &environment, &arguments).await?
+        let saved = save(&configuration, &specs, &environment, &arguments).await?;
+        is_rejected = saved.is_rejected;
+        (saved.fetched, saved.failures)
     } else {
         let mut slots = wiring::open_slots(specs.iter().copied(), &environment)?;
         if arguments.new {
@@ -124,6 +129,7 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
         Some(sql) => super::query::over_rows(sql, results, format, &target).await?,
     }
     Ok(match failures.len() {
+        _ if is_rejected => Exit::Rejected,
         0 => Exit::Success,
         all if all == specs.len() => Exit::AllFailed,
         _ => Exit::Partial,
@@ -174,12 +180,19 @@ async fn read(
     (fetched, failures)
 }
 
+/// A round that was saved, or rejected.
+struct Saved {
+    fetched: Vec<Fetched>,
+    failures: Vec<Error>,
+    is_rejected: bool,
+}
+
 async fn save(
     configuration: &Configuration,
     specs: &[&SourceSpec],
     environment: &portolan_model::source::Environment,
     arguments: &Arguments,
-) -> Result<(Vec<Fetched>, Vec<Error>), Stop> {
+) -> Result<Saved, Stop> {
     let mut slots = wiring::open_slots(specs.iter().copied(), environment)?;
     let lake = Arc::new(Lake::open(&configuration.lake, environment.clock.clone())?);
     wiring::restore(slots.iter_mut(), &*lake).await?;
@@ -194,9 +207,15 @@ async fn save(
         every: Duration::from_secs(1),
         deadline: arguments.deadline.0,
         consistency: ConsistencySpec::default(),
+        checks: checks(configuration, specs),
     };
-    let shared =
-        Shared { catalog: lake.clone(), clock: environment.clock.clone(), observer: Arc::new(Quiet), jitter: || 1.0 };
+    let shared = Shared {
+        catalog: lake.clone(),
+        checker: wiring::checker(&configuration.lake.path),
+        clock: environment.clock.clone(),
+        observer: Arc::new(Quiet),
+        jitter: || 1.0,
+    };
     let (slots, watch) = Watch::over(slots);
     let mut runner = RoundRunner::new(spec, slots, shared).whole();
     let end = runner.round_with(Some(arguments.memory_limit << 20)).await;
@@ -214,9 +233,17 @@ async fn save(
         }
         return Err(Stop::Error(Exit::Lake, shown));
     }
+    let mut is_rejected = false;
+    if let Some(record) = &end.record {
+        is_rejected = record.verdict == RoundVerdict::Rejected;
+        for check in record.checks.iter().filter(|check| check.outcome.is_failure()) {
+            tell(format_args!("{}: {}\n", check.on_failure.as_str(), output::visible(&check.words())));
+        }
+    }
     if let Some(commit) = end.commit {
         let (round, snapshot, lake) = (commit.round, commit.snapshot, configuration.lake.path.display());
-        tell(format_args!("saved as round {round} (snapshot {snapshot}) in {lake}\n"));
+        let saved = if is_rejected { "rejected: no rows are stored, and what came of it" } else { "saved" };
+        tell(format_args!("{saved} as round {round} (snapshot {snapshot}) in {lake}\n"));
     }
     let fetched = end
         .memory
@@ -224,7 +251,14 @@ async fn save(
         .filter(|(name, _)| !end.failures.iter().any(|error| error.source_name() == Some(name)))
         .map(|(name, rows)| Fetched { has_more: end.more.contains(&name), name, rows })
         .collect();
-    Ok((fetched, end.failures))
+    Ok(Saved { fetched, failures: end.failures, is_rejected })
+}
+
+/// The checks of rounds of which a source is read.
+fn checks(configuration: &Configuration, specs: &[&SourceSpec]) -> Vec<CheckSpec> {
+    let is_read = |name: &SourceName| specs.iter().any(|spec| spec.name == *name);
+    let rounds = configuration.rounds.iter().filter(|round| round.sources.iter().any(is_read));
+    rounds.flat_map(|round| &round.checks).cloned().collect()
 }
 
 /// `fetch` tells the user itself.

@@ -57,7 +57,7 @@ Examples:
   portolan verify                                 are the stored rows those that came?
 
 Exit codes: 0 done, 1 failure, 2 usage or configuration, 3 some sources failed, 4 all sources failed,
-5 lake, 6 SQL, 7 not in this build, 8 something in the lake is damaged.";
+5 lake, 6 SQL, 7 not in this build, 8 something in the lake is damaged, 9 a check rejected the round.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

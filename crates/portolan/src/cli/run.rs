@@ -119,6 +119,13 @@ impl Observer for Log {
     fn event(&self, event: Event) {
         match event {
             Event::Committed { commit, record } => {
+                for check in record.checks.iter().filter(|check| check.outcome.is_failure()) {
+                    tracing::warn!(
+                        round = %commit.round, name = %record.name, check = check.name, outcome = check.outcome.as_str(),
+                        on_failure = check.on_failure.as_str(), failing_rows = check.failing_rows,
+                        next = "look at portolan.checks, or portolan rounds show", "{}", check.words()
+                    );
+                }
                 let rows: u64 = record.receipts.iter().map(|receipt| receipt.rows).sum();
                 let duration_ms = record.duration_us as f64 / 1_000.0;
                 match record.verdict {

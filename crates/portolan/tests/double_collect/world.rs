@@ -281,7 +281,8 @@ impl World {
     pub(crate) fn runner(&self, promise: &str, mode: &str, catalog: Arc<dyn Catalog>) -> Result<RoundRunner> {
         let configuration = self.configuration(promise, mode)?;
         let (slots, round, environment) = opened(&configuration)?;
-        let shared = Shared { catalog, clock: environment.clock, observer: Arc::new(Silent), jitter: || 0.5 };
+        let shared =
+            Shared { catalog, clock: environment.clock, checker: None, observer: Arc::new(Silent), jitter: || 0.5 };
         Ok(RoundRunner::new(round, slots, shared))
     }
 }

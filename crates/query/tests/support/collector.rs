@@ -124,6 +124,7 @@ impl Collector {
             skew_bound_us: None,
             consistency: Default::default(),
             receipts,
+            checks: Vec::new(),
         };
         record.measure();
         staging.commit(record, &[]).await.unwrap()

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod bounds;
+mod checks;
 mod consistency;
 mod coordinator;
+mod memory;
 mod support;
 mod watermark;

@@ -1,4 +1,4 @@
-//! Scripted sources and a catalog in memory.
+//! Scripted sources and what a test looks at.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -10,21 +10,20 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use jiff::Timestamp;
-use portolan_model::catalog::{
-    Catalog, Commit, EventTimes, SourceStatus, StagedTable, Staging, TableSpec, TableStaging,
-};
+use portolan_model::check::Checker;
 use portolan_model::clock::Clock;
 use portolan_model::config::{
-    ConsistencySpec, Diagnostic, OptionTable, RoundSpec, SecretReference, SourceSpec, TlsSpec,
+    CheckSpec, ConsistencySpec, Diagnostic, OptionTable, RoundSpec, SecretReference, SourceSpec, TlsSpec,
 };
-use portolan_model::round::{ReceiptVerdict, RoundRecord, RoundVerdict};
 use portolan_model::source::{
     Capabilities, Connector, Environment, Output, Phase, Probe, QuarantineItem, ReadEnd, ReleaseKind, Secret, Secrets,
     SnapshotGroup, Source,
 };
-use portolan_model::{Error, ErrorKind, Position, Result, RoundId, RoundName, SourceName};
+use portolan_model::{Error, ErrorKind, Position, Result, RoundName, SourceName};
 use portolan_rounds::coordinator::{Event, Observer, RoundRunner, Shared};
 use portolan_rounds::slot::Slot;
+
+use crate::memory::MemoryCatalog;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -117,7 +116,7 @@ fn ids(after: i64, rows: i64) -> RecordBatch {
     RecordBatch::try_new(schema, vec![Arc::new(ids)]).unwrap()
 }
 
-fn value(position: Option<&Position>) -> Option<i64> {
+pub(crate) fn value(position: Option<&Position>) -> Option<i64> {
     position.and_then(|position| position.value.as_i64())
 }
 
@@ -269,162 +268,25 @@ impl Observer for Silent {
     fn event(&self, _: Event) {}
 }
 
-/// A committed round.
-#[derive(Clone)]
-pub(crate) struct StoredRound {
-    pub(crate) id: RoundId,
-    pub(crate) record: RoundRecord,
-}
-
-#[derive(Default)]
-struct Store {
-    rounds: Vec<StoredRound>,
-    rows: BTreeMap<SourceName, u64>,
-    positions: BTreeMap<SourceName, Position>,
-    watermarks: BTreeMap<SourceName, jiff::Timestamp>,
-    statuses: BTreeMap<SourceName, SourceStatus>,
-    next: i64,
-}
-
-/// The catalog in memory: the contract in a few lines.
-#[derive(Clone, Default)]
-pub(crate) struct MemoryCatalog {
-    store: Arc<Mutex<Store>>,
-    pub(crate) fail_next_commit: Arc<AtomicBool>,
-    pub(crate) is_full: Arc<AtomicBool>,
-}
-
-impl MemoryCatalog {
-    pub(crate) fn rounds(&self) -> Vec<StoredRound> {
-        self.store.lock().unwrap().rounds.clone()
-    }
-    pub(crate) fn rows(&self, source: &str) -> u64 {
-        self.store.lock().unwrap().rows.get(&SourceName::new(source).unwrap()).copied().unwrap_or(0)
-    }
-    pub(crate) fn has_table(&self, source: &str) -> bool {
-        self.store.lock().unwrap().rows.contains_key(&SourceName::new(source).unwrap())
-    }
-    pub(crate) fn position(&self, source: &str) -> Option<i64> {
-        value(self.store.lock().unwrap().positions.get(&SourceName::new(source).unwrap()))
-    }
-    pub(crate) fn status(&self, source: &str) -> Option<SourceStatus> {
-        self.store.lock().unwrap().statuses.get(&SourceName::new(source).unwrap()).cloned()
-    }
-}
-
-#[async_trait]
-impl Catalog for MemoryCatalog {
-    async fn positions(&self) -> Result<BTreeMap<SourceName, Position>> {
-        Ok(self.store.lock().unwrap().positions.clone())
-    }
-    async fn watermarks(&self) -> Result<BTreeMap<SourceName, jiff::Timestamp>> {
-        Ok(self.store.lock().unwrap().watermarks.clone())
-    }
-    async fn statuses(&self) -> Result<BTreeMap<SourceName, SourceStatus>> {
-        Ok(self.store.lock().unwrap().statuses.clone())
-    }
-    async fn begin(&self) -> Result<Box<dyn Staging>> {
-        let mut store = self.store.lock().unwrap();
-        store.next += 1;
-        Ok(Box::new(MemoryStaging { catalog: self.clone(), id: RoundId(store.next), staged: Arc::default() }))
-    }
-    async fn record_states(&self, states: &[SourceStatus]) -> Result<()> {
-        let mut store = self.store.lock().unwrap();
-        store.statuses.extend(states.iter().map(|status| (status.source.clone(), status.clone())));
-        Ok(())
-    }
-}
-
-struct MemoryStaging {
-    catalog: MemoryCatalog,
-    id: RoundId,
-    staged: Arc<Mutex<BTreeMap<SourceName, u64>>>,
-}
-
-#[async_trait]
-impl Staging for MemoryStaging {
-    fn round(&self) -> RoundId {
-        self.id
-    }
-    fn table(&mut self, spec: TableSpec) -> Result<Box<dyn TableStaging>> {
-        Ok(Box::new(MemoryTable {
-            source: spec.source,
-            rows: 0,
-            quarantined: 0,
-            staged: self.staged.clone(),
-            is_full: self.catalog.is_full.clone(),
-        }))
-    }
-    async fn commit(self: Box<Self>, record: RoundRecord, states: &[SourceStatus]) -> Result<Commit> {
-        if self.catalog.fail_next_commit.swap(false, Ordering::SeqCst) {
-            return Err(Error::new(ErrorKind::StorageFull, "commit", "no space left"));
-        }
-        self.catalog.record_states(states).await?;
-        let mut store = self.catalog.store.lock().unwrap();
-        if record.verdict != RoundVerdict::Rejected {
-            for (source, rows) in self.staged.lock().unwrap().iter() {
-                *store.rows.entry(source.clone()).or_default() += rows;
-            }
-            for receipt in &record.receipts {
-                if matches!(receipt.verdict, ReceiptVerdict::Ok | ReceiptVerdict::Unchanged)
-                    && let Some(position) = &receipt.position_after
-                {
-                    store.positions.insert(receipt.source.clone(), position.clone());
-                }
-                store.watermarks.extend(receipt.watermark.map(|watermark| (receipt.source.clone(), watermark)));
-            }
-        }
-        store.rounds.push(StoredRound { id: self.id, record });
-        Ok(Commit { round: self.id, snapshot: store.rounds.len() as i64 })
-    }
-    async fn abort(self: Box<Self>) {}
-}
-
-struct MemoryTable {
-    source: SourceName,
-    rows: u64,
-    quarantined: u64,
-    staged: Arc<Mutex<BTreeMap<SourceName, u64>>>,
-    is_full: Arc<AtomicBool>,
-}
-
-#[async_trait]
-impl TableStaging for MemoryTable {
-    async fn write(&mut self, batch: RecordBatch) -> Result<()> {
-        if self.is_full.load(Ordering::SeqCst) {
-            return Err(Error::new(ErrorKind::StorageFull, "write", "no space left"));
-        }
-        self.rows += batch.num_rows() as u64;
-        Ok(())
-    }
-    async fn quarantine(&mut self, _: QuarantineItem) -> Result<()> {
-        self.quarantined += 1;
-        Ok(())
-    }
-    async fn finish(self: Box<Self>) -> Result<StagedTable> {
-        self.staged.lock().unwrap().insert(self.source.clone(), self.rows);
-        let (rows, quarantined) = (self.rows, self.quarantined);
-        Ok(StagedTable {
-            rows,
-            duplicates: 0,
-            quarantined,
-            event_times: EventTimes::default(),
-            rows_sha256: String::new(),
-        })
-    }
-}
-
 /// Everything a test looks at.
 pub(crate) struct World {
     pub(crate) catalog: MemoryCatalog,
     pub(crate) clock: Arc<TestClock>,
     scripts: Mutex<BTreeMap<String, Arc<Script>>>,
+    pub(crate) checks: Mutex<Vec<CheckSpec>>,
+    pub(crate) checker: Mutex<Option<Arc<dyn Checker>>>,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
         let clock = Arc::new(TestClock { begun: tokio::time::Instant::now(), wall_offset_s: AtomicI64::new(0) });
-        Self { catalog: MemoryCatalog::default(), clock, scripts: Mutex::default() }
+        Self {
+            catalog: MemoryCatalog::default(),
+            clock,
+            scripts: Mutex::default(),
+            checks: Mutex::default(),
+            checker: Mutex::default(),
+        }
     }
 
     pub(crate) fn runner(&self, sources: &[(&str, bool, Vec<Step>)]) -> RoundRunner {
@@ -471,9 +333,11 @@ impl World {
             every: Duration::from_secs(60),
             deadline: DEADLINE,
             consistency,
+            checks: self.checks.lock().unwrap().clone(),
         };
         let shared = Shared {
             catalog: Arc::new(self.catalog.clone()),
+            checker: self.checker.lock().unwrap().clone(),
             clock: self.clock.clone(),
             observer: Arc::new(Silent),
             jitter: || 1.0,

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use arrow::array::AsArray;
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int64Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use portolan_model::catalog::{
-    Catalog, Commit, EventTimes, SourceStatus, StagedTable, Staging, TableSpec, TableStaging, WriteMode,
+    Catalog, Commit, EventTimes, Grounded, SourceStatus, StagedTable, Staging, TableSpec, TableStaging, WriteMode,
 };
+use portolan_model::check::{Ground, StagedRows, WithheldRow};
 use portolan_model::round::{ReceiptVerdict, RoundRecord, RoundVerdict};
 use portolan_model::source::QuarantineItem;
 use portolan_model::{Error, ErrorKind, Position, Result, RoundId, SourceName};
@@ -28,6 +29,8 @@ pub(crate) const STEP_MS: u64 = 30;
 #[derive(Default)]
 pub(crate) struct Store {
     pub(crate) rows: BTreeMap<SourceName, Vec<i64>>,
+    /// Rows that checks have withheld.
+    pub(crate) withheld: BTreeMap<SourceName, Vec<i64>>,
     pub(crate) positions: BTreeMap<SourceName, Position>,
     pub(crate) watermarks: BTreeMap<SourceName, jiff::Timestamp>,
     pub(crate) statuses: BTreeMap<SourceName, SourceStatus>,
@@ -43,6 +46,47 @@ pub(crate) struct Staged {
     pub(crate) rows: Vec<i64>,
     pub(crate) quarantined: u64,
     pub(crate) duplicates: u64,
+    /// Rows that were taken out, with their places, and whether the catalog was told so.
+    pub(crate) withheld: Vec<(usize, i64)>,
+}
+
+impl Staged {
+    /// The rows as they were staged.
+    pub(crate) fn whole(&self) -> Vec<i64> {
+        let mut rows = self.rows.clone();
+        for (place, row) in &self.withheld {
+            rows.insert(*place, *row);
+        }
+        rows
+    }
+
+    fn told(&self, is_blind: bool) -> StagedTable {
+        let mut digest = Sha256::new();
+        if !is_blind {
+            self.rows.iter().for_each(|row| digest.update(row.to_le_bytes()));
+        }
+        StagedTable {
+            rows: self.rows.len() as u64,
+            duplicates: self.duplicates,
+            quarantined: self.quarantined + self.withheld.len() as u64,
+            event_times: EventTimes::default(),
+            rows_sha256: hex(&digest.finalize()),
+        }
+    }
+}
+
+impl StagedRows for Staged {
+    fn schema(&self) -> SchemaRef {
+        Arc::new(Schema::empty())
+    }
+
+    fn rows(&self) -> u64 {
+        self.rows.len() as u64
+    }
+
+    fn read(&self, _: Option<&[usize]>, _: &mut dyn FnMut(RecordBatch) -> Result<bool>) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Its own handle, so that the traits can be implemented.
@@ -102,7 +146,7 @@ impl Staging for ModelStaging {
     }
 
     fn table(&mut self, spec: TableSpec) -> Result<Box<dyn TableStaging>> {
-        let staged = Staged { mode: spec.mode, rows: Vec::new(), quarantined: 0, duplicates: 0 };
+        let staged = Staged { mode: spec.mode, rows: Vec::new(), quarantined: 0, duplicates: 0, withheld: Vec::new() };
         Ok(Box::new(ModelTable {
             catalog: self.catalog.clone(),
             is_keyed: !spec.key.is_empty(),
@@ -112,8 +156,54 @@ impl Staging for ModelStaging {
         }))
     }
 
-    async fn commit(self: Box<Self>, record: RoundRecord, states: &[SourceStatus]) -> Result<Commit> {
+    fn staged(&self) -> Vec<(SourceName, WriteMode, Arc<dyn StagedRows>)> {
+        let staged = self.staged.lock().unwrap();
+        staged.iter().map(|(name, table)| (name.clone(), table.mode, Arc::new(table.clone()) as _)).collect()
+    }
+
+    async fn withhold(&mut self, source: &SourceName, rows: Vec<WithheldRow>) -> Result<StagedTable> {
+        self.catalog.step("withhold").await?;
+        let mut staged = self.staged.lock().unwrap();
+        let table = staged.get_mut(source).unwrap();
+        for row in rows.iter().rev() {
+            let place = row.row as usize;
+            let taken = table.rows.remove(place);
+            table.withheld.insert(0, (place, taken));
+        }
+        Ok(table.told(self.catalog.0.is_broken(Break::BlindDigest)))
+    }
+
+    async fn commit_on(
+        self: Box<Self>,
+        ground: Option<Ground>,
+        record: RoundRecord,
+        states: &[SourceStatus],
+    ) -> Result<Grounded> {
         self.catalog.step("commit").await?;
+        let world = self.catalog.0.clone();
+        let head = world.store.lock().unwrap().rounds;
+        if ground.is_some_and(|ground| ground.snapshot != head) && !world.is_broken(Break::IgnoresGround) {
+            for table in self.staged.lock().unwrap().values_mut() {
+                table.rows = table.whole();
+                table.withheld.clear();
+            }
+            world.known.lock().unwrap().counts.moved += 1;
+            return Ok(Grounded::Moved(self));
+        }
+        self.publish(record, states).await.map(Grounded::Committed)
+    }
+
+    async fn commit(self: Box<Self>, _: RoundRecord, _: &[SourceStatus]) -> Result<Commit> {
+        unreachable!("rounds are committed on their ground")
+    }
+
+    async fn abort(self: Box<Self>) {
+        self.catalog.0.pause(STEP_MS).await;
+    }
+}
+
+impl ModelStaging {
+    async fn publish(self: Box<Self>, record: RoundRecord, states: &[SourceStatus]) -> Result<Commit> {
         let world = self.catalog.0.clone();
         let mut staged = std::mem::take(&mut *self.staged.lock().unwrap());
         checks::commit(&world, &record, &staged);
@@ -125,6 +215,11 @@ impl Staging for ModelStaging {
             let mut store = world.store.lock().unwrap();
             store.statuses.extend(states.iter().map(|status| (status.source.clone(), status.clone())));
             for (source, table) in staged.into_iter().filter(|_| is_kept) {
+                let withheld = table.withheld.iter().map(|(_, row)| *row);
+                if world.is_broken(Break::KeepsWithheld) {
+                    store.rows.entry(source.clone()).or_default().extend(withheld.clone());
+                }
+                store.withheld.entry(source.clone()).or_default().extend(withheld);
                 let rows = store.rows.entry(source).or_default();
                 if table.mode == WriteMode::Replace {
                     rows.clear();
@@ -152,10 +247,6 @@ impl Staging for ModelStaging {
         // A process may die here, too: the round is published, and nobody has been told.
         world.pause(STEP_MS).await;
         Ok(Commit { round: self.round, snapshot })
-    }
-
-    async fn abort(self: Box<Self>) {
-        self.catalog.0.pause(STEP_MS).await;
     }
 }
 
@@ -189,19 +280,8 @@ impl TableStaging for ModelTable {
             self.staged.rows.retain(|row| !known.contains(row));
             self.staged.duplicates = (all - self.staged.rows.len()) as u64;
         }
-        let Staged { rows, quarantined, duplicates, .. } = self.staged.clone();
-        let mut digest = Sha256::new();
-        if !self.catalog.0.is_broken(Break::BlindDigest) {
-            rows.iter().for_each(|row| digest.update(row.to_le_bytes()));
-        }
-        let rows_sha256 = hex(&digest.finalize());
+        let told = self.staged.told(self.catalog.0.is_broken(Break::BlindDigest));
         self.all.lock().unwrap().insert(self.source.clone(), self.staged);
-        Ok(StagedTable {
-            rows: rows.len() as u64,
-            duplicates,
-            quarantined,
-            event_times: EventTimes::default(),
-            rows_sha256,
-        })
+        Ok(told)
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use portolan_model::SourceName;
 use portolan_model::catalog::WriteMode;
-use portolan_model::config::{Consistency, OnFailure, SkewMeasure};
+use portolan_model::check::CheckResult;
+use portolan_model::config::{Consistency, OnCheckFailure, OnFailure, SkewMeasure};
 use portolan_model::round::{ConsistencyReached, Receipt, ReceiptVerdict, RoundRecord, RoundVerdict};
 use portolan_model::state::State;
 
@@ -82,8 +83,9 @@ fn receipt_holds(
         Kind::Value => vec![VALUE_BASE * (server as i64 + 1) + after; 2],
         Kind::Log | Kind::Queue => (before.unwrap_or(0) + 1..=after).collect(),
     };
-    let counts = (staged.rows.len() as u64, staged.quarantined, staged.duplicates);
-    if staged.rows != expected {
+    let withheld = staged.withheld.len() as u64;
+    let counts = (staged.rows.len() as u64, staged.quarantined + withheld, staged.duplicates);
+    if staged.whole() != expected {
         Err(format!("publishes {:?} for {expected:?}", staged.rows))
     } else if counts != (receipt.rows, receipt.quarantined, receipt.duplicates) {
         Err(format!("publishes {counts:?} rows, quarantined, duplicates"))
@@ -100,8 +102,9 @@ fn verdict_holds(world: &World, record: &RoundRecord, plan: &RoundPlan) -> Resul
         |server: &&usize| record.receipts.iter().any(|receipt| receipt.source == name(**server) && !is_read(receipt));
     let is_refused = plan.consistency.on_failure == OnFailure::Reject
         && !record.consistency.reached.keeps(record.consistency.promised);
+    let is_checked = checks_hold(world, record, plan)?;
     let lost: Vec<&usize> = plan.servers.iter().filter(missing).collect();
-    let expected = if is_refused || lost.iter().any(|server| world.plan.servers[**server].required) {
+    let expected = if is_refused || !is_checked || lost.iter().any(|server| world.plan.servers[**server].required) {
         RoundVerdict::Rejected
     } else if lost.is_empty() {
         RoundVerdict::Complete
@@ -109,6 +112,20 @@ fn verdict_holds(world: &World, record: &RoundRecord, plan: &RoundPlan) -> Resul
         RoundVerdict::Partial
     };
     if record.verdict == expected { Ok(()) } else { Err(format!("should be {expected:?}")) }
+}
+
+/// A round has the answers of its checks, as of now, unless its reads have rejected it. Returns whether they let it pass.
+fn checks_hold(world: &World, record: &RoundRecord, plan: &RoundPlan) -> Result<bool, String> {
+    let asked = usize::from(plan.is_checked);
+    if record.verdict != RoundVerdict::Rejected && record.checks.len() != asked {
+        return Err("is published without the answers of its checks".into());
+    }
+    let head = world.store.lock().unwrap().rounds;
+    if record.checks.iter().any(|check| check.snapshot.is_some_and(|snapshot| snapshot != head)) {
+        return Err(format!("was checked on other ground than {head}"));
+    }
+    let rejects = |check: &CheckResult| check.outcome.is_failure() && check.on_failure == OnCheckFailure::Reject;
+    Ok(!record.checks.iter().any(rejects))
 }
 
 /// A round ends with its deadline, what the catalog takes aside.
@@ -226,6 +243,7 @@ pub(crate) fn published(world: &World, record: &RoundRecord) {
     counts.proven += u64::from(record.consistency.reached == ConsistencyReached::Proven);
     counts.snapshots += u64::from(record.consistency.reached == ConsistencyReached::Snapshot);
     counts.no_snapshots += u64::from(record.consistency.reached == ConsistencyReached::NoSnapshot);
+    counts.refused += record.checks.iter().filter(|check| check.on_failure == OnCheckFailure::Reject).count() as u64;
     counts.unproven += u64::from(record.consistency.reached == ConsistencyReached::Unproven);
 }
 
@@ -236,6 +254,7 @@ pub(crate) fn calm(world: &World) {
         let content = world.content(server, end);
         let store = world.store.lock().unwrap();
         let mut rows = store.rows.get(&name(server)).cloned().unwrap_or_default();
+        let withheld = store.withheld.get(&name(server)).cloned().unwrap_or_default();
         let position = number(store.positions.get(&name(server)));
         let status = store.statuses.get(&name(server)).cloned();
         drop(store);
@@ -243,6 +262,7 @@ pub(crate) fn calm(world: &World) {
             Kind::Value => vec![VALUE_BASE * (server as i64 + 1) + content; 2],
             Kind::Log | Kind::Queue => (1..=content).collect(),
         };
+        rows.extend(&withheld);
         rows.sort_unstable();
         if rows != expected || position != Some(content) {
             let what = format!("s{server} {:?} has {} rows at {position:?}", plan.kind, rows.len());
@@ -255,7 +275,7 @@ pub(crate) fn calm(world: &World) {
         match status {
             Some(status) if status.state == State::Healthy => {
                 let total = i64::try_from(status.rows_total).unwrap();
-                if plan.kind != Kind::Value && total != content {
+                if plan.kind != Kind::Value && total != content - withheld.len() as i64 {
                     world.violated(format!("s{server} counts {total} rows of {content}"));
                 }
             }

@@ -42,10 +42,14 @@ pub(crate) enum Break {
     MarksEarly,
     /// A source reads a snapshot of its own under the name of the first one's.
     SplitsSnapshot,
+    /// The catalog publishes a round though what its checks have read has changed.
+    IgnoresGround,
+    /// The catalog publishes rows that checks withhold.
+    KeepsWithheld,
 }
 
 impl Break {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::AsksEarly,
         Self::AcknowledgesEarly,
         Self::LosesTable,
@@ -54,6 +58,8 @@ impl Break {
         Self::KeepsRejected,
         Self::MarksEarly,
         Self::SplitsSnapshot,
+        Self::IgnoresGround,
+        Self::KeepsWithheld,
     ];
 }
 
@@ -78,6 +84,8 @@ pub(crate) struct RoundPlan {
     pub(crate) servers: Vec<usize>,
     pub(crate) every: Duration,
     pub(crate) consistency: ConsistencySpec,
+    /// Whether its rows are checked.
+    pub(crate) is_checked: bool,
 }
 
 /// One run.
@@ -134,6 +142,7 @@ impl Plan {
                     servers_of_round.iter().all(|index| servers[*index].kind != Kind::Queue),
                     servers_of_round.iter().any(|index| servers[*index].database.is_some()),
                 ),
+                is_checked: random.bool(),
             })
             .collect();
         let mut ends: Vec<(Duration, bool)> = (0..random.usize(..4))

@@ -87,6 +87,12 @@ pub(crate) struct Counts {
     pub(crate) no_snapshots: u64,
     pub(crate) faults: u64,
     pub(crate) deaths: u64,
+    /// Rounds that a check rejects.
+    pub(crate) refused: u64,
+    /// Rows that checks withhold.
+    pub(crate) withheld: u64,
+    /// Rounds whose ground had moved.
+    pub(crate) moved: u64,
 }
 
 impl Counts {
@@ -101,6 +107,9 @@ impl Counts {
         self.no_snapshots += other.no_snapshots;
         self.faults += other.faults;
         self.deaths += other.deaths;
+        self.refused += other.refused;
+        self.withheld += other.withheld;
+        self.moved += other.moved;
     }
 }
 

@@ -146,6 +146,7 @@ fn record(verdict: RoundVerdict, receipts: Vec<Receipt>) -> Result<RoundRecord> 
         skew_bound_us: None,
         consistency: Default::default(),
         receipts,
+        checks: Vec::new(),
     })
 }
 

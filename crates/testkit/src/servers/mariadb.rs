@@ -208,11 +208,15 @@ fn start_statements() -> String {
 fn launch(folder: &Path, tls: &TlsFiles, options: &MariaDbOptions, port: u16) -> Result<Process> {
     let server = program("mariadbd", "mariadb-server-core")?;
     let file = |name: &str| folder.join(name).display().to_string();
+    // A server that starts removes what it takes for leftovers in its folder of temporary files: of another server, if
+    // they share one, it removes tables in use.
+    std::fs::create_dir_all(folder.join("temporary"))?;
     let mut process = Process::spawn(&server, &folder.join("output.log"), Signal::KILL, |command| {
         command.arg("--no-defaults");
         command.args(user_arguments());
         command
             .arg(format!("--datadir={}", file("data")))
+            .arg(format!("--tmpdir={}", file("temporary")))
             .arg(format!("--socket={}", file("socket")))
             .arg(format!("--pid-file={}", file("pid")))
             .arg(format!("--init-file={}", file("start.sql")))
@@ -242,8 +246,11 @@ fn template() -> Result<PathBuf> {
     let version: String =
         version.split_whitespace().nth(2).unwrap_or("unknown").chars().take_while(|c| *c != '-').collect();
     folders::prepared(&format!("mariadb-{version}"), |folder| {
+        let temporary = tempfile::tempdir()?;
         let mut command = Command::new(&install);
-        command.arg("--no-defaults").args(user_arguments()).arg(format!("--datadir={}", folder.display())).args([
+        let (data, temporary) = (folder.display(), temporary.path().display());
+        command.arg("--no-defaults").args(user_arguments());
+        command.arg(format!("--datadir={data}")).arg(format!("--tmpdir={temporary}")).args([
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
             "--skip-name-resolve",

@@ -3,6 +3,7 @@
 //! Each table is first compared with the keys it may have (all unknown keys are reported, with the nearest known one),
 //! then read value by value through serde, then the whole is checked: names, references, exceptions.
 
+mod check;
 mod round;
 mod source;
 
@@ -17,8 +18,8 @@ use toml_edit::{Document, Item, Table, Value};
 
 use super::diagnostic::{explain, suggestion};
 use super::{
-    Configuration, ConnectorSet, Consistency, Diagnostic, DurationText, EventTimeUnit, LakeSpec, OnFailure,
-    SkewMeasure, SourceSpec, TlsSpec,
+    Configuration, ConnectorSet, Consistency, Diagnostic, DurationText, EventTimeUnit, ForeignKeyTable, FreshnessTable,
+    LakeSpec, OnCheckFailure, OnFailure, RangeTable, RowCountTable, SkewMeasure, SourceSpec, SumTable, TlsSpec, Within,
 };
 use crate::catalog::WriteMode;
 
@@ -104,6 +105,44 @@ pub(crate) struct RoundTable {
     pub(crate) ready_within: Option<DurationText>,
 }
 
+/// A `[[check]]` table: exactly one of `sql`, `rows`, `unique`, `not_null`, `range`, `row_count`, `sum`, `foreign_key` and
+/// `freshness`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CheckTable {
+    /// What holds, in words: stored with each result.
+    pub(crate) name: String,
+    /// The source whose rows are checked.
+    pub(crate) source: Option<String>,
+    /// The round whose rows are checked, for checks over several sources.
+    pub(crate) round: Option<String>,
+    /// What becomes of a round of which it does not hold.
+    pub(crate) on_failure: Option<OnCheckFailure>,
+    /// The longest it may take; a quarter of the round's deadline by default.
+    pub(crate) timeout: Option<DurationText>,
+    /// Whether it is about the rows of the round alone, or about what the lake will hold after it.
+    #[serde(rename = "in")]
+    pub(crate) within: Option<Within>,
+    /// A query that gives one row with one boolean, which must be true.
+    pub(crate) sql: Option<String>,
+    /// A query that gives the `_row` of each row that fails.
+    pub(crate) rows: Option<String>,
+    /// No two rows have the same values in these columns.
+    pub(crate) unique: Option<Vec<String>>,
+    /// These columns are never NULL.
+    pub(crate) not_null: Option<Vec<String>>,
+    /// The values of a column lie between bounds.
+    pub(crate) range: Option<RangeTable>,
+    /// There are so many rows, or as many as another source has.
+    pub(crate) row_count: Option<RowCountTable>,
+    /// A column's sum is that of another source's.
+    pub(crate) sum: Option<SumTable>,
+    /// The values of columns stand in another source's.
+    pub(crate) foreign_key: Option<ForeignKeyTable>,
+    /// The newest value of a time column is at most so old.
+    pub(crate) freshness: Option<FreshnessTable>,
+}
+
 const SHORTEST: Duration = Duration::from_millis(1);
 const EVERY_DEFAULT: Duration = Duration::from_secs(10);
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
@@ -158,7 +197,7 @@ impl Reader<'_> {
     }
 
     fn document(&mut self, root: &Table) -> Option<Configuration> {
-        const SECTIONS: [&str; 4] = ["server", "lake", "source", "round"];
+        const SECTIONS: [&str; 5] = ["server", "lake", "source", "round", "check"];
         for (key, item) in root {
             if !SECTIONS.contains(&key) {
                 let span = root.key(key).and_then(toml_edit::Key::span).or_else(|| item.span());
@@ -209,7 +248,8 @@ impl Reader<'_> {
                 sources.push(spec);
             }
         }
-        let rounds = self.rounds(root, &names, &alone, &with_snapshot);
+        let mut rounds = self.rounds(root, &names, &alone, &with_snapshot);
+        self.checks(root, &mut rounds);
         Some(Configuration { lake, sources, rounds })
     }
 

@@ -72,6 +72,7 @@ impl Reader<'_> {
                 every: round.every.map_or(EVERY_DEFAULT, |value| value.0),
                 deadline: round.deadline.map_or(DEADLINE_DEFAULT, |value| value.0),
                 consistency: self.consistency(&round, &table),
+                checks: Vec::new(),
             });
         }
         for (name, rhythm) in sources {
@@ -97,6 +98,7 @@ impl Reader<'_> {
                 every: rhythm.every.unwrap_or(EVERY_DEFAULT),
                 deadline: rhythm.deadline.unwrap_or(DEADLINE_DEFAULT),
                 consistency: ConsistencySpec::default(),
+                checks: Vec::new(),
             });
         }
         rounds

@@ -25,6 +25,8 @@ use crate::output::visible;
 const ROUND_ITEMS: usize = 10_000;
 /// Bytes of content that are taken into memory at once.
 const CONTENT_BYTES_MAX: usize = 64 << 20;
+/// The reason of rows that fail a check of their round.
+const WITHHELD: &str = "check";
 /// Items that still do not fit and are named.
 const NAMED_MAX: usize = 10;
 
@@ -148,6 +150,11 @@ async fn retry(
         let through = index * ROUND_ITEMS + part.len();
         bar.tell(format!("{}: item {through} of {}", spec.name, items.len()));
         for item in part {
+            if item.reason == WITHHELD {
+                let why = "a check has withheld it: nothing about it is unreadable, and a retry asks no checks";
+                outcome.does_not_fit(std::slice::from_ref(item), why);
+                continue;
+            }
             let row = serde_json::from_str(&item.row_key).unwrap_or_default();
             match connector.retry_row(spec, &KeptRow { reason: &item.reason, row: &row, content: &item.content })? {
                 RetriedRow::Unable => outcome.unable += 1,
@@ -210,6 +217,7 @@ fn record(start: jiff::Timestamp, duration: Duration, receipt: Receipt) -> Resul
         skew_bound_us: None,
         consistency: Default::default(),
         receipts: vec![receipt],
+        checks: Vec::new(),
     })
 }
 

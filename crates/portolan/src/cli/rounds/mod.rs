@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use comfy_table::{Table, presets};
-use portolan_lake::{LakeReader, RoundFilter, StoredReceipt, StoredRound};
+use portolan_lake::{LakeReader, RoundFilter, StoredCheck, StoredReceipt, StoredRound};
 
 use self::scale::duration;
 use crate::exit::{Exit, Stop};
@@ -116,6 +116,7 @@ fn list(config: &Path, arguments: ListArguments) -> Result<Exit, Stop> {
         "RELEASE",
         "SLOWEST",
         "CONSISTENCY",
+        "CHECKS",
         "VERDICT",
     ]);
     for round in &rounds {
@@ -132,6 +133,7 @@ fn list(config: &Path, arguments: ListArguments) -> Result<Exit, Stop> {
             or_none(round.release_spread_us),
             slowest(round).map_or_else(|| "-".into(), |(source, us)| format!("{} {}", visible(source), duration(us))),
             consistency(round),
+            checks(round),
             visible(&round.verdict),
         ]);
     }
@@ -149,6 +151,7 @@ fn show(config: &Path, arguments: &ShowArguments) -> Result<Exit, Stop> {
     let round = LakeReader::open(&path)?.round(arguments.round)?;
     if arguments.json {
         let mut document = summary(&round);
+        document["checks"] = round.checks.iter().map(check_json).collect();
         document["receipts"] = round.receipts.iter().map(receipt_json).collect();
         super::print_line(document)?;
     } else if let Some(target) = &arguments.svg {
@@ -196,6 +199,42 @@ fn consistency(round: &StoredRound) -> String {
     if promised == "none" { promised } else { format!("{promised} → {reached}{attempts}") }
 }
 
+/// How many checks hold, and what became of the others.
+fn checks(round: &StoredRound) -> String {
+    if round.checks.is_empty() {
+        return "-".to_owned();
+    }
+    let count = |outcome: &str| round.checks.iter().filter(|check| check.outcome == outcome).count();
+    let mut text = format!("{}/{}", count("passed"), round.checks.len());
+    for (outcome, words) in [("failed", "failed"), ("error", "error"), ("not_evaluated", "not evaluated")] {
+        match count(outcome) {
+            0 => {}
+            some => text.push_str(&format!(", {some} {words}")),
+        }
+    }
+    text
+}
+
+/// One check in a line for both drawings.
+fn check_line(check: &StoredCheck) -> String {
+    let mut line = format!("{}: {}", visible(&check.name), visible(&check.outcome).replace('_', " "));
+    if matches!(check.outcome.as_str(), "failed" | "error") {
+        line.push_str(&format!(" → {}", visible(&check.on_failure)));
+    }
+    if let Some(detail) = &check.detail {
+        line.push_str(&format!(" ({})", visible(detail)));
+    }
+    line
+}
+
+fn check_json(check: &StoredCheck) -> serde_json::Value {
+    serde_json::json!({
+        "name": check.name, "kind": check.kind, "outcome": check.outcome, "on_failure": check.on_failure,
+        "failing_rows": check.failing_rows, "detail": check.detail, "duration_us": check.duration_us,
+        "snapshot_id": check.snapshot,
+    })
+}
+
 /// What the round was, in one line for both drawings.
 fn facts(round: &StoredRound) -> String {
     format!(
@@ -219,6 +258,8 @@ fn summary(round: &StoredRound) -> serde_json::Value {
         "slowest": slowest(round).map(|(source, us)| serde_json::json!({ "source": source, "last_byte_us": us })),
         "consistency": round.consistency, "reached": round.reached, "attempts": round.attempts,
         "reason": round.reason,
+        "checks_passed": round.checks.iter().filter(|check| check.outcome == "passed").count(),
+        "checks_failed": round.checks.iter().filter(|check| matches!(check.outcome.as_str(), "failed" | "error")).count(),
     })
 }
 

@@ -16,6 +16,8 @@ const BAR: f64 = 12.0;
 /// Characters of a name and of a cause.
 const NAME_MAX: usize = 22;
 const CAUSE_MAX: usize = 100;
+/// Checks that have a line of their own.
+const CHECKS_MAX: usize = 20;
 const STYLE: &str = "\
 svg{background:#fff;font:12px ui-sans-serif,system-ui,'DejaVu Sans',sans-serif;font-variant-numeric:tabular-nums}
 text{fill:#1f2933}.title{font-size:18px;font-weight:600}.dim{fill:#616e7c}.bad{fill:#b42318}.right{text-anchor:end}.mid{text-anchor:middle}
@@ -37,6 +39,15 @@ pub(super) fn draw(round: &StoredRound) -> String {
     if let Some(reason) = &round.reason {
         y += 20.0;
         text(&mut body, 24.0, y, "bad", &short(reason, CAUSE_MAX + 40));
+    }
+    for check in round.checks.iter().take(CHECKS_MAX) {
+        y += 20.0;
+        let class = if matches!(check.outcome.as_str(), "failed" | "error") { "bad" } else { "dim" };
+        text(&mut body, 24.0, y, class, &short(&format!("check {}", super::check_line(check)), CAUSE_MAX + 40));
+    }
+    if round.checks.len() > CHECKS_MAX {
+        y += 20.0;
+        text(&mut body, 24.0, y, "dim", &format!("checks: {}", super::checks(round)));
     }
     y += 28.0;
     let mut x = LEFT;

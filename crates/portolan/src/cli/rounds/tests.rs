@@ -1,6 +1,6 @@
 //! The drawings of rounds: what is shown, escaped and fits.
 
-use portolan_lake::{StoredReceipt, StoredRound};
+use portolan_lake::{StoredCheck, StoredReceipt, StoredRound};
 
 use super::{svg, text};
 
@@ -36,6 +36,18 @@ fn round() -> StoredRound {
         reached: Some("released".into()),
         attempts: Some(2),
         reason: None,
+        checks: vec![
+            StoredCheck {
+                name: "every order has <a> customer".into(),
+                kind: "foreign_key".into(),
+                outcome: "failed".into(),
+                on_failure: "quarantine".into(),
+                failing_rows: Some(2),
+                detail: Some("2 of 9 fail\u{1b}[31m…".into()),
+                ..StoredCheck::default()
+            },
+            StoredCheck { name: "ids".into(), outcome: "passed".into(), ..StoredCheck::default() },
+        ],
         receipts: vec![
             receipt("<orders>", [1_200, 5_010, 5_400, 10_000_000]),
             receipt("metrics", [5_000, 5_050, 5_900, 7_000]),
@@ -66,7 +78,7 @@ fn a_timeline_as_svg() {
 
 #[test]
 fn a_round_without_receipts_or_times_is_drawn() {
-    let bare = StoredRound { receipts: Vec::new(), duration_us: 0, ..round() };
+    let bare = StoredRound { receipts: Vec::new(), checks: Vec::new(), duration_us: 0, ..round() };
     assert!(text::draw(&bare, 60, false).contains("round 120") && svg::draw(&bare).ends_with("</svg>\n"));
 }
 

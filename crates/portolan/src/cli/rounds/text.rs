@@ -37,6 +37,9 @@ pub(super) fn draw(round: &StoredRound, width: usize, ascii: bool) -> String {
     if let Some(reason) = &round.reason {
         line(format!("reason: {}", visible(reason)));
     }
+    for check in &round.checks {
+        line(format!("check {}", super::check_line(check)));
+    }
     let names = round.receipts.iter().map(|one| one.source.chars().count()).max().unwrap_or(0).clamp(6, NAME_MAX);
     let chart = Chart { names, cells: width.saturating_sub(names + RIGHT + 3).max(20), ascii };
     line(String::new());
@@ -83,7 +86,7 @@ pub(super) fn draw(round: &StoredRound, width: usize, ascii: bool) -> String {
         }
     }
     if ascii {
-        out = out.replace('·', "-").replace('µ', "u").replace('→', "->");
+        out = out.replace('·', "-").replace('µ', "u").replace('→', "->").replace('…', "...");
     }
     out
 }

@@ -1,0 +1,161 @@
+//! Checks by the binary: what `fetch`, `run`, `check`, `query` and `rounds` make of them.
+
+#![cfg(feature = "sql")]
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod support;
+
+use portolan_testkit::api::Api;
+use portolan_testkit::process::Signal;
+use serde_json::{Value, json};
+use support::{Bench, PATIENCE};
+
+/// Two collections of one API: orders are added to, each once; customers are replaced, where they have changed.
+fn configuration(api: &Api, checks: &str) -> String {
+    let source = |name: &str, more: &str| {
+        format!(
+            "[[source]]\nname = \"{name}\"\nport = {}\nprotocol = \"http\"\npath = \"/plain/{name}\"\n{more}\n\
+             tls = {{ allow_plaintext = \"test on loopback\" }}\n",
+            api.port()
+        )
+    };
+    format!(
+        "[server]\nhost = \"127.0.0.1\"\n{}{}[[round]]\nname = \"both\"\nsources = [\"orders\", \"customers\"]\n\
+         every = \"50ms\"\n{checks}",
+        source("orders", "key = [\"id\"]\netag = false"),
+        source("customers", "mode = \"replace\"")
+    )
+}
+
+fn world(checks: &str) -> (Api, Bench) {
+    let api = Api::start().unwrap();
+    api.append("orders", [json!({"id": 1, "customer": 7, "amount": 5}), json!({"id": 2, "customer": 8, "amount": -1})]);
+    api.append("customers", [json!({"id": 7}), json!({"id": 8})]);
+    let bench = Bench::new(&configuration(&api, checks));
+    (api, bench)
+}
+
+const AMOUNTS: &str = "[[check]]\nname = \"no debts\"\nsource = \"orders\"\nrange = { column = \"amount\", min = 0 }\n";
+
+fn shown(bench: &Bench, round: i64) -> Value {
+    bench.json(&["rounds", "show", &round.to_string(), "--json"])
+}
+
+#[test]
+fn a_warning_is_shown_and_all_rows_are_stored() {
+    let (_api, bench) = world(AMOUNTS);
+    let output = bench.run(&["fetch", "--save"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("warn: check `no debts` does not hold: 1 of 2 rows fail: row 1 (amount = -1)"), "{told}");
+    assert_eq!(bench.number("select count(*) as n from orders"), 2);
+    let checks = bench.query("select name, kind, outcome, on_failure, failing_rows, snapshot_id from portolan.checks");
+    let expected = json!({"name": "no debts", "kind": "range", "outcome": "failed", "on_failure": "warn", "failing_rows": 1, "snapshot_id": null});
+    assert_eq!(checks, [expected]);
+    let list = bench.text(&["rounds"]);
+    assert!(list.contains("0/1, 1 failed"), "{list}");
+    let text = bench.text(&["rounds", "show", "1"]);
+    assert!(text.contains("check no debts: failed → warn (1 of 2 rows fail"), "{text}");
+    assert!(bench.text(&["rounds", "show", "1", "--svg", "-"]).contains("check no debts: failed"));
+    assert_eq!(shown(&bench, 1)["checks"][0]["outcome"], "failed");
+    // Without `--save` nobody is asked.
+    assert_eq!(bench.run(&["fetch"]).status.code(), Some(0));
+}
+
+#[test]
+fn what_fails_goes_to_the_quarantine_whole() {
+    let checks = format!("{AMOUNTS}on_failure = \"quarantine\"\n");
+    let (api, bench) = world(&checks);
+    bench.text(&["fetch", "--save"]);
+    assert_eq!(bench.query("select id from orders"), [json!({"id": 1})]);
+    let kept = bench.query("select source, reason, content, detail from portolan.quarantine");
+    assert_eq!(kept[0]["content"], r#"{"amount":-1,"customer":8,"id":2}"#);
+    assert_eq!(kept[0]["detail"], "check `no debts` not kept");
+    assert_eq!((kept.len(), &kept[0]["source"], &kept[0]["reason"]), (1, &json!("orders"), &json!("check")));
+    let receipt = bench.query("select rows, quarantined from portolan.receipts where source = 'orders'");
+    assert_eq!(receipt, [json!({"rows": 1, "quarantined": 1})]);
+    bench.text(&["verify"]);
+    // A retry does not lead round the check.
+    let retried = bench.json(&["quarantine", "retry", "--json"]);
+    assert!(retried.to_string().contains("a check has withheld it"), "{retried}");
+    assert_eq!(bench.number("select count(*) as n from orders"), 1);
+    // Its key is not remembered: what comes corrected is stored.
+    api.append("orders", [json!({"id": 3, "customer": 7, "amount": 9})]);
+    bench.text(&["fetch", "--save"]);
+    assert_eq!(bench.number("select count(*) as n from orders"), 2);
+    bench.text(&["lake", "fsck"]);
+}
+
+#[test]
+fn a_rejected_round_is_told_and_read_again() {
+    let checks = "[[check]]\nname = \"three\"\nround = \"both\"\non_failure = \"reject\"\n\
+                  sql = \"select count(*) >= 3 from orders\"\n";
+    let (api, bench) = world(checks);
+    let output = bench.run(&["fetch", "--save"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(9), "{told}");
+    assert!(
+        told.contains("reject: check `three` does not hold") && told.contains("rejected: no rows are stored"),
+        "{told}"
+    );
+    let rounds = bench.query("select verdict, reason from portolan.rounds");
+    assert_eq!(rounds, [json!({"verdict": "rejected", "reason": "check `three` does not hold: the answer is false"})]);
+    assert_eq!(bench.query("select source, position_after from portolan.receipts where rows > 0"), [] as [Value; 0]);
+    api.append("orders", [json!({"id": 3, "customer": 7, "amount": 9})]);
+    assert_eq!(bench.run(&["fetch", "--save"]).status.code(), Some(0));
+    assert_eq!(bench.number("select count(*) as n from orders"), 3);
+}
+
+#[test]
+fn ports_are_compared_also_where_one_has_not_changed() {
+    let checks = "[[check]]\nname = \"customers known\"\nsource = \"orders\"\non_failure = \"quarantine\"\n\
+                  foreign_key = { columns = [\"customer\"], references = { source = \"customers\", columns = [\"id\"] } }\nin = \"round\"\n\
+                  [[check]]\nname = \"once\"\nsource = \"orders\"\nunique = [\"id\"]\nin = \"lake\"\n";
+    let (api, bench) = world(checks);
+    let mut collector = bench.start(&["run"]);
+    bench.wait_for_lake("orders");
+    bench.wait_until("customers prove that they are unchanged", || {
+        bench.number("select count(*) as n from portolan.receipts where source = 'customers' and verdict = 'unchanged'")
+            > 2
+    });
+    api.append("orders", [json!({"id": 3, "customer": 99, "amount": 1})]);
+    bench.wait_until("the order of nobody is withheld", || {
+        bench.number("select count(*) as n from portolan.quarantine where content like '%99%'") > 0
+    });
+    api.append("customers", [json!({"id": 99})]);
+    bench.wait_until("its customer has come", || bench.number("select count(*) as n from orders") == 3);
+    // A check is changed while it runs.
+    let file = bench.path().join("portolan.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("customers known", "customers are known")).unwrap();
+    bench.wait_until("the changed check is asked", || {
+        bench.number("select count(*) as n from portolan.checks where name = 'customers are known'") > 0
+    });
+    // One that is wrong changes nothing.
+    std::fs::write(&file, format!("{text}[[check]]\nname = \"bad\"\nsource = \"orders\"\nsql = \"selec\"\n")).unwrap();
+    bench.wait_until("the wrong check is told", || bench.log().contains("check `bad`"));
+    collector.stop(Signal::TERM, PATIENCE).unwrap();
+    std::fs::write(&file, text).unwrap();
+    assert!(bench.log().contains("customers known") && bench.log().contains("rows fail"), "{}", bench.log());
+    assert_eq!(bench.number("select count(*) as n from portolan.checks where outcome = 'error'"), 0);
+    assert_eq!(
+        bench.number("select count(*) as n from portolan.checks where name = 'once' and snapshot_id is null"),
+        0
+    );
+    bench.text(&["verify"]);
+}
+
+#[test]
+fn the_configuration_is_planned_where_the_lake_has_the_tables() {
+    let checks = "[[check]]\nname = \"planned\"\nsource = \"orders\"\nsql = \"select count(*) = 0 from orders where amuont < 0\"\n";
+    let (_api, bench) = world(checks);
+    let text = bench.text(&["check"]);
+    assert!(text.contains("1 check, nothing wrong"), "nothing is known of the columns yet: {text}");
+    bench.text(&["fetch", "--save"]);
+    let output = bench.run(&["check"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(told.contains("portolan.toml:") && told.contains("amuont") && told.contains("amount"), "{told}");
+    let result = bench.query("select outcome, detail from portolan.checks");
+    assert_eq!(result[0]["outcome"], "error");
+}

@@ -1,0 +1,103 @@
+//! What can be said of checks before any row has come: whether their text is a query, and names what there is.
+
+use std::sync::Arc;
+
+use portolan_lake::{At, LakeReader};
+use portolan_model::config::{CheckKind, CheckSpec, Configuration, Diagnostic};
+use portolan_model::{Error, ErrorKind, Result};
+
+use super::question::{AFTER, BEFORE, Part, Question};
+use crate::engine::{Engine, EngineOptions};
+use crate::lake::{LakeTable, ROW_NUMBER, Stored};
+use crate::names::MAIN;
+
+/// What is wrong with the queries of the checks of a configuration. Touches nothing.
+pub fn problems(configuration: &Configuration) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for round in &configuration.rounds {
+        for check in round.checks.iter().filter(|check| check.kind.sql().is_some()) {
+            let problem = match Question::of(&check.kind) {
+                Ok(question) => names_problem(configuration, round, check, &question),
+                Err(error) => Some(error),
+            };
+            found.extend(problem.map(|error| diagnostic(check, &error)));
+        }
+    }
+    found
+}
+
+fn names_problem(
+    configuration: &Configuration,
+    round: &portolan_model::config::RoundSpec,
+    check: &CheckSpec,
+    question: &Question,
+) -> Option<Error> {
+    let of_round: Vec<&str> = round.sources.iter().map(|source| source.as_str()).collect();
+    let all: Vec<&str> = configuration.sources.iter().map(|source| source.name.as_str()).collect();
+    for mention in &question.mentions {
+        let source = mention.source.as_str();
+        let (known, whose) = match mention.part {
+            Part::Round => (&of_round, format!("round `{}` does not read a source `{source}`", round.name)),
+            Part::Before | Part::After | Part::Kept => (&all, format!("there is no source `{source}`")),
+        };
+        if known.contains(&source) {
+            continue;
+        }
+        let hint = match all.contains(&source) {
+            true => format!("write {BEFORE}.{source} for what the lake holds of it, or name both in one [[round]]"),
+            false => format!("sources of the round: {}; of the configuration: {}", of_round.join(", "), all.join(", ")),
+        };
+        return Some(Error::new(ErrorKind::NotFound, "plan check", whose).with_hint(hint));
+    }
+    let is_named =
+        |source: &str| question.mentions.iter().any(|mention| mention.part == Part::Round && mention.source == source);
+    match &check.kind {
+        CheckKind::Rows { source, .. } if !is_named(source.as_str()) => {
+            let message = format!("the query gives rows of `{source}` and does not read it");
+            let hint = format!("such as rows = \"select {ROW_NUMBER} from {source} where …\"");
+            Some(Error::new(ErrorKind::Configuration, "plan check", message).with_hint(hint))
+        }
+        _ => None,
+    }
+}
+
+fn diagnostic(check: &CheckSpec, error: &Error) -> Diagnostic {
+    let diagnostic = Diagnostic::new(format!("check `{}`: {}", check.name, error.message()), check.place.0.clone());
+    match error.hint() {
+        Some(hint) => diagnostic.with_help(hint),
+        None => diagnostic,
+    }
+}
+
+impl super::LakeChecker {
+    /// What is wrong with the queries of checks as the lake's columns are now; a query that names a table that the lake does
+    /// not have yet is left out.
+    ///
+    /// # Errors
+    /// What the lake says where it cannot be read.
+    pub async fn plan(&self, configuration: &Configuration) -> Result<Vec<Diagnostic>> {
+        let snapshot = Arc::new(LakeReader::open(&self.folder)?.snapshot(At::Head)?);
+        let views: Vec<_> = snapshot.tables()?.into_iter().filter(|table| table.schema == MAIN).map(Arc::new).collect();
+        let engine = Engine::new(EngineOptions { partitions: 1, ..EngineOptions::default() })?;
+        for view in &views {
+            for schema in [MAIN, BEFORE, AFTER] {
+                let stored = Stored { snapshot: Arc::clone(&snapshot), view: Arc::clone(view) };
+                let table = LakeTable::of(view.arrow.clone(), Some(stored), None);
+                engine.attach_table(schema, &view.name, if schema == MAIN { table.numbered() } else { table });
+            }
+        }
+        let mut found = Vec::new();
+        for check in configuration.rounds.iter().flat_map(|round| &round.checks) {
+            let Ok(question) = Question::of(&check.kind) else { continue };
+            let is_known = question.mentions.iter().all(|mention| views.iter().any(|view| view.name == mention.source));
+            if check.kind.sql().is_none() || !is_known {
+                continue;
+            }
+            // Planned, and dropped before a row is read.
+            if let Err(error) = engine.sql(&question.sql).await {
+                found.push(diagnostic(check, &error));
+            }
+        }
+        Ok(found)
+    }
+}
