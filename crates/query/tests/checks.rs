@@ -18,8 +18,8 @@ use portolan_lake::{At, Lake, LakeReader, LakeSettings, VerifyScope};
 use portolan_model::catalog::{Catalog, Grounded, Staging, TableSpec, WriteMode};
 use portolan_model::check::{CheckInput, CheckOutcome, Checked, CheckedRows, Checker, WithheldRow};
 use portolan_model::config::{
-    Bound, CheckKind, CheckSpec, ColumnOf, ColumnsOf, DurationText, ForeignKeyTable, FreshnessTable, OnCheckFailure,
-    Place, RangeTable, RowCountTable, SumTable, Within,
+    Bound, CheckKind, CheckSpec, ColumnOf, ColumnsOf, DurationText, EventTimeSpec, EventTimeUnit, ForeignKeyTable,
+    FreshnessTable, OnCheckFailure, Place, RangeTable, RowCountTable, SumTable, Within,
 };
 use portolan_model::round::{Receipt, ReceiptVerdict, RoundRecord, RoundVerdict};
 use portolan_model::{ErrorKind, RoundName, SourceName};
@@ -83,7 +83,20 @@ impl Bed {
     async fn stage_keyed(&self, tables: Vec<(&str, WriteMode, Vec<String>, Vec<RecordBatch>)>) -> Box<dyn Staging> {
         let mut staging = self.lake.begin().await.unwrap();
         for (name, mode, key, batches) in tables {
-            let spec = TableSpec { source: source(name), mode, key, key_memory: 1_000_000, time: self.start };
+            let timed = |column: &String| EventTimeSpec {
+                column: column.clone(),
+                unit: Some(EventTimeUnit::Second),
+                lateness: Duration::ZERO,
+            };
+            let spec = TableSpec {
+                source: source(name),
+                mode,
+                event_time: key.first().map(timed),
+                watermark: Some(Timestamp::from_second(20).unwrap()),
+                key,
+                key_memory: 1_000_000,
+                time: self.start,
+            };
             let mut table = staging.table(spec).unwrap();
             for batch in batches {
                 table.write(batch).await.unwrap();
@@ -409,7 +422,8 @@ async fn a_check_without_end_or_bound_is_ended() {
     assert!(detail.contains("more memory than it may use"), "{detail}");
 }
 
-/// Rows that fail go to the quarantine whole; the others are stored, and are what their receipts say.
+/// Rows that fail go to the quarantine whole; the others are stored, and are what their receipts say. The key is the event time,
+/// too, in seconds.
 async fn withholding(settings: LakeSettings, total: i64) {
     let bed = Bed::with(settings);
     let rows: Vec<_> = (0..total).map(|id| (Some(id % (total - 2)), Some(id), (id - 10) as f64)).collect();
@@ -425,6 +439,10 @@ async fn withholding(settings: LakeSettings, total: i64) {
     assert_eq!(&*withheld[11].detail, "check `it holds` not kept");
     let staged = staging.withhold(&source("orders"), withheld).await.unwrap();
     assert_eq!((staged.rows, staged.quarantined), (total as u64 - 12, 12));
+    // What is withheld moves no watermark, and is not late.
+    let second = |second| Timestamp::from_second(second).unwrap();
+    assert_eq!(staged.event_times.range, Some((second(10), second(total - 3))));
+    assert_eq!((staged.event_times.believed_max, staged.event_times.late), (Some(second(total - 3)), 10));
     assert!(matches!(bed.commit(staging, &checked).await, Grounded::Committed(_)));
     assert_eq!(bed.number("select count(*) from orders where amount >= 0 and customer < 1000000000").await, total - 12);
     assert_eq!(bed.number("select count(*) from orders").await, total - 12);
