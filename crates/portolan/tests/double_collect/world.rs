@@ -236,8 +236,10 @@ impl World {
                 }
                 Ok(())
             });
+            // Also where the work panics: the scope waits for the writer.
+            let over = Over(is_over);
             let done = work();
-            is_over.store(true, Ordering::Relaxed);
+            drop(over);
             changing.join().map_err(|_| anyhow!("the writer panicked"))??;
             done
         })
@@ -284,6 +286,15 @@ impl World {
         let shared =
             Shared { catalog, clock: environment.clock, checker: None, observer: Arc::new(Silent), jitter: || 0.5 };
         Ok(RoundRunner::new(round, slots, shared))
+    }
+}
+
+/// Tells the writer to end when it is dropped.
+struct Over<'o>(&'o AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
