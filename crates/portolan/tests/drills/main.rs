@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[cfg(feature = "sql")]
+mod checks;
 #[cfg(feature = "failpoints")]
 mod deaths;
 mod held;
