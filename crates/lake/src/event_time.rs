@@ -12,6 +12,7 @@ use portolan_model::config::{EventTimeSpec, EventTimeUnit};
 use portolan_model::{Error, ErrorKind, Result};
 
 use crate::error::arrow as arrow_error;
+use crate::shape::StoredColumn;
 
 const OPERATION: &str = "read event time";
 /// How far ahead of the clock an event time may be and still move the watermark, at least, in microseconds: clocks of servers
@@ -62,9 +63,35 @@ impl EventTimeReader {
             self.untimed += batch.num_rows() as u64;
             return Ok(());
         };
+        self.take(self.times(array)?, now);
+        Ok(())
+    }
+
+    /// As [`update`](Self::update) of rows in the `columns` of their table, where a value stands in the source's column or, if
+    /// it did not fit that, in another one of the same source column.
+    ///
+    /// # Errors
+    /// Those of [`update`](Self::update).
+    pub(crate) fn update_stored(
+        &mut self,
+        batch: &RecordBatch,
+        columns: &[StoredColumn],
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut times = vec![None; batch.num_rows()];
+        for (stored, array) in columns.iter().zip(batch.columns()) {
+            if stored.is_of(&self.spec.column) && array.null_count() < array.len() {
+                times.iter_mut().zip(self.times(array)?).for_each(|(time, other)| *time = time.or(other));
+            }
+        }
+        self.take(times, now);
+        Ok(())
+    }
+
+    fn take(&mut self, times: Vec<Option<i64>>, now: Timestamp) {
         let lateness_us = i64::try_from(self.spec.lateness.as_micros()).unwrap_or(i64::MAX);
         let believed_us = now.as_microsecond().saturating_add(lateness_us.max(AHEAD_US));
-        for time in self.times(array)? {
+        for time in times {
             // Beyond the years that a timestamp has: as good as none.
             let Some(time_us) = time.filter(|time| Timestamp::from_microsecond(*time).is_ok()) else {
                 self.untimed += 1;
@@ -77,7 +104,6 @@ impl EventTimeReader {
             }
             self.late += u64::from(self.watermark_us.is_some_and(|watermark| time_us < watermark));
         }
-        Ok(())
     }
 
     /// What was gathered.

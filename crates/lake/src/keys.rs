@@ -33,6 +33,8 @@ pub(crate) struct KeyFilter {
     seen: HashSet<KeyDigest>,
     /// The latest keys of this round, in row order.
     pub(crate) new: VecDeque<NewKey>,
+    /// Those of which further rows came in this round and were left out.
+    pub(crate) repeated: HashSet<KeyDigest>,
     /// Rows let through so far.
     rows: u64,
 }
@@ -41,7 +43,7 @@ impl KeyFilter {
     /// A filter that remembers `key_memory` keys of the round.
     pub(crate) fn new(source: SourceName, key: Vec<String>, key_memory: u64) -> Self {
         let memory = usize::try_from(key_memory).unwrap_or(usize::MAX);
-        Self { source, key, memory, seen: HashSet::new(), new: VecDeque::new(), rows: 0 }
+        Self { source, key, memory, seen: HashSet::new(), new: VecDeque::new(), repeated: HashSet::new(), rows: 0 }
     }
 
     /// The rows of `batch` that have not been stored before, and how many have.
@@ -55,7 +57,11 @@ impl KeyFilter {
                 keep.push(true);
                 continue;
             };
-            let new = !stored.contains(&digest) && self.seen.insert(digest);
+            let is_stored = stored.contains(&digest);
+            let new = !is_stored && self.seen.insert(digest);
+            if !new && !is_stored {
+                self.repeated.insert(digest);
+            }
             if new {
                 self.new.push_back((self.rows, digest));
                 self.rows += 1;
@@ -63,6 +69,7 @@ impl KeyFilter {
                     && let Some((_, oldest)) = self.new.pop_front()
                 {
                     self.seen.remove(&oldest);
+                    self.repeated.remove(&oldest);
                 }
             }
             keep.push(new);

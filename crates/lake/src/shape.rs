@@ -31,6 +31,13 @@ pub(crate) struct StoredColumn {
     pub(crate) variant: bool,
 }
 
+impl StoredColumn {
+    /// Whether it holds values of the column that the source calls `name`.
+    pub(crate) fn is_of(&self, name: &str) -> bool {
+        self.source == name && !is_leading(&self.column.name)
+    }
+}
+
 /// A committed table, as stagings see it.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {

@@ -18,7 +18,7 @@ use crate::digest::RowDigest;
 use crate::encode::{FileWriter, WrittenFile};
 use crate::error::{arrow as arrow_error, file as file_error};
 use crate::event_time::EventTimeReader;
-use crate::keys::{KeyFilter, NewKey};
+use crate::keys::{KeyDigest, KeyFilter, NewKey};
 use crate::lake::Context;
 use crate::shape::{Columns, SharedShape, StoredColumn, fill};
 use crate::statistics::Statistics;
@@ -102,6 +102,8 @@ pub(crate) struct StagedRows {
     pub(crate) settings: Option<SourceSettings>,
     /// Source, new keys, and how many to remember.
     pub(crate) keys: Option<(SourceName, VecDeque<NewKey>, u64)>,
+    /// The keys of which further rows came and were left out.
+    pub(crate) repeated: HashSet<KeyDigest>,
     /// The inlined rows as they came, for those who read them before they are committed.
     pub(crate) batches: Vec<RecordBatch>,
 }
@@ -357,6 +359,7 @@ impl Stager {
             files: self.files,
             rows_sha256: self.digest.finish(),
             batches: kept,
+            repeated: self.keys.as_mut().map(|keys| std::mem::take(&mut keys.repeated)).unwrap_or_default(),
             keys: match (self.keys, self.source) {
                 (Some(keys), Some(source)) if !keys.new.is_empty() => {
                     Some((source.source, keys.new, source.key_memory))

@@ -3,6 +3,7 @@
 //! Promise: they are read a bounded piece at a time, from memory or from the staged files; rows that are withheld go whole to
 //! the quarantine or not at all, and what is left has its own digest, statistics, event times and keys, as if the others had never come.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -157,6 +158,19 @@ pub(crate) fn withhold(terms: &Terms<'_>, staged: &StagedRows, rows: &[WithheldR
             format!("{} rows fail, and the quarantine takes {} more of this round", rows.len(), terms.items_left);
         return Err(limit(message));
     }
+    // Of one key the first row counts, and the others were left out as its duplicates: without it, none would be anywhere.
+    let is_withheld = |row: u64| rows.binary_search_by_key(&row, |withheld| withheld.row).is_ok();
+    let keys = staged.keys.iter().flat_map(|(_, keys, _)| keys);
+    if let Some((row, _)) = keys.into_iter().find(|(row, key)| is_withheld(*row) && staged.repeated.contains(key)) {
+        return Err(Error::new(
+            ErrorKind::Limit,
+            OPERATION,
+            format!(
+                "row {row} fails, and other rows of its key came in the same round and were left out as its duplicates"
+            ),
+        )
+        .with_hint("let the source give each key once a round, or choose a `key` that differs between its rows"));
+    }
     let source = StagedTableRows::of(staged);
     let mut rewriter = Rewriter::new(terms.context, staged, &source.columns);
     let mut items = Items { terms, pending: Vec::new(), batches: Vec::new(), bytes: 0 };
@@ -186,7 +200,7 @@ pub(crate) fn withhold(terms: &Terms<'_>, staged: &StagedRows, rows: &[WithheldR
     }
     let (batches, bytes) = items.end()?;
     let keys = staged.keys.clone().map(|(source, mut keys, memory)| {
-        keys.retain(|(row, _)| rows.binary_search_by_key(row, |withheld| withheld.row).is_err());
+        keys.retain(|(row, _)| !is_withheld(*row));
         (source, keys, memory)
     });
     Ok(Withheld { rows: StagedRows { keys, ..rewriter.finish()? }, items: batches, bytes })
@@ -295,7 +309,7 @@ impl<'a> Rewriter<'a> {
         }
         self.digest.update(&batch, self.columns);
         if let Some(times) = &mut self.event_times {
-            times.update(&batch, self.context.clock.wall())?;
+            times.update_stored(&batch, &self.staged.columns, self.context.clock.wall())?;
         }
         self.rows += batch.num_rows() as u64;
         let Some((file, _)) = self.staged.files.first() else {
@@ -346,6 +360,7 @@ impl<'a> Rewriter<'a> {
             event_times: self.event_times,
             settings: staged.settings.clone(),
             keys: None,
+            repeated: HashSet::new(),
             batches: self.batches,
         })
     }

@@ -163,9 +163,10 @@ impl Collector {
     /// Begins rounds with the slots that are `kept` from others, and those `opened` for the rest.
     async fn begin(&mut self, rounds: Vec<RoundSpec>, mut opened: Vec<Slot>, kept: Vec<Slot>) -> Result<(), Stop> {
         opened.retain(|slot| kept.iter().all(|kept| kept.name != slot.name));
-        wiring::restore(opened.iter_mut(), &*self.lake).await?;
         let mut slots: BTreeMap<SourceName, Slot> =
             opened.into_iter().chain(kept).map(|slot| (slot.name.clone(), slot)).collect();
+        // The kept ones, too: a round that was given up at its end may have been committed all the same.
+        wiring::restore(slots.values_mut(), &*self.lake).await?;
         for round in rounds {
             let own: Vec<Slot> = round.sources.iter().filter_map(|name| slots.remove(name)).collect();
             let (stop, stopped) = watch::channel(false);

@@ -134,8 +134,7 @@ pub(crate) async fn restore<'a>(slots: impl Iterator<Item = &'a mut Slot>, catal
     let (mut positions, statuses) = (catalog.positions().await?, catalog.statuses().await?);
     let watermarks = catalog.watermarks().await?;
     for slot in slots {
-        slot.position = positions.remove(&slot.name);
-        slot.restore(&statuses, &watermarks);
+        slot.restore(positions.remove(&slot.name), &statuses, &watermarks);
     }
     Ok(())
 }

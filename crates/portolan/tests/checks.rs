@@ -87,6 +87,26 @@ fn what_fails_goes_to_the_quarantine_whole() {
 }
 
 #[test]
+fn what_was_withheld_from_a_replaced_table_comes_back_though_the_server_has_not_changed() {
+    let check = "[[check]]\nname = \"small\"\nsource = \"customers\"\nrange = { column = \"id\", max = 7 }\n\
+                 on_failure = \"quarantine\"\n";
+    let (_api, bench) = world(check);
+    for _ in 0..2 {
+        bench.text(&["fetch", "--save"]);
+        assert_eq!(bench.query("select id from customers"), [json!({"id": 7})]);
+    }
+    let file = bench.path().join("portolan.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("max = 7", "max = 8")).unwrap();
+    bench.text(&["fetch", "--save"]);
+    assert_eq!(bench.number("select count(*) as n from customers"), 2);
+    // Nothing withheld, nothing new: the server may say so again.
+    bench.text(&["fetch", "--save"]);
+    let last = "select verdict from portolan.receipts where source = 'customers' order by round desc limit 1";
+    assert_eq!(bench.query(last), [json!({"verdict": "unchanged"})]);
+}
+
+#[test]
 fn a_rejected_round_is_told_and_read_again() {
     let checks = "[[check]]\nname = \"three\"\nround = \"both\"\non_failure = \"reject\"\n\
                   sql = \"select count(*) >= 3 from orders\"\n";

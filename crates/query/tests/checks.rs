@@ -80,18 +80,30 @@ impl Bed {
         self.stage_keyed(tables).await
     }
 
+    /// Tables whose key is their event time, too.
     async fn stage_keyed(&self, tables: Vec<(&str, WriteMode, Vec<String>, Vec<RecordBatch>)>) -> Box<dyn Staging> {
+        let tables = tables.into_iter().map(|(name, mode, key, batches)| {
+            let time = key.first().cloned();
+            (name, mode, key, time, batches)
+        });
+        self.stage_all(tables.collect()).await
+    }
+
+    async fn stage_timed(&self, name: &str, column: &str, batches: Vec<RecordBatch>) -> Box<dyn Staging> {
+        self.stage_all(vec![(name, APPEND, Vec::new(), Some(column.to_owned()), batches)]).await
+    }
+
+    async fn stage_all(
+        &self,
+        tables: Vec<(&str, WriteMode, Vec<String>, Option<String>, Vec<RecordBatch>)>,
+    ) -> Box<dyn Staging> {
         let mut staging = self.lake.begin().await.unwrap();
-        for (name, mode, key, batches) in tables {
-            let timed = |column: &String| EventTimeSpec {
-                column: column.clone(),
-                unit: Some(EventTimeUnit::Second),
-                lateness: Duration::ZERO,
-            };
+        for (name, mode, key, time, batches) in tables {
+            let timed = |column| EventTimeSpec { column, unit: Some(EventTimeUnit::Second), lateness: Duration::ZERO };
             let spec = TableSpec {
                 source: source(name),
                 mode,
-                event_time: key.first().map(timed),
+                event_time: time.map(timed),
                 watermark: Some(Timestamp::from_second(20).unwrap()),
                 key,
                 key_memory: 1_000_000,
@@ -566,4 +578,78 @@ async fn racing_rounds_never_store_the_same_id_twice() {
     assert_eq!(first[0].column(0).as_primitive::<Int64Type>().value(0), 0);
     assert!(first[0].column(0).is_valid(0));
     bed.is_verified();
+}
+
+/// Of one key the first row of a round counts. Were it withheld, the others, left out as its duplicates, would be nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_whose_key_came_again_is_not_withheld_alone() {
+    let bed = Bed::new();
+    let rows = orders(&[(Some(1), Some(7), -5.0), (Some(1), Some(7), 10.0), (Some(2), Some(8), -1.0)]);
+    let mut staging = bed.stage_keyed(vec![("orders", APPEND, vec!["customer".into()], vec![rows])]).await;
+    let negative = rows_of("orders", "select _row from orders where amount < 0");
+    let checked = bed.ask(&mut *staging, &[negative]).await;
+    let withheld = checked.withheld[&source("orders")].clone();
+    assert_eq!(withheld.len(), 2);
+    let error = staging.withhold(&source("orders"), withheld.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit);
+    assert!(error.chain().contains("row 0 fails, and other rows of its key"), "{}", error.chain());
+    assert_eq!(staging.withhold(&source("orders"), withheld[1..].to_vec()).await.unwrap().rows, 1);
+}
+
+/// The lake has columns `_time` and `At` of its own and of another: the event time is still the source's.
+#[tokio::test(flavor = "multi_thread")]
+async fn event_times_are_read_from_the_sources_column_whatever_it_is_called_in_the_table() {
+    let bed = Bed::new();
+    for column in ["_time", "at"] {
+        let name = if column == "_time" { "influx" } else { "cased" };
+        let seconds = |values: &[i64]| integers(&values.iter().map(|value| Some(*value)).collect::<Vec<_>>());
+        let first =
+            batch(&[("At", seconds(&[5, 5, 5])), (column, seconds(&[100, 200, 300])), ("n", seconds(&[0, 1, 2]))]);
+        // What does not fit its column stands in another one.
+        let later = batch(&[(column, texts(&["1970-01-01T00:06:40Z"])), ("n", seconds(&[3]))]);
+        let mut staging = bed.stage_timed(name, column, vec![first, later]).await;
+        let checked = bed.ask(&mut *staging, &[rows_of(name, &format!("select _row from {name} where n = 2"))]).await;
+        let staged = staging.withhold(&source(name), checked.withheld[&source(name)].clone()).await.unwrap();
+        let second = |second| Timestamp::from_second(second).unwrap();
+        assert_eq!(staged.event_times.range, Some((second(100), second(400))), "{column}");
+        assert_eq!((staged.event_times.late, staged.event_times.untimed), (0, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_missing_source_leaves_in_the_lake_is_no_answer() {
+    let bed = Bed::new();
+    bed.store(vec![("customers", REPLACE, vec![customers(&[1])])]).await;
+    let new = || vec![("orders", APPEND, vec![orders(&[(Some(1), Some(2), 0.0)])])];
+    let mut staging = bed.stage(new()).await;
+    let after = sql("select count(*) = 1 from after.customers, orders");
+    let missing = [("customers", CheckedRows::Missing)];
+    let checked = bed.ask_beside(&mut *staging, &[foreign_key(Within::Lake), after.clone()], &missing).await;
+    assert_eq!(outcomes(&checked), [(NotEvaluated, None), (NotEvaluated, None)]);
+    assert!(checked.withheld.is_empty());
+    // A source of another round is there as it is.
+    let checked = bed.ask(&mut *staging, &[after]).await;
+    assert_eq!(outcomes(&checked), [(Passed, None)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lake_before_has_the_columns_of_the_round() {
+    let bed = Bed::new();
+    bed.store(vec![("orders", APPEND, vec![customers(&[1, 2])])]).await;
+    let mut staging = bed.stage(vec![("orders", APPEND, vec![orders(&[(Some(3), None, 4.0)])])]).await;
+    let checks = [sql("select count(*) = 2 and max(amount) is null from before.orders")];
+    assert_eq!(outcomes(&bed.ask(&mut *staging, &checks).await), [(Passed, None)]);
+}
+
+/// "The lake has nothing to compare with yet" holds as long as that is so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_comes_to_be_moves_the_ground_of_who_missed_it() {
+    let bed = Bed::new();
+    let mut staging = bed.stage(vec![("orders", APPEND, vec![orders(&[(Some(1), Some(2), 0.0)])])]).await;
+    let known = [sql("select count(*) = 0 from orders where customer not in (select id from before.customers)")];
+    let checked = bed.ask(&mut *staging, &known).await;
+    assert_eq!(outcomes(&checked), [(NotEvaluated, None)]);
+    bed.store(vec![("customers", REPLACE, vec![customers(&[1])])]).await;
+    let Grounded::Moved(mut staging) = bed.commit(staging, &checked).await else { panic!("stored unasked") };
+    assert_eq!(outcomes(&bed.ask(&mut *staging, &known).await), [(Failed, None)]);
 }

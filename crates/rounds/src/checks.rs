@@ -10,14 +10,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_model::catalog::{Commit, Grounded, StagedTable, Staging};
+use portolan_model::catalog::{Commit, Grounded, Staging, WriteMode};
 use portolan_model::check::{CheckInput, CheckResult, Checked, CheckedRows, Ground};
 use portolan_model::config::{OnCheckFailure, RoundSpec};
 use portolan_model::round::{RoundRecord, RoundVerdict};
 use portolan_model::{Error, ErrorKind, Result};
 
 use crate::coordinator::Shared;
-use crate::reading::Reading;
+use crate::reading::{Outcome, Reading};
 use crate::record::Frame;
 use crate::slot::Slot;
 
@@ -31,17 +31,15 @@ pub(crate) struct Verified {
     pub(crate) ground: Option<Ground>,
     /// Why the round is rejected, if it is, for people.
     pub(crate) rejected: Option<String>,
-    /// What was staged before rows were withheld, by the place of its reading.
-    whole: Vec<(usize, StagedTable)>,
+    /// What reads had come to before rows were withheld, by their places.
+    whole: Vec<(usize, Outcome)>,
 }
 
 impl Verified {
     /// The ground has moved, and nothing is withheld any more.
     pub(crate) fn undo(self, readings: &mut [Reading]) {
         for (place, whole) in self.whole {
-            if let Ok(outcome) = &mut readings[place].outcome {
-                outcome.staged = Some(whole);
-            }
+            readings[place].outcome = Ok(whole);
         }
     }
 }
@@ -55,11 +53,15 @@ pub(crate) async fn publish(
     due: &mut [&mut Slot],
     readings: &mut [Reading],
 ) -> (Result<Commit>, Option<Arc<RoundRecord>>) {
+    let begun = shared.clock.monotonic();
     for _ in 0..ATTEMPTS_MAX {
         // A round that is rejected already is asked nothing.
         let verified = match frame.verdict {
             RoundVerdict::Rejected => Ok(Verified::default()),
-            _ => verify(spec, shared, frame, &mut *staging, due, readings).await,
+            _ => {
+                let left = spec.deadline.saturating_sub(shared.clock.monotonic().saturating_sub(begun));
+                verify(spec, shared, frame, left, &mut *staging, due, readings).await
+            }
         };
         let mut verified = match verified {
             Ok(verified) => verified,
@@ -81,7 +83,7 @@ pub(crate) async fn publish(
     (Err(moved()), None)
 }
 
-/// Asks the checks of `spec` about what was read, and withholds the rows that they say.
+/// Asks the checks of `spec` about what was read, for at most `deadline`, and withholds the rows that they say.
 ///
 /// # Errors
 /// What the lake says where it cannot be read, or rows cannot be withheld for another reason than that they are too many.
@@ -89,6 +91,7 @@ async fn verify(
     spec: &RoundSpec,
     shared: &Shared,
     frame: &Frame,
+    deadline: Duration,
     staging: &mut dyn Staging,
     due: &mut [&mut Slot],
     readings: &mut [Reading],
@@ -112,7 +115,7 @@ async fn verify(
         checks: &spec.checks,
         sources,
         started_at: frame.start.wall,
-        deadline: spec.deadline,
+        deadline,
         timeout: (spec.deadline / 4).max(Duration::from_millis(1)),
     };
     let Checked { results, ground, withheld } = checker.check(input).await?;
@@ -131,7 +134,13 @@ async fn verify(
             };
             let Some(place) = due.iter().position(|slot| slot.name == source) else { continue };
             if let Ok(outcome) = &mut readings[place].outcome {
-                whole.extend(outcome.staged.replace(staged).map(|before| (place, before)));
+                whole.push((place, outcome.clone()));
+                outcome.staged = Some(staged);
+                // "Not changed" would leave out for good what is withheld now.
+                if due[place].mode() == WriteMode::Replace {
+                    let position = outcome.end.position.take();
+                    outcome.end.position = position.map(|position| due[place].source.without_validator(position));
+                }
             }
         }
     }

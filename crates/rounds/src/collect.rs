@@ -79,6 +79,11 @@ impl Collected {
         if first.is_empty() { Some("no source with snapshots was read".to_owned()) } else { split }
     }
 
+    /// Whether no source was read.
+    fn is_empty(&self) -> bool {
+        self.readings.iter().all(|reading| reading.outcome.is_err())
+    }
+
     /// Whether both have read the same, of every source.
     fn agrees(&self, other: &Self) -> bool {
         self.readings.iter().zip(&other.readings).all(|(one, other)| match (&one.outcome, &other.outcome) {
@@ -110,7 +115,8 @@ impl Collector<'_> {
             let mut collected = self.once(due, &[]).await?;
             attempts += 1;
             let missed = self.missed(due, &collected);
-            let is_over = due.is_empty() || collected.storage_error().is_some() || collected.has_required_failure(due);
+            let is_over =
+                collected.is_empty() || collected.storage_error().is_some() || collected.has_required_failure(due);
             let (reached, reason) = match missed {
                 None if self.spec.consistency.mode == Consistency::Snapshot => (ConsistencyReached::Snapshot, None),
                 None => (ConsistencyReached::Released, None),
@@ -138,7 +144,8 @@ impl Collector<'_> {
                 before.iter().flat_map(|before| &before.readings).map(Reading::rows_cut).collect();
             let collected = self.once(due, &rows_cut).await?;
             attempts += 1;
-            let is_over = collected.storage_error().is_some() || collected.has_required_failure(due);
+            let is_empty = collected.is_empty();
+            let is_over = is_empty || collected.storage_error().is_some() || collected.has_required_failure(due);
             let is_proven = before.as_ref().is_some_and(|before| before.agrees(&collected));
             let (mut kept, dropped) = match before.take() {
                 // Both are the same; the first is kept, whose instants the proof is about, too.
@@ -151,7 +158,8 @@ impl Collector<'_> {
             let (reached, reason) = if is_proven {
                 (ConsistencyReached::Proven, None)
             } else if is_over {
-                (ConsistencyReached::Unproven, Some("a source failed".to_owned()))
+                let reason = if is_empty { "no source was read" } else { "a source failed" };
+                (ConsistencyReached::Unproven, Some(reason.to_owned()))
             } else {
                 match self.obstacle(due, begun, attempts) {
                     None => {
@@ -199,6 +207,10 @@ impl Collector<'_> {
     fn missed(&self, due: &[&mut Slot], collected: &Collected) -> Option<(ConsistencyReached, String)> {
         let split = (self.spec.consistency.mode == Consistency::Snapshot).then(|| collected.split(due)).flatten();
         let exceeded = || self.exceeded(collected.skew(due, &self.start));
+        let is_released = self.spec.consistency.mode == Consistency::Released;
+        if is_released && collected.is_empty() {
+            return Some((ConsistencyReached::None, "no source was read".to_owned()));
+        }
         split
             .map(|reason| (ConsistencyReached::NoSnapshot, reason))
             .or_else(|| exceeded().map(|reason| (ConsistencyReached::SkewExceeded, reason)))

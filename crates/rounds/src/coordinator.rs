@@ -97,13 +97,13 @@ pub struct RoundEnd {
     pub more: Vec<SourceName>,
     /// What became visible; `None` if the round was not stored, or nobody was due.
     pub commit: Option<Commit>,
-    /// Why sources failed that the round was kept without.
+    /// Why sources failed.
     pub failures: Vec<Error>,
     /// Why it was not stored.
     pub error: Option<Arc<Error>>,
     /// What is kept of it.
     pub record: Option<Arc<RoundRecord>>,
-    /// The rows kept in memory, where asked for.
+    /// The rows kept in memory, where asked for, of the sources that did not fail.
     pub memory: Vec<(SourceName, MemoryRows)>,
 }
 
@@ -164,7 +164,8 @@ impl RoundRunner {
         }
     }
 
-    /// One round; after a stop it has [`STOP_GRACE`] to end, or it is given up: nothing of it is visible then.
+    /// One round; after a stop it has [`STOP_GRACE`] to end, or it is given up: nothing of it is visible then, unless its
+    /// commit has begun. The slots may be behind the catalog after that.
     async fn stoppable_round(&mut self, stop: &mut watch::Receiver<bool>) -> bool {
         let round = self.round();
         tokio::pin!(round);
@@ -264,12 +265,15 @@ impl RoundRunner {
         let memory = due
             .iter()
             .zip(&mut readings)
+            .filter(|(_, reading)| reading.outcome.is_ok())
             .filter_map(|(slot, reading)| Some((slot.name.clone(), reading.receiver.memory.take()?)))
             .collect();
         let mut end = RoundEnd { record: record.clone(), memory, ..RoundEnd::default() };
         match (committed, record) {
             (Ok(commit), Some(record)) => {
-                if record.verdict != RoundVerdict::Rejected {
+                if record.verdict == RoundVerdict::Rejected {
+                    end.failures = readings.into_iter().filter_map(|reading| reading.outcome.err()).collect();
+                } else {
                     let round = (commit.round, start.wall);
                     (end.more, end.failures) = settle(&mut due, readings, round, &shared, self.spec.deadline).await;
                 }
@@ -351,7 +355,8 @@ async fn settle(
     deadline: Duration,
 ) -> (Vec<SourceName>, Vec<Error>) {
     let clock = &*shared.clock;
-    let (mut more, mut failures) = (Vec::new(), Vec::new());
+    let (mut stored, mut failures) = (Vec::new(), Vec::new());
+    // All of them before anybody is told: a stop may end that, and what is committed stays so.
     for (slot, reading) in due.iter_mut().zip(readings) {
         let watermark = reading.watermark(slot);
         let outcome = match reading.outcome {
@@ -365,6 +370,10 @@ async fn settle(
         let position = outcome.end.position.or_else(|| slot.position.clone());
         let rows = outcome.staged.as_ref().map_or(0, |staged| staged.rows);
         slot.committed(round, start, rows, (position, watermark));
+        stored.push((slot, has_more));
+    }
+    let mut more = Vec::new();
+    for (slot, has_more) in stored {
         let mut is_told = true;
         if let (true, Some(position)) = (slot.source.capabilities().acknowledge, slot.position.clone()) {
             let told = guarded(deadline, "acknowledge", slot.source.acknowledge(&position)).await;

@@ -43,7 +43,18 @@ impl Gate {
 
     /// The source `index` is ready: waits for the release. Dropped before it, the source is preparing again.
     pub(crate) async fn wait(&self, index: usize, held: Option<Arc<dyn Held>>) -> Moment {
-        self.places()[index] = Place::Waiting(held);
+        let is_late = {
+            let place = &mut self.places()[index];
+            let is_late = matches!(place, Place::Late);
+            if !is_late {
+                *place = Place::Waiting(held);
+            }
+            is_late
+        };
+        if is_late {
+            // Ready a moment after the others have gone: who waits for `missed` ends this read.
+            return std::future::pending().await;
+        }
         let _waiting = Waiting { gate: self, index };
         loop {
             let moved = self.moved.notified();

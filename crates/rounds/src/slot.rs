@@ -82,18 +82,20 @@ impl Slot {
         })
     }
 
-    /// Carries on the counters and the watermark that an earlier process stored.
+    /// Goes on from what is committed: the position, the watermark, the counters.
     pub fn restore(
         &mut self,
+        position: Option<Position>,
         statuses: &BTreeMap<SourceName, SourceStatus>,
         watermarks: &BTreeMap<SourceName, Timestamp>,
     ) {
+        self.position = position;
         self.watermark = watermarks.get(&self.name).copied();
         if let Some(status) = statuses.get(&self.name) {
             self.last_round = status.last_round;
             self.last_success = status.last_success;
             self.rows_total = status.rows_total;
-            self.errors_total = status.errors_total;
+            self.errors_total = self.errors_total.max(status.errors_total);
         }
     }
 

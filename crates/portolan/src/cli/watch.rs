@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use indicatif::{HumanBytes, HumanCount};
 use portolan_model::clock::{Clock, SystemClock};
 use portolan_model::source::{Capabilities, Held, Output, Phase, Probe, QuarantineItem, ReadEnd, Source};
-use portolan_model::{Position, Result};
+use portolan_model::{Error, Position, Result};
 use portolan_rounds::slot::Slot;
 
 use super::progress::Progress;
@@ -112,6 +112,14 @@ impl Source for Watched {
         self.watch.sources[self.place].has_ended.store(true, Ordering::Relaxed);
         self.watch.tell();
         end
+    }
+
+    fn complaint(&self) -> Option<Error> {
+        self.source.complaint()
+    }
+
+    fn without_validator(&self, position: Position) -> Position {
+        self.source.without_validator(position)
     }
 
     async fn acknowledge(&mut self, position: &Position) -> Result<()> {

@@ -100,8 +100,8 @@ impl Round {
                 Err(error) => Found::of(CheckOutcome::Error, error.chain()),
             };
             let mut snapshot = None;
-            if let (Ok(question), true) = (question, found.outcome != CheckOutcome::NotEvaluated) {
-                let of_lake = tables.read_of_lake(question);
+            if let Ok(question) = question {
+                let of_lake = tables.looked_up(question);
                 snapshot = tables.snapshot_id().filter(|_| !of_lake.is_empty());
                 read.extend(of_lake);
             }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use portolan_lake::{At, LakeReader};
-use portolan_model::config::{CheckKind, CheckSpec, Configuration, Diagnostic};
+use portolan_model::config::{CheckKind, CheckSpec, Configuration, Diagnostic, OnCheckFailure};
 use portolan_model::{Error, ErrorKind, Result};
 
-use super::question::{AFTER, BEFORE, Part, Question};
+use super::question::{AFTER, BEFORE, Mention, Part, Question};
 use crate::engine::{Engine, EngineOptions};
 use crate::lake::{LakeTable, ROW_NUMBER, Stored};
 use crate::names::MAIN;
@@ -51,6 +51,13 @@ fn names_problem(
     }
     let is_named =
         |source: &str| question.mentions.iter().any(|mention| mention.part == Part::Round && mention.source == source);
+    let withholds = check.on_failure == OnCheckFailure::Quarantine;
+    let is_here = |mention: &Mention| mention.part != Part::Before && of_round.contains(&mention.source.as_str());
+    if withholds && !question.mentions.iter().any(is_here) {
+        let message = "the query names no rows of this round, so there is nothing that it could withhold";
+        let hint = "name a source of the round, or use on_failure = \"warn\" or \"reject\"";
+        return Some(Error::new(ErrorKind::Configuration, "plan check", message).with_hint(hint));
+    }
     match &check.kind {
         CheckKind::Rows { source, .. } if !is_named(source.as_str()) => {
             let message = format!("the query gives rows of `{source}` and does not read it");

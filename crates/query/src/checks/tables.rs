@@ -38,7 +38,12 @@ enum Entry {
         is_of_lake: bool,
     },
     /// There is nothing to ask of, for people.
-    Nothing(String),
+    Nothing {
+        /// Why.
+        why: String,
+        /// Whether it is because of what the lake does not hold.
+        is_of_lake: bool,
+    },
 }
 
 impl Tables {
@@ -105,15 +110,18 @@ impl Tables {
     /// Why there is nothing to ask, if so, for people.
     pub(super) fn obstacle(&self, question: &Question) -> Option<String> {
         question.mentions.iter().find_map(|mention| match self.known.get(mention) {
-            Some(Entry::Nothing(why)) => Some(why.clone()),
+            Some(Entry::Nothing { why, .. }) => Some(why.clone()),
             _ => None,
         })
     }
 
-    /// The sources whose tables of the lake the question reads.
-    pub(super) fn read_of_lake(&self, question: &Question) -> Vec<SourceName> {
-        let is_of_lake =
-            |mention: &&Mention| matches!(self.known.get(mention), Some(Entry::Table { is_of_lake: true, .. }));
+    /// The sources whose tables of the lake the question reads, or would if they were there: its answer holds as long as
+    /// these are as they are.
+    pub(super) fn looked_up(&self, question: &Question) -> Vec<SourceName> {
+        let is_of_lake = |mention: &&Mention| {
+            let entry = self.known.get(mention);
+            matches!(entry, Some(Entry::Table { is_of_lake: true, .. } | Entry::Nothing { is_of_lake: true, .. }))
+        };
         question
             .mentions
             .iter()
@@ -168,7 +176,11 @@ impl Lake {
 fn entry(mention: &Mention, state: Option<&CheckedRows>, lake: Option<&Lake>) -> Result<(Entry, Option<LakeTable>)> {
     let source = &mention.source;
     let view = lake.and_then(|lake| Some((lake, lake.tables.get(source)?.clone())));
-    let nothing = |why: String| Ok((Entry::Nothing(why), None));
+    let nothing = |why: String| Ok((Entry::Nothing { why, is_of_lake: false }, None));
+    let nothing_stored = || {
+        let why = format!("the lake has no rows of `{source}` yet");
+        Ok((Entry::Nothing { why, is_of_lake: true }, None))
+    };
     let table = |table: LakeTable, is_of_lake: bool| {
         let columns = table.columns();
         Ok((Entry::Table { columns, is_of_lake }, Some(table)))
@@ -209,14 +221,20 @@ fn entry(mention: &Mention, state: Option<&CheckedRows>, lake: Option<&Lake>) ->
         // What is compared with it has been stored already, or is nothing.
         (Part::Kept, _) => match view {
             Some((_, view)) => table(LakeTable::of(view.arrow, None, None), false),
-            None => nothing(format!("the lake has no rows of `{source}` yet")),
+            None => nothing_stored(),
         },
         (Part::Before, Some(CheckedRows::Staged { rows, .. })) if view.is_none() && of_lake(rows)?.has_columns() => {
             table(LakeTable::of(uuid::schema(&rows.schema()), None, None), true)
         }
+        (Part::After, Some(CheckedRows::Missing)) => nothing(format!("source `{source}` is missing from the round")),
+        // With the columns that it will have: what is new in it is NULL.
+        (Part::Before, Some(CheckedRows::Staged { rows, .. })) if let Some((lake, view)) = &view => {
+            let stored = lake.stored(of_lake(rows)?.widened(view.clone()));
+            table(LakeTable::of(rows.schema(), Some(stored), None), true)
+        }
         (Part::Before | Part::After, _) => match view {
             Some((lake, view)) => table(LakeTable::of(view.arrow.clone(), Some(lake.stored(view)), None), true),
-            None => nothing(format!("the lake has no rows of `{source}` yet")),
+            None => nothing_stored(),
         },
     }
 }

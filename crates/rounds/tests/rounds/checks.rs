@@ -94,7 +94,9 @@ async fn a_round_that_a_check_rejects_stores_its_record_alone() {
         let answers = vec![Ok(rejected), Ok(answer(Passed, Reject, 0))];
         let (mut runner, checker) = runner(&world, answers, vec![Step::Rows(8), Step::Rows(8)]);
         let before = (world.catalog.rows("a"), world.catalog.position("a"));
-        runner.round().await;
+        let end = runner.round_with(Some(1 << 20)).await;
+        assert_eq!(end.failures.len(), 1, "that the other one failed is told");
+        assert_eq!(end.memory.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a"]);
         let record = world.catalog.rounds().last().unwrap().record.clone();
         assert_eq!(record.verdict, RoundVerdict::Rejected);
         assert_eq!(record.checks[0].outcome, outcome);

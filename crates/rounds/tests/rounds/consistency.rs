@@ -320,3 +320,24 @@ async fn a_round_that_read_no_snapshot_says_so() {
     assert_eq!((consistency.reached, consistency.attempts), (ConsistencyReached::NoSnapshot, 1));
     assert!(consistency.reason.unwrap().starts_with("no source with snapshots was read"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_round_that_has_read_nothing_keeps_no_promise() {
+    for (promise, reached) in [
+        (released(), ConsistencyReached::None),
+        (double(), ConsistencyReached::Unproven),
+        (ConsistencySpec { mode: Consistency::Snapshot, ..double() }, ConsistencyReached::NoSnapshot),
+    ] {
+        let world = World::new();
+        let fails = || vec![Step::Fail(ErrorKind::Data); 4];
+        let reject = ConsistencySpec { on_failure: OnFailure::Reject, ..promise.clone() };
+        let mut runner = world.runner_with(promise, READER, &[("a", false, fails()), ("b", false, fails())]);
+        runner.round().await;
+        let (verdict, consistency) = last(&world);
+        assert_eq!((verdict, consistency.reached, consistency.attempts), (RoundVerdict::Partial, reached, 1));
+        assert!(consistency.reason.unwrap().starts_with("no source"));
+        let mut runner = world.runner_with(reject, READER, &[("a", false, fails())]);
+        runner.round().await;
+        assert_eq!(last(&world).0, RoundVerdict::Rejected);
+    }
+}

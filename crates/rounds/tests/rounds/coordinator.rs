@@ -417,3 +417,18 @@ async fn a_source_that_complains_is_read_on_and_shown() {
     runner.round().await;
     assert_eq!(world.catalog.status("a").unwrap().state, State::Healthy);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_while_a_server_is_told_leaves_every_slot_at_what_is_committed() {
+    let world = World::new();
+    let runner = world.runner(&[("a", true, vec![Step::Rows(1)]), ("b", true, vec![Step::Rows(2)])]);
+    world.set_deaf("a", true);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let task = tokio::spawn(runner.run(stopped));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stop.send(true).unwrap();
+    let slots = task.await.unwrap();
+    let positions: Vec<_> = slots.iter().map(|slot| slot.position.as_ref().and_then(|p| p.value.as_i64())).collect();
+    assert_eq!(positions, [world.catalog.position("a"), world.catalog.position("b")]);
+    assert_eq!(positions, [Some(1), Some(2)]);
+}

@@ -70,8 +70,7 @@ async fn life(world: &Arc<World>, end: Duration, is_asked: bool) {
         .map(|(index, round)| {
             let mut slots: Vec<_> = round.servers.iter().map(|server| source::slot(world, *server)).collect();
             for slot in &mut slots {
-                slot.position = positions.get(&slot.name).cloned();
-                slot.restore(&statuses, &watermarks);
+                slot.restore(positions.get(&slot.name).cloned(), &statuses, &watermarks);
             }
             let spec = RoundSpec {
                 name: RoundName::new(&checks::round_name(index)).unwrap(),

@@ -67,6 +67,14 @@ impl HttpPosition {
         Ok(Self { cursor, highest, rows, page, trail, etag })
     }
 
+    /// A stored position without its ETag; one that is not readable stays as it is.
+    pub(super) fn without_etag(mut position: Position) -> Position {
+        if let Some(object) = position.value.as_object_mut() {
+            object.remove("etag");
+        }
+        position
+    }
+
     pub(super) fn to_position(&self, fingerprint: &Fingerprint) -> Position {
         let mut object = Map::new();
         if self.cursor.is_some() || self.page.is_some() {

@@ -210,6 +210,10 @@ impl Source for HttpSource {
         self.client.prepare().await.map(drop).map_err(|error| self.place(error))
     }
 
+    fn without_validator(&self, position: Position) -> Position {
+        HttpPosition::without_etag(position)
+    }
+
     async fn read(&mut self, from: Option<&Position>, output: &mut dyn Output) -> Result<ReadEnd> {
         self.read_pages(from, output).await.map_err(|error| self.place(error))
     }
