@@ -57,17 +57,12 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
         if arguments.json {
             super::print_line("[]")?;
         } else {
-            let (sources, rounds) = (configuration.sources.len(), configuration.rounds.len());
+            let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+            let sources = count(configuration.sources.len(), "source");
+            let rounds = count(configuration.rounds.len(), "round");
             let checks = configuration.rounds.iter().map(|round| round.checks.len()).sum::<usize>();
-            let checks = match checks {
-                0 => String::new(),
-                1 => ", 1 check".to_owned(),
-                checks => format!(", {checks} checks"),
-            };
-            super::print_line(format_args!(
-                "{}: {sources} sources in {rounds} rounds{checks}, nothing wrong",
-                loaded.file
-            ))?;
+            let checks = if checks == 0 { String::new() } else { format!(", {}", count(checks, "check")) };
+            super::print_line(format_args!("{}: {sources} in {rounds}{checks}, nothing wrong", loaded.file))?;
         }
         return Ok(Exit::Success);
     }

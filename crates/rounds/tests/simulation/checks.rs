@@ -199,7 +199,12 @@ fn promise_holds(world: &World, record: &RoundRecord, plan: &RoundPlan) -> Resul
             return Err(format!("servers acted {spread} us apart, over the bound"));
         }
     }
+    let has_read =
+        record.receipts.iter().any(|receipt| matches!(receipt.verdict, ReceiptVerdict::Ok | ReceiptVerdict::Unchanged));
     match reached {
+        ConsistencyReached::Released | ConsistencyReached::Proven | ConsistencyReached::Snapshot if !has_read => {
+            return Err("keeps its promise without a read".into());
+        }
         ConsistencyReached::Released | ConsistencyReached::Proven | ConsistencyReached::Snapshot => {
             let measured = match spec.skew_measure {
                 SkewMeasure::Bound => record.skew_bound_us,
@@ -211,7 +216,9 @@ fn promise_holds(world: &World, record: &RoundRecord, plan: &RoundPlan) -> Resul
                 return Err(format!("{measured:?} us over max_skew"));
             }
         }
-        ConsistencyReached::None if promised != Consistency::None => return Err("says nothing of its promise".into()),
+        ConsistencyReached::None if promised != Consistency::None && has_read => {
+            return Err("says nothing of its promise".into());
+        }
         _ => {}
     }
     if reached == ConsistencyReached::Proven && record.verdict != RoundVerdict::Rejected {
