@@ -25,7 +25,7 @@ pub(crate) fn run_all(arguments: &[String]) -> Result<()> {
     tools::install()?;
     let mut command = cargo();
     command
-        .args(["test", "--release", "--package", "portolan", "--test", "transfers"])
+        .args(["test", "--release", "--package", "portolan", "--no-default-features", "--test", "transfers"])
         .args(["--", "--nocapture", "--test-threads=1"])
         .env("PORTOLAN_SNAPSHOT_ROUNDS", rounds.to_string());
     if let Some(server) = server {
