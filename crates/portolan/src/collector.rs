@@ -59,7 +59,7 @@ impl Collector {
         let lake = Arc::new(Lake::open(&configuration.lake, environment.clock.clone())?);
         let shared = Shared {
             catalog: lake.clone(),
-            checker: wiring::checker(&configuration.lake.path),
+            checker: wiring::checker(&configuration.lake.path, &environment.clock),
             clock: environment.clock.clone(),
             observer,
             jitter: || {

@@ -7,7 +7,7 @@ use portolan_connect::Registry;
 use portolan_connect::transport::SystemSecrets;
 use portolan_model::catalog::Catalog;
 use portolan_model::check::Checker;
-use portolan_model::clock::SystemClock;
+use portolan_model::clock::{Clock, SystemClock};
 use portolan_model::config::{Configuration, ConnectorSet, Diagnostic, SourceSpec};
 use portolan_model::source::Environment;
 use portolan_model::{Error, ErrorKind, Result};
@@ -67,12 +67,12 @@ fn with_queries(configuration: Configuration) -> std::result::Result<Configurati
 }
 
 /// Who evaluates the checks of rounds that are committed to the lake in `lake`.
-pub(crate) fn checker(lake: &Path) -> Option<Arc<dyn Checker>> {
+pub(crate) fn checker(lake: &Path, clock: &Arc<dyn Clock>) -> Option<Arc<dyn Checker>> {
     #[cfg(feature = "sql")]
-    return Some(Arc::new(portolan_query::LakeChecker::new(lake)));
+    return Some(Arc::new(portolan_query::LakeChecker::new(lake, clock.clone())));
     #[cfg(not(feature = "sql"))]
     {
-        let _ = lake;
+        let _ = (lake, clock);
         None
     }
 }

@@ -125,7 +125,7 @@ async fn planned(
     if !has_checks || portolan_lake::LakeReader::open(&configuration.lake.path).is_err() {
         return Ok(Vec::new());
     }
-    Ok(portolan_query::LakeChecker::new(&configuration.lake.path).plan(configuration).await?)
+    Ok(portolan_query::LakeChecker::plan(&configuration.lake.path, configuration).await?)
 }
 
 /// Prints the JSON Schema.

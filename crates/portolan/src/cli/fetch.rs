@@ -211,7 +211,7 @@ async fn save(
     };
     let shared = Shared {
         catalog: lake.clone(),
-        checker: wiring::checker(&configuration.lake.path),
+        checker: wiring::checker(&configuration.lake.path, &environment.clock),
         clock: environment.clock.clone(),
         observer: Arc::new(Quiet),
         jitter: || 1.0,

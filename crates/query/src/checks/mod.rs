@@ -14,13 +14,14 @@ mod tables;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use portolan_model::check::{
     CheckInput, CheckOutcome, CheckResult, Checked, CheckedRows, Checker, Ground, WITHHELD_MAX, WithheldRow,
 };
+use portolan_model::clock::Clock;
 use portolan_model::config::{CheckKind, CheckSpec, OnCheckFailure};
 use portolan_model::{Error, ErrorKind, Result, SourceName};
 
@@ -37,15 +38,16 @@ const MEMORY_LIMIT_BYTES: usize = 256 << 20;
 const DETAIL_CHARACTERS_MAX: usize = 1_000;
 
 /// Evaluates checks beside a lake.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LakeChecker {
     folder: PathBuf,
+    clock: Arc<dyn Clock>,
 }
 
 impl LakeChecker {
     /// For rounds that are committed to the lake in `folder`.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+    pub fn new(folder: impl Into<PathBuf>, clock: Arc<dyn Clock>) -> Self {
+        Self { folder: folder.into(), clock }
     }
 }
 
@@ -57,7 +59,8 @@ impl Checker for LakeChecker {
             checks: input.checks.to_vec(),
             sources: input.sources,
             started_at: input.started_at,
-            end: Instant::now() + input.deadline,
+            end: self.clock.monotonic().saturating_add(input.deadline),
+            clock: Arc::clone(&self.clock),
             timeout: input.timeout,
         };
         // On a thread of its own: a query computes, and must not hold up those who wait for ports.
@@ -75,7 +78,9 @@ struct Round {
     checks: Vec<CheckSpec>,
     sources: BTreeMap<SourceName, CheckedRows>,
     started_at: Timestamp,
-    end: Instant,
+    /// When all of them have to be answered.
+    end: Duration,
+    clock: Arc<dyn Clock>,
     timeout: Duration,
 }
 
@@ -91,7 +96,7 @@ impl Round {
         let mut read: BTreeSet<SourceName> = BTreeSet::new();
         let mut failing: BTreeMap<SourceName, BTreeMap<u64, Vec<usize>>> = BTreeMap::new();
         for (place, (check, question)) in self.checks.iter().zip(&questions).enumerate() {
-            let begun = Instant::now();
+            let begun = self.clock.monotonic();
             let found = match question {
                 Ok(question) => match tables.obstacle(question) {
                     Some(obstacle) => Found::of(CheckOutcome::NotEvaluated, obstacle),
@@ -121,7 +126,8 @@ impl Round {
                 on_failure: check.on_failure,
                 failing_rows: found.failing_rows,
                 detail: found.detail.map(short),
-                duration_us: i64::try_from(begun.elapsed().as_micros()).unwrap_or(i64::MAX),
+                duration_us: i64::try_from(self.clock.monotonic().saturating_sub(begun).as_micros())
+                    .unwrap_or(i64::MAX),
                 snapshot,
             });
         }
@@ -137,7 +143,7 @@ impl Round {
         if let Some(problem) = tables.column_problem(&check.kind, question) {
             return Found::of(CheckOutcome::Error, problem);
         }
-        let left = self.end.saturating_duration_since(Instant::now());
+        let left = self.end.saturating_sub(self.clock.monotonic());
         let allowed = check.timeout.unwrap_or(self.timeout).min(left);
         let staged = match &check.kind {
             CheckKind::Sql(_) => 0,

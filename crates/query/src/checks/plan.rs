@@ -1,5 +1,6 @@
 //! What can be said of checks before any row has come: whether their text is a query, and names what there is.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use portolan_lake::{At, LakeReader};
@@ -77,13 +78,13 @@ fn diagnostic(check: &CheckSpec, error: &Error) -> Diagnostic {
 }
 
 impl super::LakeChecker {
-    /// What is wrong with the queries of checks as the lake's columns are now; a query that names a table that the lake does
+    /// What is wrong with the queries of checks as the columns of the lake in `folder` are now; a query that names a table that the lake does
     /// not have yet is left out.
     ///
     /// # Errors
     /// What the lake says where it cannot be read.
-    pub async fn plan(&self, configuration: &Configuration) -> Result<Vec<Diagnostic>> {
-        let snapshot = Arc::new(LakeReader::open(&self.folder)?.snapshot(At::Head)?);
+    pub async fn plan(folder: &Path, configuration: &Configuration) -> Result<Vec<Diagnostic>> {
+        let snapshot = Arc::new(LakeReader::open(folder)?.snapshot(At::Head)?);
         let views: Vec<_> = snapshot.tables()?.into_iter().filter(|table| table.schema == MAIN).map(Arc::new).collect();
         let engine = Engine::new(EngineOptions { partitions: 1, ..EngineOptions::default() })?;
         for view in &views {

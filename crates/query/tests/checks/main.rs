@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use portolan_lake::{At, Lake, LakeReader, LakeSettings, VerifyScope};
 use portolan_model::catalog::{Catalog, Grounded, Staging, TableSpec, WriteMode};
 use portolan_model::check::{CheckInput, CheckOutcome, Checked, CheckedRows, Checker, WithheldRow};
+use portolan_model::clock::SystemClock;
 use portolan_model::config::{
     Bound, CheckKind, CheckSpec, ColumnOf, ColumnsOf, DurationText, EventTimeSpec, EventTimeUnit, ForeignKeyTable,
     FreshnessTable, OnCheckFailure, Place, RangeTable, RowCountTable, SumTable, Within,
@@ -74,7 +75,7 @@ impl Bed {
     fn with(settings: LakeSettings) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let lake = Lake::open_with(folder.path(), settings, TestClock::new()).unwrap();
-        let checker = LakeChecker::new(lake.folder());
+        let checker = LakeChecker::new(lake.folder(), Arc::new(SystemClock::new()));
         Self { _folder: folder, lake, checker, start: Timestamp::now() }
     }
 
