@@ -142,8 +142,8 @@ pub(super) fn receipts(snapshot: &Snapshot, source: &str, scope: &VerifyScope) -
     Ok(receipts)
 }
 
-/// Whether receipts say how rows were written. A lake that no present version has written to has no such column; one that
-/// another program has taken away is missed.
+/// Whether receipts say how rows were written. A lake that no present version has written to has no such column; one
+/// that another program has taken away is missed.
 fn has_mode(snapshot: &Snapshot, receipts: i64) -> Result<bool> {
     let sql = "SELECT EXISTS(SELECT 1 FROM ducklake_column WHERE table_id = ?1 AND column_name = 'mode')";
     snapshot.with(|connection| {

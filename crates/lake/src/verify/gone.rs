@@ -11,8 +11,8 @@ use crate::error::sqlite;
 use crate::scan::Place;
 
 impl Prover<'_> {
-    /// Rounds of which no row is stored: gone with the snapshots that saw them, where a later round has replaced the table;
-    /// lost, otherwise.
+    /// Rounds of which no row is stored: gone with the snapshots that saw them, where a later round has replaced the
+    /// table; lost, otherwise.
     pub(super) fn tell_gone(&self, gone: &[Expected], report: &mut VerifyReport) -> Result<()> {
         if gone.is_empty() {
             return Ok(());
@@ -32,8 +32,8 @@ impl Prover<'_> {
             stored.filter(|one| one.mode == mode && one.snapshot >= self.since).map(|one| one.snapshot).max()
         };
         let mut replaced_before = last(Some(WriteMode::Replace));
-        // Receipts of an earlier version do not say whether their round replaced the table: a row stored before the last of
-        // them shows that they did not.
+        // Receipts of an earlier version do not say whether their round replaced the table: a row stored before the last
+        // of them shows that they did not.
         if let Some(shown) = last(None).filter(|shown| replaced_before.is_none_or(|before| before < *shown))
             && !self.holds_rows_before(shown)?
         {
