@@ -230,8 +230,9 @@ impl Staging for Round {
         let rejected = record.verdict == RoundVerdict::Rejected;
         let (mut positions, mut watermarks) = (Vec::new(), Vec::new());
         for receipt in &mut record.receipts {
-            let staged = parts.tables.iter().find(|table| table.source == receipt.source);
-            receipt.rows_sha256 = staged.filter(|_| !rejected).map(|table| table.rows.rows_sha256.clone());
+            let staged = parts.tables.iter().find(|table| table.source == receipt.source).filter(|_| !rejected);
+            receipt.rows_sha256 = staged.map(|table| table.rows.rows_sha256.clone());
+            receipt.mode = staged.map(|table| table.rows.mode);
             if rejected {
                 continue;
             }

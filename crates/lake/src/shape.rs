@@ -250,7 +250,7 @@ fn too_many(name: &str, limit: usize) -> Error {
 }
 
 /// Whether a column is one that the lake puts before those of the source.
-fn is_leading(name: &str) -> bool {
+pub(crate) fn is_leading(name: &str) -> bool {
     matches!(name, "_round" | "_time")
 }
 

@@ -68,6 +68,7 @@ CREATE TABLE IF NOT EXISTS portolan_source_status(source TEXT PRIMARY KEY, addre
 CREATE TABLE IF NOT EXISTS portolan_item_key(source TEXT NOT NULL, digest BLOB NOT NULL, sequence BIGINT NOT NULL, PRIMARY KEY(source, digest)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS portolan_index_item_key ON portolan_item_key(source, sequence);
 CREATE TABLE IF NOT EXISTS portolan_flush(data_file_id INTEGER PRIMARY KEY, table_id BIGINT NOT NULL, inlined_table TEXT NOT NULL, schema_version BIGINT NOT NULL, snapshot_id BIGINT NOT NULL, first_snapshot BIGINT NOT NULL, last_snapshot BIGINT NOT NULL, last_row BIGINT NOT NULL);
+CREATE TABLE IF NOT EXISTS portolan_expired(table_id BIGINT NOT NULL, snapshot_id BIGINT NOT NULL, rows BIGINT NOT NULL, PRIMARY KEY(table_id, snapshot_id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS portolan_retried(item INTEGER PRIMARY KEY, round BIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS portolan_chain(chain INTEGER PRIMARY KEY, round BIGINT NOT NULL, snapshot_id BIGINT NOT NULL, chain_sha256 TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS portolan_row_group(data_file_id BIGINT NOT NULL, part BIGINT NOT NULL, bytes BIGINT NOT NULL, sha256 BLOB NOT NULL, PRIMARY KEY(data_file_id, part)) WITHOUT ROWID;

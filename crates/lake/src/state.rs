@@ -137,7 +137,7 @@ pub(crate) fn load(connection: &Connection, layout: &Layout) -> Result<State> {
 
 /// What columns were made for, where their names do not tell. DuckDB refuses any column tag but a comment, so this is
 /// kept in a table of our own.
-fn load_names(connection: &Connection, table: i64) -> Result<HashMap<i64, (String, bool)>> {
+pub(crate) fn load_names(connection: &Connection, table: i64) -> Result<HashMap<i64, (String, bool)>> {
     let sql = "SELECT column_id, source, variant FROM portolan_column WHERE table_id = ?1";
     let mut statement = connection.prepare_cached(sql).map_err(|error| sqlite("load catalog", error))?;
     let rows = statement.query_map([table], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))));

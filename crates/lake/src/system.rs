@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Field, Schema};
+use portolan_model::catalog::WriteMode;
 use portolan_model::check::CheckResult;
 use portolan_model::round::{Receipt, RoundRecord};
 use portolan_model::source::QuarantineItem;
@@ -67,6 +68,7 @@ pub(crate) fn receipts(round: i64, receipts: &[Receipt]) -> Result<RecordBatch> 
         ("round", integers(receipts.iter().map(|_| Some(round)))),
         ("source", text(|receipt| Some(receipt.source.as_str()))),
         ("verdict", text(|receipt| Some(receipt.verdict.as_str()))),
+        ("mode", text(|receipt| receipt.mode.map(WriteMode::as_str))),
         ("prepared_us", number(|receipt| receipt.prepared_us)),
         ("released_us", number(|receipt| receipt.released_us)),
         ("first_byte_us", number(|receipt| receipt.first_byte_us)),

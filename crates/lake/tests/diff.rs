@@ -246,6 +246,32 @@ async fn a_named_key_compares_the_latest_row_of_each_item() {
     assert!(error.message().contains("no column `name`") && error.hint().unwrap().contains("text"), "{error:?}");
 }
 
+/// A key names columns as the source does, whatever they are called in the table.
+#[tokio::test]
+async fn a_key_of_renamed_columns_tells_items_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path(), eager()).await;
+    let ids = |ids: &[i64]| Arc::new(Int64Array::from(ids.to_vec())) as ArrayRef;
+    for (name, stored) in [("row_id", "row_id_2"), ("_time", "_time_2"), ("_round", "_round_2")] {
+        let mut snapshots = Vec::new();
+        for values in [[7, 8], [7, 9]] {
+            let batch = RecordBatch::try_from_iter([(name, ids(&[1, 2])), ("value", ids(&values))]).unwrap();
+            let table = replaced(&format!("by{name}"), &[name]);
+            snapshots.push(round(&lake, table, &[batch]).await.unwrap().0.snapshot);
+        }
+        let found = diff(folder.path(), &scope(snapshots[0], snapshots[1], &format!("by{name}")));
+        assert_eq!(found.identity, Identity::Key(vec![stored.into()]));
+        assert_eq!((found.added, found.removed, found.changed, found.unchanged), (0, 0, 1, 1), "{name}");
+    }
+    // The table has no such column of the source's.
+    let mut snapshots = Vec::new();
+    for value in [7, 8] {
+        let batch = RecordBatch::try_from_iter([("value", ids(&[value]))]).unwrap();
+        snapshots.push(round(&lake, replaced("bare", &["_time"]), &[batch]).await.unwrap().0.snapshot);
+    }
+    assert_eq!(diff(folder.path(), &scope(snapshots[0], snapshots[1], "bare")).identity, Identity::WholeRow);
+}
+
 #[tokio::test]
 async fn tables_and_columns_that_come_are_said_and_what_is_not_there_is_named() {
     let folder = tempfile::tempdir().unwrap();

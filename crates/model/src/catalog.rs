@@ -127,6 +127,11 @@ impl WriteMode {
             Self::Replace => "replace",
         }
     }
+
+    /// The mode of a stable name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Append, Self::Replace].into_iter().find(|mode| mode.as_str() == text)
+    }
 }
 
 /// What a table is told before rows come.

@@ -5,6 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::WriteMode;
 use crate::check::CheckResult;
 use crate::config::Consistency;
 use crate::error::{Error, ErrorKind};
@@ -75,6 +76,8 @@ pub struct Receipt {
     pub source: SourceName,
     /// What became of it.
     pub verdict: ReceiptVerdict,
+    /// How the rows stored meet those of earlier rounds; set by the lake.
+    pub mode: Option<WriteMode>,
     /// When it was ready to be read (connected, authenticated).
     pub prepared_us: Option<i64>,
     /// When its request went out.
@@ -126,6 +129,7 @@ impl Receipt {
         Self {
             source,
             verdict,
+            mode: None,
             prepared_us: None,
             released_us: None,
             first_byte_us: None,

@@ -46,7 +46,7 @@ impl Comparison<'_> {
         // Where nothing can have been removed, rows are told apart by their numbers, and no value is read.
         let is_bare = *self.identity == Identity::RowId && self.sides.is_growing();
         let columns = if is_bare { &[] } else { self.columns };
-        let mut digests = Digests::new();
+        let mut digests = Digests::new(*self.identity == Identity::WholeRow);
         for is_high in [false, true] {
             let is_after = is_high == self.is_forward;
             self.sides.read(is_high, columns, &mut |rows| {
@@ -98,13 +98,16 @@ impl Comparison<'_> {
                 Identity::Key(_) => digest_of(&key, row, &mut bytes),
                 Identity::WholeRow => content,
             };
-            digests.push(Record { identity, content, row_id, is_after })?;
+            digests.push(Record { identity, content, row_id, count: 1, is_after })?;
         }
         Ok(())
     }
 
     /// Counts the rows of one item, which come in the order of their numbers, those before first; 1 if nothing of it differs.
     fn item(&self, records: &mut [Record], counted: &mut Counted, show: &mut dyn FnMut(Draft)) -> u64 {
+        if *self.identity == Identity::WholeRow {
+            return equal_rows(records, counted, show);
+        }
         let split = records.partition_point(|record| !record.is_after);
         let (before, after) = records.split_at(split);
         let latest = |records: &[Record]| records.last().copied().into_iter().collect::<Vec<_>>();
@@ -115,19 +118,6 @@ impl Comparison<'_> {
         cancel(&mut before, &mut after);
         if before.is_empty() && after.is_empty() {
             return 1;
-        }
-        if *self.identity == Identity::WholeRow {
-            // All are equal: one of the two sides is left.
-            counted.removed += before.len() as u64;
-            counted.added += after.len() as u64;
-            counted.items_total += 1;
-            if let Some(row) = before.first() {
-                show((Change::Removed, row.row_id, Some(row.row_id), None, before.len() as u64));
-            }
-            if let Some(row) = after.first() {
-                show((Change::Added, row.row_id, None, Some(row.row_id), after.len() as u64));
-            }
-            return 0;
         }
         for place in 0..before.len().max(after.len()) {
             let (one, other) = (before.get(place).map(|row| row.row_id), after.get(place).map(|row| row.row_id));
@@ -170,6 +160,25 @@ impl Comparison<'_> {
         }
         Ok(items)
     }
+}
+
+/// Counts rows of the same values, which come as one record of each state; 1 if both have as many.
+fn equal_rows(records: &[Record], counted: &mut Counted, show: &mut dyn FnMut(Draft)) -> u64 {
+    let of = |is_after: bool| records.iter().find(|record| record.is_after == is_after);
+    let count = |is_after: bool| of(is_after).map_or(0, |record| record.count);
+    let (removed, added) = (count(false).saturating_sub(count(true)), count(true).saturating_sub(count(false)));
+    if removed + added == 0 {
+        return 1;
+    }
+    counted.removed += removed;
+    counted.added += added;
+    counted.items_total += 1;
+    match (of(false), of(true)) {
+        (Some(row), _) if removed > 0 => show((Change::Removed, row.row_id, Some(row.row_id), None, removed)),
+        (_, Some(row)) => show((Change::Added, row.row_id, None, Some(row.row_id), added)),
+        _ => {}
+    }
+    0
 }
 
 /// A row by itself, which keeps no batch alive.

@@ -18,7 +18,9 @@ use rusqlite::OptionalExtension;
 
 use crate::error::{corrupt, sqlite};
 use crate::reader::{At, LakeReader, Snapshot, TableView, load_tables};
+use crate::shape::is_leading;
 use crate::spec::has_table;
+use crate::state::load_names;
 use crate::system;
 use crate::types::Column;
 
@@ -289,19 +291,21 @@ fn compare_table(
     };
     let columns = all_columns(&low, &high);
     let known = settings.get(&shown.name).filter(|_| shown.schema == "main");
-    let has =
-        |key: &[String]| !key.is_empty() && key.iter().all(|name| columns.iter().any(|column| column.name == *name));
     let identity = match (&scope.key, known) {
         (Some(key), _) => Identity::Key(key.clone()),
-        (None, Some((WriteMode::Replace, key))) if has(key) => Identity::Key(key.clone()),
+        // Without a key in it each round brings the rows anew.
+        (None, Some((WriteMode::Replace, key))) => match stored_key(snapshot, shown.id, &columns, key)? {
+            Some(key) => Identity::Key(key),
+            None => Identity::WholeRow,
+        },
         (None, Some((WriteMode::Append, _))) => Identity::RowId,
-        // Rows of which nothing is known, or that each round brings anew.
-        _ => Identity::WholeRow,
+        (None, None) => Identity::WholeRow,
     };
-    if let (Identity::Key(key), Some(_)) = (&identity, &scope.key)
-        && !has(key)
+    let is_unknown = |name: &&String| columns.iter().all(|column| column.name != **name);
+    if let Some(key) = &scope.key
+        && (key.is_empty() || key.iter().any(|name| is_unknown(&name)))
     {
-        let unknown = key.iter().find(|name| columns.iter().all(|column| column.name != **name));
+        let unknown = key.iter().find(is_unknown);
         let message = match unknown {
             Some(name) => format!("table `{}` has no column `{name}`", shown.name),
             None => "a key has at least one column".to_owned(),
@@ -332,6 +336,19 @@ fn compare_table(
         items_total: counted.items_total,
         identity,
     })
+}
+
+/// The columns of a table that a key of its source's names, if it has all of them.
+fn stored_key(snapshot: &Snapshot, table: i64, columns: &[Column], key: &[String]) -> Result<Option<Vec<String>>> {
+    let names = snapshot.with(|connection| load_names(connection, table))?;
+    let stored = |name: &String| {
+        let made_for = |column: &&Column| match names.get(&column.id) {
+            Some((source, is_variant)) => source == name && !is_variant,
+            None => column.name == *name && !is_leading(name),
+        };
+        columns.iter().find(made_for).map(|column| column.name.clone())
+    };
+    Ok(key.iter().map(stored).collect::<Option<Vec<_>>>().filter(|key| !key.is_empty()))
 }
 
 /// The columns of the later state, then those that it does not have any more.

@@ -6,10 +6,13 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use jiff::Timestamp;
 use portolan_model::Result;
+use portolan_model::catalog::WriteMode;
+use rusqlite::Connection;
 
 use super::{OPERATION, VerifyScope};
-use crate::error::corrupt;
+use crate::error::{corrupt, sqlite};
 use crate::reader::{Snapshot, TableView};
+use crate::spec::has_table;
 use crate::system;
 use crate::types::Column;
 
@@ -21,6 +24,8 @@ pub(super) struct Expected {
     pub(super) snapshot: i64,
     pub(super) rows: u64,
     pub(super) digest: Digest,
+    /// How its rows were written; `None` where the round stored nothing, or a version stored it that did not say.
+    pub(super) mode: Option<WriteMode>,
     /// When its round began and ended, in microseconds since 1970; `None` if the round is in no list.
     pub(super) span_us: Option<(i64, i64)>,
 }
@@ -80,7 +85,10 @@ impl Receipts {
 /// The receipts of `source` within `scope`.
 pub(super) fn receipts(snapshot: &Snapshot, source: &str, scope: &VerifyScope) -> Result<Receipts> {
     let table = system_table(snapshot, system::RECEIPTS)?;
-    let names = ["round", "source", "rows", "rows_sha256", "payload_sha256"];
+    let mut names = vec!["round", "source", "rows", "rows_sha256", "payload_sha256"];
+    if has_mode(snapshot, table.id)? {
+        names.push("mode");
+    }
     let columns = columns(&table, &names)?;
     let mut receipts = Receipts::default();
     snapshot.scan(&table, &columns, &mut |rows| {
@@ -89,6 +97,7 @@ pub(super) fn receipts(snapshot: &Snapshot, source: &str, scope: &VerifyScope) -
         let counts = rows.batch.column(2).as_primitive::<Int64Type>();
         let digests = rows.batch.column(3).as_string::<i32>();
         let payloads = rows.batch.column(4);
+        let modes = rows.batch.columns().get(5).map(|column| column.as_string::<i32>());
         for row in 0..rows.batch.num_rows() {
             if rounds.is_null(row) || sources.is_null(row) || sources.value(row) != source {
                 continue;
@@ -109,7 +118,8 @@ pub(super) fn receipts(snapshot: &Snapshot, source: &str, scope: &VerifyScope) -
                 receipts.doubled.push(round);
             }
             let snapshot = rows.begins.value(row);
-            receipts.list.push(Expected { round, snapshot, rows: count, digest, span_us: None });
+            let mode = modes.filter(|modes| modes.is_valid(row)).and_then(|modes| WriteMode::parse(modes.value(row)));
+            receipts.list.push(Expected { round, snapshot, rows: count, digest, mode, span_us: None });
         }
         Ok(true)
     })?;
@@ -132,6 +142,15 @@ pub(super) fn receipts(snapshot: &Snapshot, source: &str, scope: &VerifyScope) -
     Ok(receipts)
 }
 
+/// Whether receipts say how rows were written. A lake that no present version has written to has no such column; one
+/// that another program has taken away is missed.
+fn has_mode(snapshot: &Snapshot, receipts: i64) -> Result<bool> {
+    let sql = "SELECT EXISTS(SELECT 1 FROM ducklake_column WHERE table_id = ?1 AND column_name = 'mode')";
+    snapshot.with(|connection| {
+        connection.query_row(sql, [receipts], |row| row.get(0)).map_err(|error| sqlite(OPERATION, error))
+    })
+}
+
 impl VerifyScope {
     /// Whether a round is asked for.
     pub(super) fn holds(&self, round: i64) -> bool {
@@ -142,6 +161,19 @@ impl VerifyScope {
     pub(super) fn is_whole(&self) -> bool {
         self.first_round.is_none() && self.last_round.is_none() && self.verified.is_none()
     }
+}
+
+/// Rows of a table that another program has deleted and that have expired, by the snapshot that added them.
+pub(super) fn expired(connection: &Connection, table: i64) -> Result<HashMap<i64, u64>> {
+    // Only the collector makes this table.
+    if !has_table(connection, "portolan_expired")? {
+        return Ok(HashMap::new());
+    }
+    let error = |error| sqlite(OPERATION, error);
+    let sql = "SELECT snapshot_id, rows FROM portolan_expired WHERE table_id = ?1";
+    let mut statement = connection.prepare_cached(sql).map_err(error)?;
+    let rows = statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)));
+    rows.and_then(Iterator::collect).map_err(error)
 }
 
 /// Every source that has a receipt.

@@ -1,6 +1,7 @@
 //! Tells rounds of which no row is stored: replaced and expired, or lost.
 
 use portolan_model::Result;
+use portolan_model::catalog::WriteMode;
 
 use super::expected::{self, Digest, Expected};
 use super::prove::{Found, Prover, may_hold, unproved};
@@ -10,8 +11,8 @@ use crate::error::sqlite;
 use crate::scan::Place;
 
 impl Prover<'_> {
-    /// Rounds of which no row is stored: gone with the snapshots that saw them, where each round replaces the table; lost,
-    /// otherwise.
+    /// Rounds of which no row is stored: gone with the snapshots that saw them, where a later round has replaced the
+    /// table; lost, otherwise.
     pub(super) fn tell_gone(&self, gone: &[Expected], report: &mut VerifyReport) -> Result<()> {
         if gone.is_empty() {
             return Ok(());
@@ -21,20 +22,22 @@ impl Prover<'_> {
                 .query_row("SELECT min(snapshot_id) FROM ducklake_snapshot", [], |row| row.get(0))
                 .map_err(|error| sqlite(OPERATION, error))
         })?;
-        // The round that the oldest snapshot shows, if each one replaces the table: a row stored before it shows that they
-        // do not.
         let whole = match self.sorter.scope.is_whole() {
             true => None,
             false => Some(expected::receipts(self.snapshot, self.name, &VerifyScope::default())?),
         };
         let receipts = whole.as_ref().unwrap_or(self.sorter.receipts);
-        let stored = receipts.list.iter().filter(|one| one.digest != Digest::None && one.snapshot <= oldest);
-        let shown = stored.map(|one| one.snapshot).max();
-        let mut replaced_before = shown;
-        if let Some(shown) = shown
-            && self.holds_rows_before(shown)?
+        let last = |mode: Option<WriteMode>| {
+            let stored = receipts.list.iter().filter(|one| one.digest != Digest::None && one.snapshot <= oldest);
+            stored.filter(|one| one.mode == mode && one.snapshot >= self.since).map(|one| one.snapshot).max()
+        };
+        let mut replaced_before = last(Some(WriteMode::Replace));
+        // Receipts of an earlier version do not say whether their round replaced the table: a row stored before the last
+        // of them shows that they did not.
+        if let Some(shown) = last(None).filter(|shown| replaced_before.is_none_or(|before| before < *shown))
+            && !self.holds_rows_before(shown)?
         {
-            replaced_before = None;
+            replaced_before = Some(shown);
         }
         let (replaced, lost): (Vec<Expected>, Vec<Expected>) = gone.iter().copied().partition(|expected| {
             replaced_before.is_some_and(|before| expected.snapshot < before)
@@ -54,7 +57,9 @@ impl Prover<'_> {
 
     /// Whether a row is stored that a snapshot before `snapshot` added.
     fn holds_rows_before(&self, snapshot: i64) -> Result<bool> {
-        let Known::Here { id, places, columns } = super::look_up(self.snapshot, self.name)? else { return Ok(false) };
+        let Known::Here { id, places, columns, .. } = super::look_up(self.snapshot, self.name)? else {
+            return Ok(false);
+        };
         let Some(mark) = columns.get(self.mark) else { return Ok(false) };
         let mut holds = false;
         for place in &places {

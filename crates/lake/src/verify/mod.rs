@@ -356,7 +356,13 @@ impl LakeReader {
 
 /// The table called `name` in schema `main`, or that it was dropped.
 enum Known {
-    Here { id: i64, places: Vec<Place>, columns: Vec<crate::types::Column> },
+    Here {
+        id: i64,
+        places: Vec<Place>,
+        columns: Vec<crate::types::Column>,
+        /// The snapshot that made it, where it stands in the place of one that was dropped.
+        since: Option<i64>,
+    },
     Dropped,
     Never,
 }
@@ -381,6 +387,10 @@ fn look_up(snapshot: &Snapshot, name: &str) -> Result<Known> {
                 places.push(Place::Inlined(source));
             }
         }
-        Ok(Known::Here { id: table.id, places, columns })
+        let sql = "SELECT min(t.begin_snapshot) FROM ducklake_table t WHERE t.table_id = ?1 AND EXISTS (SELECT 1 \
+                   FROM ducklake_table o JOIN ducklake_schema s USING (schema_id) WHERE o.table_id <> t.table_id \
+                   AND o.table_name = ?2 AND o.end_snapshot <= t.begin_snapshot AND s.schema_name = 'main')";
+        let since = connection.query_row(sql, rusqlite::params![table.id, name], |row| row.get(0)).map_err(error)?;
+        Ok(Known::Here { id: table.id, places, columns, since })
     })
 }

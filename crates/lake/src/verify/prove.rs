@@ -28,6 +28,8 @@ pub(super) struct Found {
 pub(super) struct Prover<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) table: i64,
+    /// The first snapshot whose rounds have stored their rows in this table, and not in a dropped one of its name.
+    pub(super) since: i64,
     pub(super) name: &'a str,
     pub(super) columns: Vec<Column>,
     pub(super) mark: usize,
@@ -60,14 +62,14 @@ pub(super) fn table(
         }
         Err(error) => return Err(error),
     };
-    let (id, mut places, columns) = match known {
-        Known::Here { id, places, columns } => (id, places, columns),
+    let (id, mut places, columns, since) = match known {
+        Known::Here { id, places, columns, since } => (id, places, columns, since.unwrap_or(0)),
         Known::Dropped => {
             unproved(report, name, &receipts.list, "another program has dropped the table");
             report.tables.push(verified);
             return Ok(Vec::new());
         }
-        Known::Never => (0, Vec::new(), Vec::new()),
+        Known::Never => (0, Vec::new(), Vec::new(), 0),
     };
     let has_time = columns.iter().any(|column| column.name == "_time");
     let mark = columns.iter().position(|column| column.name == "_round" && has_time);
@@ -95,6 +97,7 @@ pub(super) fn table(
     let mut prover = Prover {
         snapshot,
         table: id,
+        since,
         name,
         columns,
         mark,
@@ -291,9 +294,14 @@ impl Prover<'_> {
     ) -> Result<()> {
         let nothing = Found { rows: 0, sha256: Some(RowDigest::new().finish()) };
         let receipts: &Receipts = self.sorter.receipts;
-        let mut gone: Vec<Expected> = Vec::new();
+        let expired = self.snapshot.with(|connection| expected::expired(connection, self.table))?;
+        let (mut gone, mut deleted, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
         for (place, expected) in receipts.list.iter().enumerate() {
             if unordered.contains(&expected.round) || receipts.by_round.get(&expected.round) != Some(&(place as u32)) {
+                continue;
+            }
+            if expected.snapshot < self.since {
+                dropped.push(*expected);
                 continue;
             }
             let found = self.found.get(&expected.round);
@@ -318,6 +326,11 @@ impl Prover<'_> {
                 }
                 continue;
             }
+            let missing = found.and_then(|found| expected.rows.checked_sub(found.rows)).filter(|rows| *rows > 0);
+            if missing.is_some() && missing == expired.get(&expected.snapshot).copied() {
+                deleted.push(*expected);
+                continue;
+            }
             if found.is_some_and(|found| found.rows == 0) && !matches!(expected.digest, Digest::Unreadable) {
                 gone.push(*expected);
                 continue;
@@ -330,6 +343,14 @@ impl Prover<'_> {
             }
             report.mismatch(mismatch);
         }
+        unproved(
+            report,
+            self.name,
+            &dropped,
+            "another program has dropped the table, and a later round has made it anew",
+        );
+        let reason = "another program has deleted some of its rows, and the snapshots that showed them have expired";
+        unproved(report, self.name, &deleted, reason);
         self.tell_gone(&gone, report)?;
         for round in &receipts.doubled {
             report.mismatch(Mismatch {
