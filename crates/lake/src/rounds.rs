@@ -285,11 +285,7 @@ impl Row<'_> {
 fn scan(snapshot: &Snapshot, name: &str, low: i64, high: i64, take: &mut dyn FnMut(i64, &Row<'_>)) -> Result<()> {
     let mut table: TableView = verify::system_table(snapshot, name)?;
     let mark = verify::columns(&table, &["round"])?.swap_remove(0);
-    table.files.retain(|file| {
-        let Some(known) = file.statistics.get(&mark.id) else { return true };
-        let number = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<i64>().ok());
-        number(&known.max).is_none_or(|max| max >= low) && number(&known.min).is_none_or(|min| min <= high)
-    });
+    table.files.retain(|file| file.may_hold(mark.id, low, high));
     let is_left_out = |name: &str| {
         name.ends_with("_sha256") || name.starts_with("position_") || ["validator", "manifest"].contains(&name)
     };

@@ -119,6 +119,15 @@ pub struct DataFile {
     pub unsettled: bool,
 }
 
+impl DataFile {
+    /// Whether what is known of the numbers in `column` leaves room for one from `low` to `high`.
+    pub(crate) fn may_hold(&self, column: i64, low: i64, high: i64) -> bool {
+        let Some(known) = self.statistics.get(&column) else { return true };
+        let number = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<i64>().ok());
+        number(&known.max).is_none_or(|max| max >= low) && number(&known.min).is_none_or(|min| min <= high)
+    }
+}
+
 /// A file that lists deleted rows of a data file.
 #[derive(Clone, Debug)]
 pub struct DeleteFile {

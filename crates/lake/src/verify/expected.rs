@@ -157,6 +157,11 @@ impl VerifyScope {
         self.first_round.is_none_or(|first| first <= round) && self.last_round.is_none_or(|last| round <= last)
     }
 
+    /// The first and the last round that may be asked for.
+    pub(super) fn rounds(&self) -> (i64, i64) {
+        (self.first_round.unwrap_or(i64::MIN), self.last_round.unwrap_or(i64::MAX))
+    }
+
     /// Whether every round is.
     pub(super) fn is_whole(&self) -> bool {
         self.first_round.is_none() && self.last_round.is_none() && self.verified.is_none()

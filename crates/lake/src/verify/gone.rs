@@ -4,7 +4,7 @@ use portolan_model::Result;
 use portolan_model::catalog::WriteMode;
 
 use super::expected::{self, Digest, Expected};
-use super::prove::{Found, Prover, may_hold, unproved};
+use super::prove::{Found, Prover, unproved};
 use super::{Known, NAMED_MAX, OPERATION, VerifyReport, VerifyScope};
 use crate::digest::RowDigest;
 use crate::error::sqlite;
@@ -74,11 +74,9 @@ impl Prover<'_> {
 
     /// Where the rows of a round that are not there may have been: damaged files whose bounds leave room for them.
     fn lost_places(&self, round: i64, report: &VerifyReport) -> Vec<String> {
-        let scope = VerifyScope { first_round: Some(round), last_round: Some(round), ..VerifyScope::default() };
-        let mark = self.columns.get(self.mark).map_or(0, |column| column.id);
         let is_damaged = |place: &Place| report.damaged_files.iter().any(|file| file.path == place.name());
         let suspects =
-            self.places.iter().enumerate().filter(|(_, place)| is_damaged(place) && may_hold(place, mark, &scope));
+            self.places.iter().enumerate().filter(|(_, place)| is_damaged(place) && self.may_hold(place, round));
         self.names(suspects.map(|(index, _)| index).collect())
     }
 }

@@ -14,13 +14,11 @@ mod footer;
 mod gone;
 mod positions;
 mod prove;
-mod round;
 mod rows;
 mod segments;
 mod unordered;
 
 pub(crate) use expected::{columns, system_table};
-pub use round::StoredRows;
 
 use jiff::Timestamp;
 use portolan_model::{Error, ErrorKind, Result};

@@ -96,9 +96,6 @@ fn rejected(snapshot: &Snapshot, first: i64) -> Result<HashSet<i64>> {
 /// The table with those of its files that may hold rounds from `first` on.
 fn since(mut table: TableView, first: i64) -> Result<TableView> {
     let mark = columns(&table, &["round"])?.swap_remove(0).id;
-    table.files.retain(|file| {
-        let max = file.statistics.get(&mark).and_then(|known| known.max.as_ref()?.parse::<i64>().ok());
-        max.is_none_or(|max| max >= first)
-    });
+    table.files.retain(|file| file.may_hold(mark, first, i64::MAX));
     Ok(table)
 }

@@ -83,7 +83,8 @@ pub(super) fn table(
         return Ok(Vec::new());
     };
     if let Some(column) = columns.get(mark) {
-        places.retain(|place| may_hold(place, column.id, scope));
+        let (low, high) = scope.rounds();
+        places.retain(|place| !matches!(place, Place::File(file) if !file.may_hold(column.id, low, high)));
         // What has been verified before is not read again.
         let is_new = |id: i64| scope.verified.as_ref().is_none_or(|head| id >= head.next_file);
         places.retain(|place| !matches!(place, Place::File(file) if !is_new(file.id)));
@@ -109,16 +110,6 @@ pub(super) fn table(
         verified,
     };
     prover.run(report, progress)
-}
-
-/// Whether the bounds of a file leave room for a round that is asked for.
-pub(super) fn may_hold(place: &Place, mark: i64, scope: &VerifyScope) -> bool {
-    let Place::File(file) = place else { return true };
-    let Some(known) = file.statistics.get(&mark) else { return true };
-    let number = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<i64>().ok());
-    let below = number(&known.max).zip(scope.first_round).is_some_and(|(max, first)| max < first);
-    let above = number(&known.min).zip(scope.last_round).is_some_and(|(min, last)| min > last);
-    !below && !above
 }
 
 impl Prover<'_> {
@@ -405,13 +396,19 @@ impl Prover<'_> {
         places.extend(self.broken.get(&round));
         if places.is_empty() {
             // Where it may have been: what cannot be read, or is another file, and whose bounds leave room for it.
-            let scope = VerifyScope { first_round: Some(round), last_round: Some(round), ..VerifyScope::default() };
-            let mark = self.columns.get(self.mark).map_or(0, |column| column.id);
-            let suspect =
-                |index: &usize| layouts[*index].error.is_some() && may_hold(&self.places[*index], mark, &scope);
+            let suspect = |index: &usize| layouts[*index].error.is_some() && self.may_hold(&self.places[*index], round);
             places = (0..layouts.len()).filter(suspect).collect();
         }
         self.names(places)
+    }
+
+    /// Whether a place has room for rows of a round, as far as its bounds tell.
+    pub(super) fn may_hold(&self, place: &Place, round: i64) -> bool {
+        let mark = self.columns.get(self.mark).map_or(0, |column| column.id);
+        match place {
+            Place::File(file) => file.may_hold(mark, round, round),
+            Place::Inlined(_) => true,
+        }
     }
 
     pub(super) fn names(&self, places: BTreeSet<usize>) -> Vec<String> {

@@ -138,7 +138,7 @@ impl OwnTable {
 
     /// Whether a file is among those to be read.
     pub(super) fn is_asked_for(&self, file: &DataFile, scope: &VerifyScope) -> bool {
-        let (low, high) = (scope.first_round.unwrap_or(i64::MIN), scope.last_round.unwrap_or(i64::MAX));
+        let (low, high) = scope.rounds();
         scope.verified.as_ref().is_none_or(|head| file.id >= head.next_file) && self.may_hold(file, low, high)
     }
 
@@ -149,9 +149,7 @@ impl OwnTable {
 
     /// Whether a file's bounds leave room for rounds `low` to `high`.
     fn may_hold(&self, file: &DataFile, low: i64, high: i64) -> bool {
-        let Some(known) = file.statistics.get(&self.columns[self.mark].id) else { return true };
-        let number = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<i64>().ok());
-        number(&known.max).is_none_or(|max| max >= low) && number(&known.min).is_none_or(|min| min <= high)
+        file.may_hold(self.columns[self.mark].id, low, high)
     }
 
     /// The snapshot and number of each round that has a row, each round once.
