@@ -2,7 +2,8 @@
 //!
 //! Every source readies its request up to what makes its server act and arrives at the [`Gate`]; once all have arrived,
 //! failed, or run out of time, one call to the system hands everything over, or one tight loop where there is no such call.
-//! Nothing else happens then: no allocation, no lock but those nobody else wants, no waiting.
+//! Nothing else happens then: no allocation beyond two small vectors, no lock but those nobody else wants,
+//! no waiting.
 //!
 //! Promise: the first instant of a release is taken before any byte leaves, so that no server can have acted earlier. In a
 //! loop that holds for each source; one call takes the sources in their order, and its time is shared out evenly.

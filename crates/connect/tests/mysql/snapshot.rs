@@ -1,7 +1,7 @@
 //! Snapshots: what they stand on, what refuses them, and that no lock stays behind. Rounds with snapshots, under transfers, are
 //! tested with the binary.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use portolan_model::source::{Meeting, Output, Phase, QuarantineItem, ReadEnd, Source};
 use portolan_model::{ErrorKind, Result, Retry};
 use portolan_testkit::servers::{MariaDb, MariaDbOptions};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use crate::support::{Recorder, fresh, open, open_at, server, text};
@@ -25,11 +26,27 @@ struct Met {
     meetings: usize,
     /// Its place beside the other: 0 leads.
     own: usize,
+    /// The other has not said yet which server it has reached, and is no read.
+    is_played: bool,
 }
 
 impl Met {
     fn new(other: impl FnMut(usize, &str) -> Option<String> + Send + 'static) -> Self {
-        Self { recorder: Recorder::default(), other: Box::new(other), hangs_at: None, meetings: 0, own: 0 }
+        let other = Box::new(other);
+        Self { recorder: Recorder::default(), other, hangs_at: None, meetings: 0, own: 0, is_played: true }
+    }
+
+    /// Two reads that meet each other.
+    fn pair() -> [Self; 2] {
+        let ((to_second, from_first), (to_first, from_second)) = (mpsc::channel(), mpsc::channel());
+        let ends = [(0, to_second, from_second), (1, to_first, from_first)];
+        ends.map(|(own, to, from): (usize, mpsc::Sender<String>, mpsc::Receiver<String>)| {
+            let other = move |_, word: &str| {
+                let _ = to.send(word.to_owned());
+                tokio::task::block_in_place(|| from.recv_timeout(Duration::from_secs(20)).ok())
+            };
+            Self { own, is_played: false, ..Self::new(other) }
+        })
     }
 
     /// A read that has nobody to meet.
@@ -56,6 +73,10 @@ impl Output for Met {
         if let Some((_, told)) = self.hangs_at.take_if(|(at, _)| *at == self.meetings) {
             told.notify_one();
             std::future::pending::<()>().await;
+        }
+        // At first each says which server it has reached: one that is played is at the same.
+        if std::mem::take(&mut self.is_played) {
+            return Meeting { words: vec![Some(word)], own: 0 };
         }
         let other = (self.other)(self.meetings, &word);
         self.meetings += 1;
@@ -249,6 +270,121 @@ async fn tables_without_transactions_are_refused() {
         let query = format!("query = \"SELECT * FROM {good} WHERE 'a' <> '{name}'\"");
         assert!(snapshot(&mut open(&query), &mut Met::alone()).await.unwrap().snapshot.is_some());
     }
+}
+
+/// A port that hands connections out to servers in turns, as a name with several addresses or a balancer does.
+async fn alternator(ports: [u16; 2]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        for to in ports.iter().cycle() {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut server = TcpStream::connect(("127.0.0.1", *to)).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        }
+    });
+    port
+}
+
+fn assert_several(error: &portolan_model::Error) {
+    assert_eq!(error.kind(), ErrorKind::Configuration, "{error:?}");
+    assert!(error.message().contains("several servers"), "{error:?}");
+    assert!(error.hint().unwrap().contains("`host`"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_address_of_two_servers_has_no_snapshot() {
+    // Both have written as much to their logs: by these alone they could not be told apart.
+    let servers = [logging(), logging()];
+    for server in &servers {
+        server.sql("CREATE TABLE t (id BIGINT PRIMARY KEY); INSERT INTO t VALUES (1)").unwrap();
+    }
+    let ports = [servers[0].port(), servers[1].port()];
+    for lock in [false, true] {
+        let options = format!("table = \"t\"\nsnapshot_lock = {lock}");
+        let port = alternator(ports).await;
+        let reads = Met::pair().map(|mut output| {
+            let mut source = open_at(port, &options);
+            tokio::spawn(async move { snapshot(&mut source, &mut output).await })
+        });
+        for read in reads {
+            assert_several(&read.await.unwrap().unwrap_err());
+        }
+        // Two that have reached one server agree.
+        let reads = Met::pair().map(|mut output| {
+            let mut source = open_at(ports[0], &options);
+            tokio::spawn(async move { snapshot(&mut source, &mut output).await })
+        });
+        let mut names = Vec::new();
+        for read in reads {
+            names.push(read.await.unwrap().unwrap().snapshot.unwrap());
+        }
+        assert_eq!(names[0], names[1]);
+    }
+    // The lock is that of the other server.
+    let port = alternator(ports).await;
+    let mut source = open_at(port, "table = \"t\"\nsnapshot_lock = true");
+    assert_several(&snapshot(&mut source, &mut Met::new(|_, _| Some(String::new()))).await.unwrap_err());
+    assert!(can_commit(&servers[1], "t"), "the lock stays behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_is_given_up_ends_no_connection_of_another_server() {
+    let (own, other) = (MariaDb::start().unwrap(), MariaDb::start().unwrap());
+    for server in [&own, &other] {
+        server.sql("CREATE TABLE t (id BIGINT PRIMARY KEY); INSERT INTO t VALUES (1)").unwrap();
+    }
+    let mut source = open_at(alternator([own.port(), other.port()]).await, "table = \"t\"");
+    let number = |name: String| name.split(' ').nth(1).unwrap().parse::<u64>().unwrap();
+    // The numbers of connections count up: those of the other server are brought to the same.
+    while other.sql("SELECT CONNECTION_ID()").unwrap().trim().parse::<u64>().unwrap() < 60 {}
+    let mut bystander = open_at(other.port(), "table = \"t\"");
+    let theirs = number(snapshot(&mut bystander, &mut Met::alone()).await.unwrap().snapshot.unwrap());
+    while own.sql("SELECT CONNECTION_ID()").unwrap().trim().parse::<u64>().unwrap() < theirs - 1 {}
+    assert_eq!(number(snapshot(&mut source, &mut Met::alone()).await.unwrap().snapshot.unwrap()), theirs);
+    let told = Arc::new(Notify::new());
+    let mut output = Met::new(|_, _| None);
+    output.hangs_at = Some((0, told.clone()));
+    tokio::select! {
+        end = snapshot(&mut source, &mut output) => panic!("{end:?}"),
+        () = told.notified() => {}
+    }
+    source.close().await;
+    let alive = other.sql(&format!("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE id = {theirs}")).unwrap();
+    assert_eq!(alive.trim(), "1", "another's connection was ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_snapshot_stands_on_is_asked_in_each_round() {
+    let own = MariaDb::start_with(MariaDbOptions {
+        arguments: vec!["--log-bin=log".into(), "--server-id=1".into(), "--log-slave-updates=OFF".into()],
+    })
+    .unwrap();
+    let (name, good) = (table(&own, "InnoDB"), table(&own, "InnoDB"));
+    // Changed while the connections live.
+    for options in [format!("table = \"{name}\""), format!("query = \"SELECT {name}.id FROM {name} JOIN {good}\"")] {
+        own.sql(&format!("ALTER TABLE {name} ENGINE = InnoDB")).unwrap();
+        let mut source = open_at(own.port(), &options);
+        assert!(snapshot(&mut source, &mut Met::alone()).await.unwrap().snapshot.is_some());
+        own.sql(&format!("ALTER TABLE {name} ENGINE = Aria")).unwrap();
+        let error = snapshot(&mut source, &mut Met::alone()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{options}: {error:?}");
+        assert!(error.message().contains("Aria"), "{error:?}");
+    }
+    // What a replica is fed does not go to its own log: it stands on the lock.
+    let mut source = open_at(own.port(), &format!("table = \"{good}\""));
+    let mut by_lock = async || {
+        let mut output = Met::new(|_, word| Some(word.to_owned()));
+        snapshot(&mut source, &mut output).await.unwrap().snapshot.unwrap().contains("lock held")
+    };
+    assert!(!by_lock().await);
+    own.sql("CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = 1, MASTER_USER = 'x'; START SLAVE SQL_THREAD")
+        .unwrap();
+    assert!(by_lock().await, "a replica");
+    own.sql("STOP SLAVE").unwrap();
+    assert!(!by_lock().await);
+    own.sql("SET GLOBAL gtid_slave_pos = '1-2-100'").unwrap();
+    assert!(by_lock().await, "a server that was a replica");
 }
 
 #[tokio::test(flavor = "multi_thread")]

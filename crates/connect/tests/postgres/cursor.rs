@@ -158,41 +158,6 @@ async fn a_late_window_reads_again_and_never_turns_back() {
 }
 
 #[tokio::test]
-async fn a_table_may_change_between_rounds() {
-    let table = fresh("altered");
-    server()
-        .sql(&format!("CREATE TABLE {table} (id bigint primary key, v int); INSERT INTO {table} VALUES (1, 1)"))
-        .unwrap();
-    let mut source = open(&format!("table = \"{table}\"\ncursor = \"id\""));
-    let (_, end) = read(&mut source, None).await.unwrap();
-    server()
-        .sql(&format!(
-            "ALTER TABLE {table} ADD COLUMN w bigint; ALTER TABLE {table} DROP COLUMN v; INSERT INTO {table} VALUES (2, 7)"
-        ))
-        .unwrap();
-    let (recorder, end) = read(&mut source, end.position.as_ref()).await.unwrap();
-    assert_eq!((recorder.integers("w"), recorder.integers("id")), (vec![7], vec![2]));
-    server().sql(&format!("ALTER TABLE {table} ALTER id TYPE varchar(20)")).unwrap();
-    let error = read(&mut source, end.position.as_ref()).await.err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::Configuration, "the position is of another kind: {error:?}");
-    // Between the preparation and the read: nothing is taken for what it is not.
-    let table = fresh("altered");
-    server()
-        .sql(&format!("CREATE TABLE {table} (id bigint primary key, v int); INSERT INTO {table} VALUES (1, 1)"))
-        .unwrap();
-    let mut source = open(&format!("table = \"{table}\""));
-    for change in ["ALTER v TYPE real", "ADD COLUMN w int", "DROP COLUMN v"] {
-        source.prepare().await.unwrap();
-        server().sql(&format!("ALTER TABLE {table} {change}")).unwrap();
-        let error = source.read(None, &mut Recorder::default()).await.err().unwrap();
-        assert_eq!((error.kind(), error.retry()), (ErrorKind::Data, Retry::Transient), "{change}: {error:?}");
-        assert_eq!(read(&mut source, None).await.unwrap().0.rows(), 1, "{change}");
-    }
-    server().sql(&format!("DROP TABLE {table}")).unwrap();
-    assert_eq!(failure(&mut source).await.kind(), ErrorKind::NotFound);
-}
-
-#[tokio::test]
 async fn max_rows_cuts_between_cursor_values_and_always_advances() {
     let table = fresh("cut");
     server()

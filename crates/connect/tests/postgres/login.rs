@@ -198,6 +198,15 @@ async fn a_server_that_starts_or_plays_is_told_apart() {
         (message(b'E', starting), ErrorKind::Busy, "57P03"),
         (message(b'R', &3i32.to_be_bytes()), ErrorKind::Authentication, "in the clear"),
         (message(b'R', &7i32.to_be_bytes()), ErrorKind::Authentication, "method 7"),
+        // It is ready without having let us in, at once or in the middle of a login; it asks twice.
+        ([message(b'N', b"\0"), message(b'Z', b"I")].concat(), ErrorKind::Protocol, "without having let us in"),
+        (
+            [message(b'R', &impostor_asks), message(b'Z', b"I")].concat(),
+            ErrorKind::Protocol,
+            "without having let us in",
+        ),
+        (message(b'R', &impostor_asks).repeat(2), ErrorKind::Protocol, "out of turn"),
+        (message(b'R', &0i32.to_be_bytes()).repeat(2), ErrorKind::Protocol, "out of turn"),
         // It lets us in without having shown that it knows the password.
         (admits, ErrorKind::Authentication, "has not shown"),
         (
@@ -211,7 +220,7 @@ async fn a_server_that_starts_or_plays_is_told_apart() {
     ] {
         let error = failure(&mut open_at(played(said).await, ONE)).await;
         assert_eq!(error.kind(), kind, "{error:?}");
-        assert!(error.message().contains(part), "{error:?}");
+        assert!(format!("{error:?}").contains(part), "{error:?}");
     }
     // What stands behind the word for TLS is not taken for the server's.
     let tls = "tls = { server_name = \"localhost\" }\n".to_owned() + ONE;

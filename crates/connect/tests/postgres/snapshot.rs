@@ -92,10 +92,16 @@ async fn the_snapshot_of_the_first_one_is_read_whatever_was_committed_since() {
     leader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ;").unwrap();
     let id = leader.execute("SELECT pg_export_snapshot();").unwrap().remove(0);
     server().sql(&format!("INSERT INTO {name} VALUES (3)")).unwrap();
-    let word = format!("{id} 1:1:");
+    let started = server().sql("SELECT extract(epoch FROM pg_postmaster_start_time())").unwrap();
+    let (name, started) = (format!("{id} 1:1:"), started.trim());
+    let word = format!("{name}\n{started}");
     let mut output = Met::led(&word);
     let end = snapshot(&mut source, &mut output).await.unwrap();
-    assert_eq!((end.snapshot.as_deref(), output.recorder.rows()), (Some(word.as_str()), 2));
+    assert_eq!((end.snapshot.as_deref(), output.recorder.rows()), (Some(name.as_str()), 2));
+    // A snapshot of another server is not taken for one of the same name.
+    let error = snapshot(&mut source, &mut Met::led(&format!("{name}\n1.000001"))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration, "{error:?}");
+    assert!(error.message().contains("several servers") && error.hint().unwrap().contains("`host`"), "{error:?}");
     leader.execute("COMMIT;").unwrap();
     // The one who gave it has ended: it is not read, and the next round goes well.
     let error = snapshot(&mut source, &mut Met::led(&word)).await.unwrap_err();
@@ -119,5 +125,33 @@ async fn a_foreign_table_is_refused() {
         let error = snapshot(&mut open(&options), &mut Met::alone()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration, "{error:?}");
         assert!(error.message().contains("foreign scan"), "{error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_becomes_a_foreign_one_is_refused_from_then_on() {
+    let name = fresh("foreign");
+    server()
+        .sql(&format!(
+            "CREATE EXTENSION IF NOT EXISTS file_fdw; CREATE SERVER {name}_server FOREIGN DATA WRAPPER file_fdw; \
+             CREATE TABLE {name} (line TEXT) PARTITION BY LIST (line); \
+             CREATE TABLE {name}_a PARTITION OF {name} FOR VALUES IN ('a'); \
+             CREATE VIEW {name}_view AS SELECT 'a'::text AS line"
+        ))
+        .unwrap();
+    let mut sources = [format!("table = \"{name}\""), format!("table = \"{name}_view\"")].map(|options| open(&options));
+    for source in &mut sources {
+        assert!(snapshot(source, &mut Met::alone()).await.unwrap().snapshot.is_some());
+    }
+    server()
+        .sql(&format!(
+            "CREATE FOREIGN TABLE {name}_b PARTITION OF {name} FOR VALUES IN ('b') SERVER {name}_server \
+             OPTIONS (filename '/etc/hostname'); \
+             CREATE OR REPLACE VIEW {name}_view AS SELECT b.line FROM {name}_b b"
+        ))
+        .unwrap();
+    for source in &mut sources {
+        let error = snapshot(source, &mut Met::alone()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{error:?}");
     }
 }

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use super::cursor::Parameter;
 use super::error::Subject;
 use super::handshake::{self, Session};
+use super::identity;
 use super::wire::message::{Column, Prepared, capability, column_type};
 use super::wire::packets::{Located, malformed};
 use super::wire::reader::{Malformed, Reader, put_bytes};
@@ -74,6 +75,8 @@ pub(super) struct Connection {
     /// What the login has settled.
     pub(super) session: Session,
     pub(super) endpoint: Arc<Endpoint>,
+    /// Which server this is ([`identity`]).
+    pub(super) identity: String,
     /// The server has ended the latest statement with an error of its own.
     is_refused: AtomicBool,
 }
@@ -87,10 +90,16 @@ impl Connection {
         let mut greeted = false;
         let session = async {
             let session = handshake::log_in(socket, endpoint, &mut greeted).await?;
-            let mut connection = Self { session, endpoint: endpoint.clone(), is_refused: AtomicBool::new(false) };
+            let mut connection = Self {
+                session,
+                endpoint: endpoint.clone(),
+                identity: String::new(),
+                is_refused: AtomicBool::new(false),
+            };
             for statement in SESSION {
                 connection.query(statement).await?;
             }
+            connection.identity = identity::ask(&mut connection).await?;
             Ok(connection)
         };
         match tokio::time::timeout_at(deadline, session).await {
@@ -356,6 +365,7 @@ fn column_count(header: &[u8]) -> Result<u16> {
 /// Ends a statement that nobody waits for any more: a read that is dropped leaves no query behind on the server.
 pub(super) struct KillGuard {
     endpoint: Arc<Endpoint>,
+    identity: String,
     thread_id: u32,
     is_armed: bool,
     kills: Kills,
@@ -387,8 +397,13 @@ impl Kills {
 
 impl KillGuard {
     pub(super) fn new(connection: &Connection, kills: &Kills) -> Self {
-        let (endpoint, thread_id) = (connection.endpoint.clone(), connection.session.thread_id);
-        Self { endpoint, thread_id, is_armed: true, kills: kills.clone() }
+        Self {
+            endpoint: connection.endpoint.clone(),
+            identity: connection.identity.clone(),
+            thread_id: connection.session.thread_id,
+            is_armed: true,
+            kills: kills.clone(),
+        }
     }
 
     /// The statement has ended by itself.
@@ -403,12 +418,16 @@ impl Drop for KillGuard {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (endpoint, thread_id) = (self.endpoint.clone(), self.thread_id);
+            let (endpoint, identity, thread_id) =
+                (self.endpoint.clone(), std::mem::take(&mut self.identity), self.thread_id);
             let kill = runtime.spawn(async move {
                 // One's own connections may be killed without a privilege. A failure means that the server or the
                 // statement is gone already.
                 if let Ok(mut connection) = Connection::open(&endpoint).await {
-                    let _ = connection.query(&format!("KILL CONNECTION {thread_id}")).await;
+                    // On another server that number is somebody else's.
+                    if connection.identity == identity {
+                        let _ = connection.query(&format!("KILL CONNECTION {thread_id}")).await;
+                    }
                     connection.close().await;
                 }
             });

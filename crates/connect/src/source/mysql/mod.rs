@@ -10,6 +10,7 @@ mod decimal;
 mod decode;
 mod error;
 mod handshake;
+mod identity;
 mod rows;
 mod settings;
 mod snapshot;

@@ -23,6 +23,7 @@ use portolan_model::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
 use super::connection::{Connection, KillGuard, Kills};
+use super::identity::several_servers;
 use super::statement::Relation;
 
 const START: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
@@ -34,6 +35,7 @@ const PLACES_MAX: u32 = 4;
 const LOCKED: &str = "locked";
 const REFUSED: &str = "refused ";
 const BUSY: &str = "busy ";
+const ELSEWHERE: &str = "elsewhere ";
 /// Asks for the number of logged transactions.
 const COUNT: &str = "SHOW STATUS LIKE 'Binlog_commits'";
 /// What stands before it in what a source says.
@@ -41,14 +43,17 @@ const COUNTED: &str = "commits ";
 /// What a source says that has seen it change.
 const MOVED: &str = "moved";
 
+/// Engines that speak of transactions, and keep their rows at another server or in none of this one's snapshots.
+const FOREIGN: &str = "'FEDERATED', 'SPIDER', 'CONNECT', 'ndbcluster'";
+
 /// What the snapshots of a connection can stand on.
 pub(super) struct Footing {
     /// The server's log tells snapshots apart.
     has_log: bool,
     /// The lock that holds commits alone back.
     has_stages: bool,
-    /// The connection that takes the lock, kept between rounds.
-    spare: Option<Connection>,
+    /// The connection that takes the lock.
+    pub(super) spare: Option<Connection>,
 }
 
 /// Finds what a snapshot of `relation` can stand on.
@@ -57,41 +62,43 @@ pub(super) struct Footing {
 /// `Configuration` if a table has no snapshots; `Permission` if its tables cannot be seen.
 pub(super) async fn footing(connection: &mut Connection, relation: &Relation, wants_lock: bool) -> Result<Footing> {
     check_engines(connection, relation).await?;
+    let version = version(&connection.session.server);
+    let has_stages = version.is_some_and(|version| version >= [10, 4, 1]);
+    let has_log = version.is_some() && !wants_lock && can_count(connection).await?;
+    Ok(Footing { has_log, has_stages, spare: None })
+}
+
+/// Whether this server of MariaDB counts all its transactions by its log.
+async fn can_count(connection: &mut Connection) -> Result<bool> {
     let rows = connection
         .query(
-            "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
+            "SELECT VARIABLE_NAME, VARIABLE_VALUE FROM information_schema.GLOBAL_VARIABLES WHERE VARIABLE_NAME IN \
              ('log_bin', 'log_slave_updates', 'gtid_slave_pos', 'wsrep_on', 'binlog_do_db', 'binlog_ignore_db', \
-              'binlog_optimize_thread_scheduling')",
+              'binlog_optimize_thread_scheduling') \
+             UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS \
+             WHERE VARIABLE_NAME = 'Slaves_running'",
         )
         .await?;
     let value = |name: &str| {
         let row = rows.iter().find(|row| matches!(row.first(), Some(Some(own)) if own.eq_ignore_ascii_case(name)));
         row.and_then(|row| row.get(1)?.as_deref()).unwrap_or_default()
     };
-    let version = version(&connection.session.server);
     // A replica or a member of a cluster whose changes do not go to its own log has commits that the log does not know.
-    let is_fed = !value("gtid_slave_pos").is_empty() || value("wsrep_on") == "ON";
+    let is_replica = !value("gtid_slave_pos").is_empty() || !matches!(value("slaves_running"), "" | "0");
+    let is_fed = is_replica || value("wsrep_on") == "ON";
     let logs_all = value("log_slave_updates") == "ON" || !is_fed;
     // Then a group of commits is made visible one by one, and its place in the log at once.
     let is_unordered = value("binlog_optimize_thread_scheduling") == "OFF";
     let has_filter = ["binlog_do_db", "binlog_ignore_db"].iter().any(|name| !value(name).is_empty());
-    Ok(Footing {
-        has_log: version.is_some()
-            && value("log_bin") == "ON"
-            && logs_all
-            && !is_unordered
-            && !has_filter
-            && !wants_lock,
-        has_stages: version.is_some_and(|version| version >= [10, 4, 1]),
-        spare: None,
-    })
+    Ok(value("log_bin") == "ON" && logs_all && !is_unordered && !has_filter)
 }
 
 /// Opens the snapshot that all sources of this server agree on; its name, or `None` where they could not. The connection
 /// reads from it until its transaction ends.
 ///
 /// # Errors
-/// What the server says; `Permission` or `Busy` if a lock is needed and not to be had.
+/// What the server says; `Permission` or `Busy` if a lock is needed and not to be had; `Configuration` if the address
+/// leads to several servers.
 pub(super) async fn open(
     connection: &mut Connection,
     footing: &mut Footing,
@@ -101,9 +108,10 @@ pub(super) async fn open(
 ) -> Result<Option<String>> {
     let requests = footing.requests();
     connection.release(&requests, output).await?;
+    let mut word = started(connection, footing, output).await?;
+    check_server(connection, output).await?;
     let mut starts = 1;
     loop {
-        let word = started(connection, footing, output).await?;
         let meeting = output.meet(word).await;
         let can_agree = meeting.words.iter().flatten().all(|word| word.starts_with(COUNTED) || word == MOVED);
         if meeting.words.iter().flatten().count() == 1 {
@@ -120,7 +128,18 @@ pub(super) async fn open(
             return locked(connection, footing, lock_wait, kills, &meeting, can_agree, output).await;
         }
         connection.send_requests(&requests).await?;
+        word = started(connection, footing, output).await?;
         starts += 1;
+    }
+}
+
+/// All who meet must have reached the same server.
+async fn check_server(connection: &Connection, output: &mut dyn Output) -> Result<()> {
+    let own = &connection.identity;
+    let meeting = output.meet(own.clone()).await;
+    match meeting.words.iter().flatten().find(|word| *word != own) {
+        None => Ok(()),
+        Some(other) => Err(several_servers(own, other)),
     }
 }
 
@@ -177,7 +196,11 @@ async fn locked(
                 LOCKED.to_owned()
             }
             Err(error) => {
-                let word = if error.kind() == ErrorKind::Permission { REFUSED } else { BUSY };
+                let word = match error.kind() {
+                    ErrorKind::Permission => REFUSED,
+                    ErrorKind::Configuration => ELSEWHERE,
+                    _ => BUSY,
+                };
                 format!("{word}{}\n{}", error.message(), error.hint().unwrap_or_default())
             }
         }
@@ -187,7 +210,7 @@ async fn locked(
     let meeting = output.meet(word).await;
     match meeting.word(leader) {
         Some(LOCKED) => {}
-        Some(word) if !can_do_without => return Err(refusal(word)),
+        Some(word) if !can_do_without || word.starts_with(ELSEWHERE) => return Err(refusal(word)),
         // Each reads what it has; without a name in common it counts for no snapshot.
         _ => return Ok(None),
     }
@@ -217,9 +240,12 @@ async fn locked(
 
 /// What the one who takes the lock was told.
 fn refusal(word: &str) -> Error {
-    let (kind, text) = match word.strip_prefix(REFUSED) {
-        Some(text) => (ErrorKind::Permission, text),
-        None => (ErrorKind::Busy, word.strip_prefix(BUSY).unwrap_or(word)),
+    let (kind, text) = if let Some(text) = word.strip_prefix(REFUSED) {
+        (ErrorKind::Permission, text)
+    } else if let Some(text) = word.strip_prefix(ELSEWHERE) {
+        (ErrorKind::Configuration, text)
+    } else {
+        (ErrorKind::Busy, word.strip_prefix(BUSY).unwrap_or(word))
     };
     let (message, hint) = text.split_once('\n').unwrap_or((text, ""));
     Error::new(kind, "open snapshot", message).with_hint(hint)
@@ -276,6 +302,9 @@ impl Lock {
             Some(spare) if is_alive => spare,
             _ => Connection::open(&reader.endpoint).await?,
         };
+        if connection.identity != reader.identity {
+            return Err(several_servers(&reader.identity, &connection.identity));
+        }
         let guard = KillGuard::new(&connection, kills);
         let (before, lock, end) = if footing.has_stages {
             (Some("BACKUP STAGE START"), "BACKUP STAGE BLOCK_COMMIT", "BACKUP STAGE END")
@@ -346,16 +375,19 @@ fn version(server: &str) -> Option<[u32; 3]> {
     Some([parts.next()?, parts.next().unwrap_or(0), parts.next().unwrap_or(0)])
 }
 
-/// A table that knows no transactions shows every snapshot its present rows.
+/// A table that knows no transactions shows every snapshot its present rows, and so does one whose rows are elsewhere.
 async fn check_engines(connection: &mut Connection, relation: &Relation) -> Result<()> {
-    const OTHERS: &str = "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE FROM information_schema.TABLES \
+    let others = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE FROM information_schema.TABLES \
          WHERE TABLE_TYPE = 'BASE TABLE' AND ENGINE IS NOT NULL \
          AND TABLE_SCHEMA NOT IN ('information_schema', 'performance_schema', 'mysql', 'sys') \
-         AND ENGINE NOT IN (SELECT ENGINE FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES')";
+         AND ENGINE NOT IN (SELECT ENGINE FROM information_schema.ENGINES \
+         WHERE TRANSACTIONS = 'YES' AND ENGINE NOT IN ({FOREIGN}))"
+    );
     if let Relation::Table(table) = relation {
         let table: String = table.bytes().map(|byte| format!("{byte:02x}")).collect();
         let own = format!("TABLE_SCHEMA = DATABASE() AND TABLE_NAME = _utf8mb4 0x{table}");
-        let refused = connection.query(&format!("{OTHERS} AND {own}")).await?;
+        let refused = connection.query(&format!("{others} AND {own}")).await?;
         if let Some(row) = refused.first() {
             return Err(without_snapshots(row));
         }
@@ -365,7 +397,7 @@ async fn check_engines(connection: &mut Connection, relation: &Relation) -> Resu
             return Ok(());
         }
     }
-    let others = connection.query(OTHERS).await?;
+    let others = connection.query(&others).await?;
     if others.is_empty() {
         return Ok(());
     }
@@ -394,9 +426,15 @@ async fn check_engines(connection: &mut Connection, relation: &Relation) -> Resu
 fn without_snapshots(row: &[Option<String>]) -> Error {
     let part = |index: usize| row.get(index).and_then(Option::as_deref).unwrap_or_default();
     let (schema, table, engine) = (part(0), part(1), part(2));
-    let message = format!("table `{schema}`.`{table}` has the engine {engine}, which knows no snapshots");
+    let is_foreign = FOREIGN.split(", ").any(|name| name.trim_matches('\'').eq_ignore_ascii_case(engine));
+    let (what, hint) = if is_foreign {
+        ("whose rows belong to no snapshot of this server", "read it at the server that has its rows".to_owned())
+    } else {
+        ("which knows no snapshots", format!("ALTER TABLE `{schema}`.`{table}` ENGINE = InnoDB"))
+    };
+    let message = format!("table `{schema}`.`{table}` has the engine {engine}, {what}");
     Error::new(ErrorKind::Configuration, "open snapshot", message)
-        .with_hint(format!("ALTER TABLE `{schema}`.`{table}` ENGINE = InnoDB; or read it in a round of its own"))
+        .with_hint(format!("{hint}; or read it in a round of its own"))
 }
 
 #[cfg(test)]
@@ -419,5 +457,15 @@ mod tests {
             (ErrorKind::Permission, "no right", Some("GRANT it"))
         );
         assert_eq!(refusal("busy later\n").kind(), ErrorKind::Busy);
+        assert_eq!(refusal("elsewhere two\n").kind(), ErrorKind::Configuration);
+    }
+
+    #[test]
+    fn a_table_whose_rows_are_elsewhere_is_not_told_to_change_its_engine() {
+        let row = |engine: &str| ["d", "t", engine].map(|part| Some(part.to_owned()));
+        let error = without_snapshots(&row("FEDERATED"));
+        assert!(error.message().contains("no snapshot of this server"), "{error:?}");
+        assert!(!error.hint().unwrap().contains("ALTER"), "{error:?}");
+        assert!(without_snapshots(&row("Aria")).hint().unwrap().contains("ENGINE = InnoDB"));
     }
 }

@@ -14,7 +14,7 @@ use super::connection::{Connection, Endpoint, KillGuard, Kills, PreparedStatemen
 use super::cursor::{CursorKind, Parameter};
 use super::decode::RowDecoder;
 use super::rows::{check_key, check_names, no_column, quarantined};
-use super::snapshot::{self, Footing};
+use super::snapshot;
 use super::statement::{From, Relation, Statement};
 use super::wire::Column;
 use super::wire::message::column_flag;
@@ -53,8 +53,8 @@ pub(super) struct Ready {
     columns: Vec<Column>,
     cursor: Option<Cursor>,
     statements: Vec<(Statement, PreparedStatement)>,
-    /// What snapshots can stand on, once asked for.
-    footing: Option<Footing>,
+    /// The connection that takes the lock of snapshots, kept between rounds.
+    spare: Option<Connection>,
 }
 
 /// What is known of the cursor column.
@@ -116,7 +116,7 @@ impl MySqlSource {
 
     async fn connect(&self) -> Result<Ready> {
         let connection = Connection::open(&self.endpoint).await?;
-        let mut ready = Ready { connection, columns: Vec::new(), cursor: None, statements: Vec::new(), footing: None };
+        let mut ready = Ready { connection, columns: Vec::new(), cursor: None, statements: Vec::new(), spare: None };
         let whole = ready.connection.prepare(&self.settings.relation.whole(), 0).await?;
         check_names(&whole.columns)?;
         check_key(&self.settings.key, &whole.columns)?;
@@ -335,13 +335,12 @@ impl MySqlSource {
     /// Opens the snapshot that all sources of this server read in their round; `None` where they could not agree on one.
     async fn open_snapshot(&self, ready: &mut Ready, output: &mut dyn Output) -> Result<Option<String>> {
         let Settings { relation, snapshot_lock, snapshot_lock_wait, .. } = &self.settings;
-        let mut footing = match ready.footing.take() {
-            Some(footing) => footing,
-            None => snapshot::footing(&mut ready.connection, relation, *snapshot_lock).await?,
-        };
+        // Each time anew: a table may have been given another engine, the server another role.
+        let mut footing = snapshot::footing(&mut ready.connection, relation, *snapshot_lock).await?;
+        footing.spare = ready.spare.take();
         let opened =
             snapshot::open(&mut ready.connection, &mut footing, *snapshot_lock_wait, &self.kills, output).await;
-        ready.footing = Some(footing);
+        ready.spare = footing.spare;
         opened
     }
 

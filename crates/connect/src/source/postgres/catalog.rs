@@ -119,13 +119,16 @@ pub(super) struct Promise {
     pub(super) is_nullable: bool,
 }
 
-/// What the table of a column promises of it.
+/// What the table of a column promises of it: nothing where the rows of child tables are read with it, to which neither its
+/// indexes nor, for sure, its constraints extend. A partitioned table's do.
 pub(super) async fn promise(connection: &mut Connection, column: &Column) -> Result<Promise> {
     let (table, attribute) = (column.table, column.attribute);
     let sql = format!(
         "SELECT a.attnotnull, EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = a.attrelid AND i.indisunique \
          AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum) \
-         FROM pg_catalog.pg_attribute a WHERE a.attrelid = {table} AND a.attnum = {attribute}"
+         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
+         WHERE a.attrelid = {table} AND a.attnum = {attribute} AND (c.relkind = 'p' OR NOT EXISTS \
+         (SELECT FROM pg_catalog.pg_inherits h WHERE h.inhparent = a.attrelid))"
     );
     let rows = ask(connection, &sql).await?;
     let Some(row) = rows.first() else { return Ok(Promise { is_unique: false, is_nullable: true }) };

@@ -117,7 +117,7 @@ pub(super) enum Type {
 }
 
 /// What is known of types and columns beside their description.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
     pub(super) types: HashMap<u32, Type>,
     /// Digits of `money` after the point.
@@ -188,6 +188,17 @@ fn decimal(modifier: i32) -> Option<Kind> {
 
 /// How deep types may be nested; deeper ones are text.
 const DEPTH_MAX: usize = 16;
+
+impl Kind {
+    /// Whether its values hold fields, whose names the catalog alone tells.
+    pub(super) fn has_fields(&self) -> bool {
+        match self {
+            Self::List(element) => element.has_fields(),
+            Self::Struct(_) => true,
+            _ => false,
+        }
+    }
+}
 
 impl Facts {
     /// How `column` is asked for.

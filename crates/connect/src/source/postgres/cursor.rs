@@ -126,7 +126,7 @@ impl CursorKind {
                 if !number.is_finite() {
                     return Err(NoPlace::Endless);
                 }
-                number.text()
+                number.text(usize::MAX)
             }
             Kind::Float64 => {
                 let value = f64::from_be_bytes(fixed(raw)?);

@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
 use super::columns::{Facts, Kind, Selected};
-use super::values::{Values, escaped};
+use super::values::{CONTENT_BYTES_MAX, Values, escaped};
 use super::wire::reader::Reader;
 use super::wire::{Column, Malformed};
 
@@ -139,7 +139,7 @@ impl RowDecoder {
             match value {
                 None => values.push_null(),
                 Some(bytes) => {
-                    if let Err(misfit) = values.push(bytes)? {
+                    if let Err(misfit) = values.push(bytes, CONTENT_BYTES_MAX)? {
                         self.bytes += misfit.content.len();
                         self.problems.push(Problem {
                             row: self.rows,
@@ -159,7 +159,7 @@ impl RowDecoder {
         }
         for column in &self.shapes {
             if let Some(text) = reader.value()? {
-                let content = escaped(text);
+                let content = escaped(text, CONTENT_BYTES_MAX);
                 self.bytes += content.len();
                 let detail =
                     "an array of several dimensions, or one that does not begin at 1, is no list; NULL is stored";

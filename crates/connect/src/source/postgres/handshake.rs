@@ -107,7 +107,7 @@ pub(super) async fn log_in(socket: ObservedSocket, endpoint: &Endpoint, answered
         login: "none needed",
         tls,
     };
-    let mut login = Login { endpoint, certificate_hash, scram: None, is_proven: true };
+    let mut login = Login { endpoint, certificate_hash, scram: None, is_proven: true, is_accepted: false };
     for _ in 0..LOGIN_MESSAGES_MAX {
         let located = session.messages.receive().await?;
         let message = session.messages.bytes(&located);
@@ -130,6 +130,9 @@ pub(super) async fn log_in(socket: ObservedSocket, endpoint: &Endpoint, answered
             }
             tag::NOTICE | tag::NEGOTIATE_VERSION => {}
             tag::ERROR => return Err(refusal(subject, "log in", message)),
+            tag::READY if !login.is_accepted => {
+                return Err(malformed(Malformed("it is ready without having let us in")));
+            }
             tag::READY => {
                 session.messages.set_idle_timeout(endpoint.idle_timeout);
                 return Ok(session);
@@ -146,6 +149,8 @@ struct Login<'a> {
     scram: Option<Scram>,
     /// The server has shown that it knows the password, where the method lets it.
     is_proven: bool,
+    /// The server has let us in.
+    is_accepted: bool,
 }
 
 impl Login<'_> {
@@ -154,8 +159,13 @@ impl Login<'_> {
         let refused = |message: &str, hint: &str| {
             Err(Error::new(ErrorKind::Authentication, "log in", message.to_owned()).with_hint(hint.to_owned()))
         };
+        let out_of_turn = || Err(malformed(Malformed("a login step out of turn")));
         match reader.i32().map_err(malformed)? {
-            method::OK if self.is_proven => Ok(None),
+            _ if self.is_accepted => out_of_turn(),
+            method::OK if self.is_proven => {
+                self.is_accepted = true;
+                Ok(None)
+            }
             method::OK => {
                 refused("the server has not shown that it knows the password", "is this the server you mean?")
             }
@@ -173,6 +183,7 @@ impl Login<'_> {
                 "on the server: SET password_encryption = 'scram-sha-256'; ALTER ROLE … PASSWORD '…' sets the password anew; then \
                  `scram-sha-256` in pg_hba.conf",
             ),
+            method::SASL if self.scram.is_some() => out_of_turn(),
             method::SASL => {
                 let mut offered = Vec::new();
                 while reader.rest().first().is_some_and(|byte| *byte != 0) {
@@ -191,7 +202,7 @@ impl Login<'_> {
                 Ok(Some((first, name)))
             }
             method::SASL_CONTINUE => {
-                let Some(scram) = &mut self.scram else { return Err(malformed(Malformed("a login step out of turn"))) };
+                let Some(scram) = &mut self.scram else { return out_of_turn() };
                 let answer = scram.answer(reader.rest());
                 let answer = answer.map_err(|problem| malformed(Malformed(problem)))?;
                 Ok(Some((answer, scram.mechanism())))

@@ -77,8 +77,8 @@ impl<'a> Numeric<'a> {
         Some(if self.sign == NEGATIVE { -value } else { value })
     }
 
-    /// The number as the server writes it.
-    pub(super) fn text(&self) -> String {
+    /// The number as the server writes it, or so many bytes of it.
+    pub(super) fn text(&self, bytes_max: usize) -> String {
         match self.sign {
             NAN => return "NaN".into(),
             INFINITY => return "Infinity".into(),
@@ -87,25 +87,37 @@ impl<'a> Numeric<'a> {
         }
         let digit = |place: i32| {
             let index = usize::try_from(i32::from(self.weight) - place).ok();
-            index.and_then(|index| self.digits().nth(index)).unwrap_or(0)
+            let pair = index.and_then(|index| self.digits.get(2 * index..2 * index + 2));
+            pair.map_or(0, |pair| u16::from_be_bytes([pair[0], pair[1]]))
         };
         let mut text = String::new();
         if self.sign == NEGATIVE {
             text.push('-');
         }
-        let mut whole: String =
-            (0..=i32::from(self.weight).max(0)).rev().map(|place| format!("{:04}", digit(place))).collect();
-        let zeros = whole.len() - whole.trim_start_matches('0').len();
-        whole.drain(..zeros.min(whole.len() - 1));
-        text.push_str(&whole);
-        if self.shown > 0 {
-            let shown = usize::from(self.shown);
-            let mut part: String =
-                (1..=shown.div_ceil(4) as i32).map(|place| format!("{:04}", digit(-place))).collect();
-            part.truncate(shown);
-            text.push('.');
-            text.push_str(&part);
+        let sign = text.len();
+        for place in (0..=i32::from(self.weight.max(0))).rev() {
+            if text.len() >= bytes_max {
+                break;
+            }
+            match digit(place) {
+                // Zeros before the first digit; one stands for all where there is none.
+                first if text.len() == sign && (first > 0 || place == 0) => text.push_str(&first.to_string()),
+                _ if text.len() == sign => {}
+                next => text.push_str(&format!("{next:04}")),
+            }
         }
+        if self.shown > 0 {
+            let end = text.len() + 1 + usize::from(self.shown);
+            text.push('.');
+            for place in 1..=i32::from(self.shown.div_ceil(4)) {
+                if text.len() >= bytes_max {
+                    break;
+                }
+                text.push_str(&format!("{:04}", digit(-place)));
+            }
+            text.truncate(end);
+        }
+        text.truncate(bytes_max);
         text
     }
 }
@@ -153,12 +165,16 @@ mod tests {
             let bytes = sent(text);
             let number = Numeric::parse(&bytes).unwrap();
             assert_eq!(number.scaled(precision, scale), expected, "{text}");
-            assert_eq!(number.text(), text);
+            assert_eq!(number.text(usize::MAX), text);
         }
         let fraction = format!("0.{nines}");
         assert_eq!(Numeric::parse(&sent(&fraction)).unwrap().scaled(38, 38), nines.parse().ok());
-        let nan = Numeric::parse(&[0, 0, 0, 0, 0xC0, 0, 0, 0]).unwrap().text();
+        let nan = Numeric::parse(&[0, 0, 0, 0, 0xC0, 0, 0, 0]).unwrap().text(usize::MAX);
         assert_eq!(nan, "NaN");
+        // Ten bytes of 131,072 digits.
+        let long = [0, 1, 0x7F, 0xFF, 0, 0, 0, 0, 0, 1];
+        let long = Numeric::parse(&long).unwrap();
+        assert_eq!((long.text(usize::MAX).len(), long.text(100).len()), (131_069, 100));
         assert!(Numeric::parse(&[0, 1, 0, 0, 0, 0, 0, 0, 0x27, 0x10]).is_err());
         assert!(Numeric::parse(&[0, 0, 0, 0, 0, 1, 0, 0]).is_err());
     }
@@ -172,7 +188,7 @@ mod tests {
             let text = if part.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{part}") };
             let bytes = sent(&text);
             let number = Numeric::parse(&bytes).unwrap();
-            prop_assert_eq!(number.text(), text);
+            prop_assert_eq!(number.text(usize::MAX), text);
             prop_assert_eq!(number.scaled(38, scale), Some(value));
         }
 
@@ -180,7 +196,10 @@ mod tests {
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40), precision: u8, scale: u8) {
             if let Ok(number) = Numeric::parse(&bytes) {
                 let _ = number.scaled(precision, scale);
-                let _ = number.text();
+                let text = number.text(usize::MAX);
+                for most in [0, 1, 5, 1_000] {
+                    prop_assert_eq!(number.text(most), &text[..text.len().min(most)]);
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What a prepared statement must hold, and what of its rows cannot be stored.
 
 use portolan_model::source::QuarantineItem;
-use portolan_model::{Error, Result};
+use portolan_model::{Error, ErrorKind, Result};
 use serde_json::Value;
 
 use super::columns::Selected;
@@ -25,6 +25,11 @@ pub(super) fn check_key(key: &[String], columns: &[Column]) -> Result<()> {
 
 pub(super) fn no_column(what: &str, name: &str, columns: &[Column]) -> Error {
     relational::no_column(what, name, names(columns))
+}
+
+pub(super) fn null_cursor(name: &str) -> Error {
+    Error::new(ErrorKind::Data, "read rows", format!("a row has NULL in cursor `{name}`: it could never be recognised"))
+        .with_hint(format!("declare the column NOT NULL, or use query = \"SELECT … WHERE {name} IS NOT NULL\""))
 }
 
 pub(super) fn quarantined(problem: Problem, columns: &[Selected], row: Value) -> QuarantineItem {

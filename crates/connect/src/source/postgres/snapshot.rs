@@ -6,15 +6,17 @@
 //!
 //! Promise: a read that has a snapshot's name reads that snapshot; the one who gave it waits until all have taken it over.
 
-use portolan_model::source::{Output, Phase};
+use portolan_model::source::{Meeting, Output, Phase};
 use portolan_model::{Error, ErrorKind, Result, Retry};
 
 use super::connection::Connection;
 use super::statement::Relation;
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
-/// Its transaction numbers are the same on every version, `pg_current_snapshot` came with 13.
-const EXPORT: &str = "SELECT pg_export_snapshot(), txid_current_snapshot()";
+/// Its transaction numbers are the same on every version, `pg_current_snapshot` came with 13. When the server was started, to
+/// the microsecond, tells it from others: two may give their snapshots the same name.
+const EXPORT: &str = "SELECT concat_ws(' ', pg_export_snapshot(), txid_current_snapshot()), \
+     extract(epoch FROM pg_postmaster_start_time())";
 
 /// Whether all that `relation` reads belongs to the snapshots of this database.
 ///
@@ -37,16 +39,17 @@ pub(super) async fn check(connection: &mut Connection, relation: &Relation) -> R
 /// ends.
 ///
 /// # Errors
-/// What the server says.
+/// `Configuration` if the address leads to several servers; what the server says.
 pub(super) async fn open(connection: &mut Connection, output: &mut dyn Output) -> Result<String> {
     connection.query(BEGIN).await?;
     connection.release_query(EXPORT, output).await?;
     let rows = connection.query_answer().await?;
     output.mark(Phase::FirstByte);
     let own: Vec<String> = rows.into_iter().flatten().flatten().collect();
-    let meeting = output.meet(own.join(" ")).await;
+    let meeting = output.meet(own.join("\n")).await;
+    check_server(&meeting)?;
     let leader = meeting.leader();
-    let name = meeting.word(leader).unwrap_or_default().to_owned();
+    let name = parts(meeting.word(leader).unwrap_or_default()).0.to_owned();
     if meeting.own != leader {
         // By now the leader's snapshot stands, not before.
         output.mark(Phase::FirstByte);
@@ -63,4 +66,28 @@ pub(super) async fn open(connection: &mut Connection, output: &mut dyn Output) -
     }
     output.meet(String::new()).await;
     Ok(name)
+}
+
+/// A snapshot's name and its server, of what a read says.
+fn parts(word: &str) -> (&str, &str) {
+    word.split_once('\n').unwrap_or((word, ""))
+}
+
+/// All who meet must have reached the same server.
+fn check_server(meeting: &Meeting) -> Result<()> {
+    let mut servers = meeting.words.iter().flatten().map(|word| parts(word).1);
+    let first = servers.next();
+    match servers.find(|server| Some(*server) != first) {
+        None => Ok(()),
+        Some(other) => {
+            let message = format!(
+                "the address leads to several servers, which have no snapshot in common: one was started at {}, another \
+                 at {other} (seconds since 1970)",
+                first.unwrap_or_default()
+            );
+            Err(Error::new(ErrorKind::Configuration, "open snapshot", message).with_hint(
+                "write the address of one server as `host`, not a name or balancer that hands connections out to several",
+            ))
+        }
+    }
 }

@@ -6,14 +6,14 @@ use async_trait::async_trait;
 use aws_lc_rs::digest;
 use portolan_model::name::SourceName;
 use portolan_model::source::{Capabilities, Output, Phase, Probe, ReadEnd, Source};
-use portolan_model::{Error, ErrorKind, Position, Result};
+use portolan_model::{Error, ErrorKind, Position, Result, Retry};
 
 use super::catalog;
 use super::columns::{Facts, Selected};
 use super::connection::{CancelGuard, Cancels, Connection, Endpoint, Step};
 use super::cursor::{CursorKind, NoPlace};
 use super::decode::RowDecoder;
-use super::rows::{check_key, check_names, no_column, quarantined};
+use super::rows::{check_key, check_names, no_column, null_cursor, quarantined};
 use super::snapshot;
 use super::statement::{From, Range, Relation};
 use super::wire::messages::malformed;
@@ -52,8 +52,8 @@ pub(super) struct Ready {
     /// The columns that identify a row for people.
     identity: Vec<usize>,
     cursor: Option<Cursor>,
-    /// Everything that is read has snapshots.
-    has_snapshots: bool,
+    /// What the catalog has said of the columns, where a field's name may change without the columns doing so.
+    facts: Option<Facts>,
 }
 
 /// What is known of the cursor column.
@@ -92,6 +92,15 @@ struct Reading {
     is_cut: bool,
 }
 
+impl Ready {
+    /// Whether the fields of the columns are those that are known. Always where there are none.
+    async fn has_same_fields(&mut self) -> Result<bool> {
+        let Some(known) = &self.facts else { return Ok(true) };
+        let columns: Vec<Column> = self.columns.iter().map(|selected| selected.column.clone()).collect();
+        Ok(catalog::facts(&mut self.connection, &columns).await? == *known)
+    }
+}
+
 impl PostgresSource {
     fn named(&self, error: Error) -> Error {
         error.with_source(&self.name).with_address(self.address.clone())
@@ -122,9 +131,10 @@ impl PostgresSource {
         let facts = catalog::facts(&mut connection, &columns).await?;
         let identity = self.identity(&mut connection, &columns).await?;
         let columns = self.select(&facts, columns);
+        let facts = Some(facts).filter(|_| columns.iter().any(|selected| selected.kind.has_fields()));
         let shapes = columns.iter().filter_map(Selected::shape);
         let selection = columns.iter().map(Selected::expression).chain(shapes).collect();
-        let mut ready = Ready { connection, columns, selection, identity, cursor: None, has_snapshots: false };
+        let mut ready = Ready { connection, columns, selection, identity, cursor: None, facts };
         if let Some(name) = &self.settings.cursor {
             ready.cursor = Some(self.cursor_facts(&mut ready, name).await?);
         } else {
@@ -325,11 +335,27 @@ impl PostgresSource {
 
     /// Opens the snapshot that all sources of this database read in their round.
     async fn open_snapshot(&self, ready: &mut Ready, output: &mut dyn Output) -> Result<String> {
-        if !ready.has_snapshots {
-            snapshot::check(&mut ready.connection, &self.settings.relation).await?;
-            ready.has_snapshots = true;
-        }
+        // Each time anew: a partition or a view may lead to a foreign table by now.
+        snapshot::check(&mut ready.connection, &self.settings.relation).await?;
         snapshot::open(&mut ready.connection, output).await
+    }
+
+    /// The fields of what was read must still be called as they were: no lock has kept them, and no description tells them.
+    async fn check_fields(&self, ready: &mut Ready, is_cut: bool) -> Result<()> {
+        if ready.facts.is_none() {
+            return Ok(());
+        }
+        if is_cut {
+            // The connection is of no use any more.
+            ready.connection = Connection::open(&self.endpoint).await?;
+        }
+        if ready.has_same_fields().await? {
+            return Ok(());
+        }
+        let message = "what is read has fields of other names than when it was prepared";
+        Err(Error::new(ErrorKind::Data, "read rows", message)
+            .with_retry(Retry::Transient)
+            .with_hint("it is read with its new fields next time"))
     }
 
     /// Hands the rows collected so far on; returns their number.
@@ -391,6 +417,7 @@ impl Source for PostgresSource {
     async fn prepare(&mut self) -> Result<()> {
         if let Some(mut ready) = self.ready.take()
             && ready.connection.is_as_before().await
+            && ready.has_same_fields().await.unwrap_or(false)
         {
             self.ready = Some(ready);
             return Ok(());
@@ -408,7 +435,12 @@ impl Source for PostgresSource {
             return Err(self.named(Error::new(ErrorKind::Internal, "read rows", "prepared without a connection")));
         };
         let mut guard = CancelGuard::new(&ready.connection, &self.cancels);
-        let result = self.read_rows(&mut ready, from, output).await;
+        let mut result = self.read_rows(&mut ready, from, output).await;
+        if let Ok(reading) = &result
+            && let Err(error) = self.check_fields(&mut ready, reading.is_cut).await
+        {
+            result = Err(self.named(error));
+        }
         match &result {
             Ok(reading) if !reading.is_cut => guard.disarm(),
             Ok(_) => {}
@@ -460,9 +492,4 @@ fn cursor_text(cursor: &Cursor, columns: &[Selected], decoder: &RowDecoder) -> R
                 .with_hint(format!("leave such rows out: query = \"SELECT … WHERE {name} < …\""))
         }
     })
-}
-
-fn null_cursor(name: &str) -> Error {
-    Error::new(ErrorKind::Data, "read rows", format!("a row has NULL in cursor `{name}`: it could never be recognised"))
-        .with_hint(format!("declare the column NOT NULL, or use query = \"SELECT … WHERE {name} IS NOT NULL\""))
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::columns::{Facts, Selected, Type};
 use super::decode::RowDecoder;
+use super::values::CONTENT_BYTES_MAX;
 use super::wire::answer::{ServerError, columns};
 use super::wire::{Column, Malformed};
 
@@ -21,6 +22,7 @@ fn facts() -> Facts {
         (90_003, Type::Array { element: 25 }),
         (90_004, composite),
         (90_005, Type::Array { element: 90_004 }),
+        (90_006, Type::Array { element: 1700 }),
     ];
     Facts { types: types.into(), money_scale: 2, ..Facts::default() }
 }
@@ -55,6 +57,27 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
         Just(b"\0\0\0\x01\0\0\0\0\0\0\0\x17\0\0\0\x01\0\0\0\x01\0\0\0\x04\0\0\0\x07".to_vec()),
         Just(b"\0\0\0\x02\0\0\0\0\0\0\0\x17\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\0\0\x04\0\0\0\x07".to_vec()),
     ]
+}
+
+/// Few bytes of a number may stand for many digits: an array of such is neither endless work nor a long text.
+#[test]
+fn numbers_that_do_not_fit_are_told_up_to_a_limit() {
+    const COUNT: i32 = 100_000;
+    let mut array = [1, 0, 1700, COUNT, 1].map(i32::to_be_bytes).concat();
+    for _ in 0..COUNT {
+        array.extend_from_slice(&[0, 0, 0, 10, 0, 1, 0x7F, 0xFF, 0, 0, 0, 0, 0, 1]);
+    }
+    let column = selected(90_006, (5 << 16) + 4);
+    let shapes = usize::from(column.shape().is_some());
+    let mut decoder = RowDecoder::new(&[column], None);
+    decoder.push(b"PGCOPY\n\xFF\r\n\0\0\0\0\0\0\0\0\0").unwrap();
+    let mut row = (1 + shapes as i16).to_be_bytes().to_vec();
+    row.extend_from_slice(&(array.len() as i32).to_be_bytes());
+    row.extend_from_slice(&array);
+    (0..shapes).for_each(|_| row.extend_from_slice(&(-1i32).to_be_bytes()));
+    decoder.push(&row).unwrap();
+    let (batch, problems) = decoder.finish().unwrap();
+    assert_eq!((batch.num_rows(), problems.len(), problems[0].content.len()), (1, 1, CONTENT_BYTES_MAX));
 }
 
 proptest! {

@@ -119,12 +119,13 @@ impl Values {
         }
     }
 
+    /// Adds a value. Of one that does not fit, at most `room` bytes of its content are told.
     #[inline]
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Stored, Malformed> {
+    pub(super) fn push(&mut self, bytes: &[u8], room: usize) -> Result<Stored, Malformed> {
         match self {
             Self::Int64(values) => values.append_value(i64::from_be_bytes(fixed(bytes)?)),
             Self::Int32(values) => values.append_value(i32::from_be_bytes(fixed(bytes)?)),
-            Self::Text(values) => return Ok(text(values, bytes)),
+            Self::Text(values) => return Ok(text(values, bytes, room)),
             Self::Timestamp(values, zone) => {
                 let value = temporal::microseconds(i64::from_be_bytes(fixed(bytes)?), zone);
                 values.append_option(value.as_ref().ok().copied());
@@ -141,12 +142,12 @@ impl Values {
                 let value = number.scaled(*precision, *scale);
                 values.append_option(value);
                 if value.is_none() {
-                    return Ok(Err(unfit(number)));
+                    return Ok(Err(unfit(number, room)));
                 }
             }
             Self::Money(values) => values.append_value(i64::from_be_bytes(fixed(bytes)?).into()),
             Self::Jsonb(values) => match bytes.split_first() {
-                Some((1, bytes)) => return Ok(text(values, bytes)),
+                Some((1, bytes)) => return Ok(text(values, bytes, room)),
                 _ => return Err(Malformed("a jsonb of another version")),
             },
             Self::Bytes(values) => values.append_value(bytes),
@@ -163,10 +164,10 @@ impl Values {
             Self::Uuid(values) => {
                 values.append_value(fixed::<16>(bytes)?).map_err(|_| Malformed("a uuid of another length"))?
             }
-            Self::List { element, offsets, validity, .. } => return list(element, offsets, validity, bytes),
+            Self::List { element, offsets, validity, .. } => return list(element, offsets, validity, bytes, room),
             Self::Struct { parts, validity, .. } => {
                 validity.push(true);
-                return composite(parts, bytes);
+                return composite(parts, bytes, room);
             }
             Self::Interval(values) => {
                 let mut reader = Reader::new(bytes);
@@ -257,7 +258,7 @@ fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Malformed> {
 }
 
 #[inline]
-fn text(values: &mut StringBuilder, bytes: &[u8]) -> Stored {
+fn text(values: &mut StringBuilder, bytes: &[u8], room: usize) -> Stored {
     match std::str::from_utf8(bytes) {
         Ok(text) => {
             values.append_value(text);
@@ -266,7 +267,7 @@ fn text(values: &mut StringBuilder, bytes: &[u8]) -> Stored {
         Err(_) => {
             values.append_null();
             let detail = "not UTF-8 as the server sends it (a database with the encoding SQL_ASCII); NULL is stored";
-            Err(Box::new(Misfit { reason: "invalid_text", content: escaped(bytes), detail }))
+            Err(Box::new(Misfit { reason: "invalid_text", content: escaped(bytes, room), detail }))
         }
     }
 }
@@ -277,6 +278,7 @@ fn list(
     offsets: &mut Vec<i32>,
     validity: &mut Vec<bool>,
     bytes: &[u8],
+    room: usize,
 ) -> Result<Stored, Malformed> {
     let mut reader = Reader::new(bytes);
     let dimensions = reader.i32()?;
@@ -294,7 +296,8 @@ fn list(
     };
     if is_list {
         for _ in 0..count {
-            join(&mut stored, push_or_null(element, reader.value()?)?);
+            let other = push_or_null(element, reader.value()?, left(&stored, room))?;
+            join(&mut stored, other, room);
         }
         if !reader.is_empty() {
             return Err(Malformed("an array goes on after its last element"));
@@ -308,7 +311,7 @@ fn list(
     Ok(stored)
 }
 
-fn composite(parts: &mut [(u32, Values)], bytes: &[u8]) -> Result<Stored, Malformed> {
+fn composite(parts: &mut [(u32, Values)], bytes: &[u8], room: usize) -> Result<Stored, Malformed> {
     let mut reader = Reader::new(bytes);
     if usize::try_from(reader.i32()?) != Ok(parts.len()) {
         return Err(Malformed("a composite value has other fields than its type"));
@@ -318,14 +321,15 @@ fn composite(parts: &mut [(u32, Values)], bytes: &[u8]) -> Result<Stored, Malfor
         if reader.u32()? != *type_id {
             return Err(Malformed("a composite value has other fields than its type"));
         }
-        join(&mut stored, push_or_null(part, reader.value()?)?);
+        let other = push_or_null(part, reader.value()?, left(&stored, room))?;
+        join(&mut stored, other, room);
     }
     if reader.is_empty() { Ok(stored) } else { Err(Malformed("a composite value goes on after its last field")) }
 }
 
-fn push_or_null(values: &mut Values, value: Option<&[u8]>) -> Result<Stored, Malformed> {
+fn push_or_null(values: &mut Values, value: Option<&[u8]>, room: usize) -> Result<Stored, Malformed> {
     match value {
-        Some(bytes) => values.push(bytes),
+        Some(bytes) => values.push(bytes, room),
         None => {
             values.push_null();
             Ok(Ok(()))
@@ -333,12 +337,18 @@ fn push_or_null(values: &mut Values, value: Option<&[u8]>) -> Result<Stored, Mal
     }
 }
 
+/// Bytes of content that the next part may tell.
+fn left(stored: &Stored, room: usize) -> usize {
+    stored.as_ref().err().map_or(room, |misfit| room.saturating_sub(misfit.content.len()))
+}
+
 /// What of several parts does not fit, together.
-fn join(stored: &mut Stored, other: Stored) {
+fn join(stored: &mut Stored, other: Stored, room: usize) {
     match (stored, other) {
-        (Err(first), Err(other)) if first.content.len() < CONTENT_BYTES_MAX => {
+        (Err(first), Err(other)) if first.content.len() < room => {
             first.content.push_str(", ");
             first.content.push_str(&other.content);
+            cut(&mut first.content, room);
         }
         (stored @ Ok(()), other) => *stored = other,
         _ => {}
@@ -354,26 +364,33 @@ fn calendar(value: OutOfCalendar) -> Box<Misfit> {
     Box::new(Misfit { reason: value.reason, content: value.content, detail })
 }
 
-fn unfit(number: Numeric<'_>) -> Box<Misfit> {
+fn unfit(number: Numeric<'_>, room: usize) -> Box<Misfit> {
     let (reason, detail) = if number.is_finite() {
         ("decimal_out_of_range", "more digits than the column's type says; NULL is stored")
     } else {
         ("not_a_number", "NaN or infinity, which no decimal holds; NULL is stored")
     };
-    Box::new(Misfit { reason, content: number.text(), detail })
+    Box::new(Misfit { reason, content: number.text(room), detail })
 }
 
-/// Text as it is, other bytes as `\xNN`, cut.
-pub(super) fn escaped(bytes: &[u8]) -> String {
+/// Text as it is, other bytes as `\xNN`, cut at `bytes_max`.
+pub(super) fn escaped(bytes: &[u8], bytes_max: usize) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());
         chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02X}")));
-        if text.len() >= CONTENT_BYTES_MAX {
-            let end = (0..=CONTENT_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-            text.truncate(end);
+        if text.len() >= bytes_max {
             break;
         }
     }
+    cut(&mut text, bytes_max);
     text
+}
+
+/// Leaves at most so many bytes, between characters.
+fn cut(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+    }
 }

@@ -27,8 +27,7 @@ pub(crate) struct Scram {
 }
 
 impl Scram {
-    /// Begins a login. `certificate_hash` is what the channel is bound to, if it is; `offered` tells that the server can do
-    /// so.
+    /// Begins a login. `certificate_hash` is what the channel is bound to, if it is.
     pub(crate) fn new(password: &str, certificate_hash: Option<&[u8]>) -> Result<Self, &'static str> {
         let mut random = [0; NONCE_BYTES];
         rand::fill(&mut random).map_err(|_| "the system gives no random numbers")?;
@@ -65,8 +64,11 @@ impl Scram {
         format!("n=,r={}", self.nonce)
     }
 
-    /// The answer to the server's challenge.
+    /// The answer to the server's challenge, of which there is one.
     pub(crate) fn answer(&mut self, challenge: &[u8]) -> Result<Vec<u8>, &'static str> {
+        if self.server_signature.is_some() {
+            return Err("a second challenge");
+        }
         let challenge = std::str::from_utf8(challenge).map_err(|_| "its challenge is not text")?;
         let mut parts = challenge.split(',');
         let mut part =
@@ -164,6 +166,7 @@ mod tests {
             answer,
             "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=qvT2SWdEH5Q06albL+hjSYuUhCG7VndFyzIb7CK4n9k="
         );
+        assert!(scram.answer(challenge).is_err(), "endless work");
         assert!(scram.is_proven(b"v=3HO6Qt1M4MKJrmlKaoOqLAI0/0TV0HZe7J9H3MBtSOg="));
         assert!(!scram.is_proven(b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G0="));
         assert!(!scram.is_proven(b"e=other-error"));
