@@ -4,7 +4,7 @@ use portolan_connect::Registry;
 use portolan_connect::source::postgres::Postgres;
 use portolan_model::config;
 use portolan_model::source::{Connector, Phase};
-use portolan_model::{ErrorKind, Position, Retry};
+use portolan_model::{ErrorKind, Position};
 
 use crate::support::{Recorder, failure, fresh, open, problems, read, server, spec};
 
