@@ -1,6 +1,7 @@
 //! Which server a connection has reached: one address may lead to several, by a name with several addresses or a balancer.
 //!
-//! Promise: connections to two servers are told apart by what at least one of their settings says; those to one never are.
+//! Promise: connections to two servers are told apart by what at least one of their settings says. Those to one are not, unless a
+//! setting is changed between them.
 
 use portolan_model::{Error, ErrorKind, Result};
 
