@@ -120,7 +120,7 @@ impl Collector<'_> {
             let (reached, reason) = match missed {
                 None if self.spec.consistency.mode == Consistency::Snapshot => (ConsistencyReached::Snapshot, None),
                 None => (ConsistencyReached::Released, None),
-                Some((reached, reason)) if !is_over => match self.obstacle(due, begun, attempts) {
+                Some((reached, reason)) if !is_over => match self.obstacle(due, &collected, begun, attempts) {
                     None => {
                         collected.staging.abort().await;
                         continue;
@@ -161,7 +161,7 @@ impl Collector<'_> {
                 let reason = if is_empty { "no source was read" } else { "a source failed" };
                 (ConsistencyReached::Unproven, Some(reason.to_owned()))
             } else {
-                match self.obstacle(due, begun, attempts) {
+                match self.obstacle(due, &kept, begun, attempts) {
                     None => {
                         before = Some(kept);
                         continue;
@@ -188,10 +188,11 @@ impl Collector<'_> {
         collected.is_refused = on_failure == OnFailure::Reject && !reached.keeps(mode);
     }
 
-    /// Why there is no further attempt, if there is none, for people.
-    fn obstacle(&self, due: &[&mut Slot], begun: Duration, attempts: u32) -> Option<String> {
-        let is_again = |slot: &Slot| slot.source.capabilities().is_comparable();
-        if let Some(slot) = due.iter().find(|slot| !is_again(slot)) {
+    /// Why there is no further attempt after `collected`, if there is none, for people.
+    fn obstacle(&self, due: &[&mut Slot], collected: &Collected, begun: Duration, attempts: u32) -> Option<String> {
+        // One that failed is no part of the round yet.
+        let mut read = due.iter().zip(&collected.readings).filter(|(_, reading)| reading.outcome.is_ok());
+        if let Some((slot, _)) = read.find(|(slot, _)| !slot.source.capabilities().is_comparable()) {
             return Some(format!("and `{}` cannot be read twice", slot.name));
         }
         if attempts >= self.spec.consistency.attempts_max {

@@ -11,7 +11,7 @@ use portolan_testkit::servers::Redis;
 use serde_json::json;
 
 use crate::support::{Bench, PATIENCE};
-use crate::{add_events, api, configuration, events, http, keys, receipts, rounds};
+use crate::{add_events, api, configuration, events, http, receipts, rounds};
 
 struct HeldRound {
     api: Api,
@@ -25,13 +25,10 @@ struct HeldRound {
 fn hold(ready_within: &str, more: &str) -> HeldRound {
     let (api, redis) = (api(), Redis::start().unwrap());
     add_events(&redis, 0..5);
-    (0..5).for_each(|number| drop(redis.command(&format!("SET event:{number} {number}")).unwrap()));
     let proxy = FaultProxy::start(redis.port()).unwrap();
     proxy.set(Mode::Hang);
     let late = "required = false\nconnect_timeout = \"40s\"";
-    // What is taken cannot be read twice: keys can.
-    let is_double = more.contains("double_collect");
-    let late = if is_double { keys(proxy.port(), late) } else { events(proxy.port(), late) };
+    let late = events(proxy.port(), late);
     let sources = [("left", http("left", api.port(), "")), ("right", http("right", api.port(), "")), ("events", late)];
     let round = format!("deadline = \"40s\"\nready_within = \"{ready_within}\"\n{more}");
     let bench = Bench::new(&configuration(&sources, &round));

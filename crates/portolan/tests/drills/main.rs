@@ -42,14 +42,6 @@ fn events(port: u16, more: &str) -> String {
     )
 }
 
-/// The keys `event:…` of a Redis, under the same name.
-fn keys(port: u16, more: &str) -> String {
-    format!(
-        "[[source]]\nname = \"events\"\nport = {port}\nprotocol = \"redis\"\nkeys = \"event:*\"\ntype = \"string\"\n\
-         tls = {{ allow_plaintext = \"test on loopback\" }}\n{more}\n"
-    )
-}
-
 /// One round of sources.
 fn configuration(sources: &[(&str, String)], round: &str) -> String {
     let names: Vec<String> = sources.iter().map(|(name, _)| format!("\"{name}\"")).collect();
