@@ -1,24 +1,21 @@
 //! A source fails its check, in rounds that promise something over servers that give what they have away.
 
-use std::time::Duration;
-
 use portolan_testkit::api::Api;
-use portolan_testkit::crash::collector::Collector;
-use portolan_testkit::process::{Signal, free_port, was_killed_by};
+use portolan_testkit::process::{Signal, free_port};
 use portolan_testkit::servers::Redis;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{Bench, PATIENCE, built_binary};
+use crate::support::{Bench, PATIENCE};
 use crate::{add_events, api, configuration, events, http, pending, receipts, rounds};
 
 /// Both ports show the same state.
 const AGREE: &str = "[[check]]\nname = \"both agree\"\nround = \"all\"\n\
                      sql = 'select l.state = r.state from \"left\" l, \"right\" r'\n";
 /// Odd numbers fail.
-const EVEN: &str = "[[check]]\nname = \"even\"\nsource = \"events\"\non_failure = \"quarantine\"\n\
+pub(crate) const EVEN: &str = "[[check]]\nname = \"even\"\nsource = \"events\"\non_failure = \"quarantine\"\n\
                     rows = 'select _row from events where cast(number as bigint) % 2 = 1'\n";
 
-fn sources(api: &Api, right: u16, redis: &Redis) -> [(&'static str, String); 3] {
+pub(crate) fn sources(api: &Api, right: u16, redis: &Redis) -> [(&'static str, String); 3] {
     [
         ("left", http("left", api.port(), "")),
         ("events", events(redis.port(), "")),
@@ -31,7 +28,7 @@ fn outcomes(bench: &Bench, what: &str) -> i64 {
 }
 
 /// All that the server gave is where it belongs, and `again` rows are in the quarantine a second time.
-fn is_each_once(bench: &Bench, all: i64, withheld: i64, again: i64) {
+pub(crate) fn is_each_once(bench: &Bench, all: i64, withheld: i64, again: i64) {
     let count = |table: &str, column: &str| {
         let rows = bench.query(&format!("select count(distinct {column}) as different, count(*) as n from {table}"));
         (rows[0]["different"].as_i64().unwrap(), rows[0]["n"].as_i64().unwrap())
@@ -117,44 +114,4 @@ fn what_a_missing_source_would_have_shown_is_not_guessed() {
     assert_eq!(outcomes(&bench, "outcome <> 'not_evaluated'"), 0);
     let details = bench.query("select distinct detail from portolan.checks");
     assert!(details.iter().all(|row| row["detail"].as_str().unwrap().contains("right")), "{details:?}");
-}
-
-#[cfg(feature = "failpoints")]
-#[test]
-fn death_between_the_checks_and_the_commit_withholds_nothing_twice() {
-    let (api, redis) = (api(), Redis::start().unwrap());
-    let bench = Bench::new(&configuration(&sources(&api, api.port(), &redis), EVEN));
-    add_events(&redis, 0..4);
-    let mut collector = bench.start(&["run"]);
-    bench.wait_for_lake("events");
-    bench.wait_until("the first are stored", || bench.number("select count(*) as n from events") == 2);
-    bench.wait_until("and acknowledged", || pending(&redis) == 0);
-    collector.stop(Signal::TERM, PATIENCE).unwrap();
-    let kept: Vec<Value> = bench.query("select round, content from portolan.quarantine order by content");
-    for (number, armed) in ["commit::before_commit=return", "commit::after_commit=return"].into_iter().enumerate() {
-        let first = 4 + 6 * number as u32;
-        add_events(&redis, first..first + 6);
-        let (file, log) = (bench.path().join("portolan.toml"), bench.path().join("run.log"));
-        let mut dying = Collector::start_with(&built_binary(), &file, &log, &[("FAILPOINTS", armed)]).unwrap();
-        let status = dying.process().wait(PATIENCE).unwrap();
-        assert!(
-            status.is_some_and(|status| was_killed_by(status, Signal::ABORT)),
-            "{armed}: {status:?}\n{}",
-            bench.log()
-        );
-        if number == 0 {
-            assert_eq!(bench.query("select round, content from portolan.quarantine order by content"), kept);
-        }
-        let mut collector = bench.start(&["run"]);
-        bench.wait_until("the rest is acknowledged", || {
-            std::thread::sleep(Duration::from_millis(20));
-            bench.number("select count(*) as n from events") == i64::from(first + 6) / 2 && pending(&redis) == 0
-        });
-        collector.stop(Signal::TERM, PATIENCE).unwrap();
-        // Withheld rows have no key in the lake: what the server was not told is stored it gives again, and they are
-        // withheld again.
-        let again = if armed.contains("after") { 3 } else { 0 };
-        is_each_once(&bench, i64::from(first) + 6, i64::from(first + 6) / 2, again);
-    }
-    assert_eq!(bench.json(&["verify", "--json"])["sound"], true);
 }
