@@ -189,17 +189,6 @@ async fn the_chain_has_the_order_of_the_commits() {
     assert_eq!(order, [(Some(2), None), (Some(3), Some(2)), (Some(1), Some(3)), (Some(4), Some(1))]);
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
-        }
-    }
-}
-
 /// A lake that the version before the chain has written is read, goes on, and its chain begins with the first new round.
 #[tokio::test]
 async fn a_lake_of_format_1_goes_on_with_a_chain() {

@@ -24,17 +24,6 @@ fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
-        }
-    }
-}
-
 /// Whether a report has findings that name what is expected.
 fn names(report: &VerifyReport, expected: &Expected) -> bool {
     let findings = format!("{:?} {:?}", report.mismatches, report.damaged_files);
@@ -89,7 +78,7 @@ async fn every_random_corruption_is_found_and_named() {
         lake::build(&whole, seed, true).await;
         // Its writer ends by itself a moment after it: with the lock the catalog is closed.
         std::fs::File::open(whole.join("collector.lock")).unwrap().lock().unwrap();
-        copy(&whole, &victim);
+        common::copy(&whole, &victim);
         let head = LakeReader::open(&victim).unwrap().head().unwrap();
         let sound = verify(&victim, VerifyScope { heads: vec![head.clone()], ..VerifyScope::default() });
         assert!(sound.is_sound() && sound.chain.unwrap().files_held);

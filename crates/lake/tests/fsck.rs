@@ -62,18 +62,6 @@ fn findings(folder: &Path) -> Vec<&'static str> {
     fsck(folder).findings.iter().map(|finding| finding.code).collect()
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target)
-        } else {
-            drop(std::fs::copy(entry.path(), target))
-        }
-    }
-}
-
 fn first_file(folder: &Path) -> PathBuf {
     let head = at(folder, portolan_lake::At::Head);
     head.table("main", "orders").unwrap().unwrap().files[0].path.clone()

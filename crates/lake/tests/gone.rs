@@ -128,17 +128,6 @@ async fn a_source_that_changes_how_it_writes_raises_no_alarm() {
     assert_eq!(mismatches(&verify(path)), [9]);
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
-        }
-    }
-}
-
 /// Receipts of an earlier version do not say how they were written.
 #[tokio::test]
 async fn a_lake_of_format_1_raises_no_alarm_after_its_snapshots_have_expired() {

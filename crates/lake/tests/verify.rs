@@ -250,18 +250,6 @@ async fn files_that_maintenance_removes_under_way_are_no_damage() {
     assert_eq!((proved(&report, "orders"), files(folder.path(), "orders").len()), ((6, 30), 1));
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target)
-        } else {
-            drop(std::fs::copy(entry.path(), target))
-        }
-    }
-}
-
 fn files(folder: &Path, table: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder.join("data/main").join(table)).unwrap();
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();

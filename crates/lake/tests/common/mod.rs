@@ -22,6 +22,18 @@ pub async fn open(folder: &Path, settings: LakeSettings) -> Lake {
     Lake::open_with(folder, settings, Arc::new(SystemClock::new())).unwrap()
 }
 
+/// Copies a folder with all that is in it.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
 pub fn source(name: &str) -> SourceName {
     SourceName::new(name).unwrap()
 }
