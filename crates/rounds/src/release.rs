@@ -249,4 +249,14 @@ mod tests {
     fn one_call_begins_at_the_first_instant_and_its_time_is_shared_out() {
         assert_eq!(released_us(true), [Some(1_000), Some(1_000), Some(1_004), None]);
     }
+
+    /// Its task may go on before the others are told that it has missed the release.
+    #[tokio::test(start_paused = true)]
+    async fn who_is_ready_after_the_release_has_missed_it_all_the_same() {
+        let gate = Gate::new(2);
+        gate.open(&Hand::default());
+        let late = tokio::time::timeout(Duration::from_secs(1), gate.wait(1, None)).await;
+        assert!(late.is_err(), "released by nobody");
+        assert!(tokio::time::timeout(Duration::from_secs(1), gate.missed(1)).await.is_ok(), "nobody ends it");
+    }
 }
