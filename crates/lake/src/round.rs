@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use portolan_model::catalog::{
-    Commit, Grounded, SourceStatus, StagedTable, Staging, TableSpec, TableStaging, WriteMode,
+    Commit, Grounded, QUARANTINED_MAX, SourceStatus, StagedTable, Staging, TableSpec, TableStaging, WriteMode,
 };
 use portolan_model::check::{Ground, WithheldRow};
 use portolan_model::round::{ReceiptVerdict, RoundRecord, RoundVerdict};
@@ -90,7 +90,7 @@ pub(crate) struct Round {
     /// Items of the quarantine that it stores.
     retried: Vec<i64>,
     /// Tables as they were before rows were withheld, until the round is committed.
-    whole: Vec<(SourceName, StagedRows)>,
+    whole: Vec<Finished>,
     /// The rows withheld.
     withheld: Vec<RecordBatch>,
 }
@@ -183,7 +183,7 @@ impl Staging for Round {
             let place = parts.tables.iter().position(|table| table.source == *source);
             place.map(|place| (place, parts.tables.remove(place)))
         };
-        let Some((place, mut finished)) = finished else {
+        let Some((place, finished)) = finished else {
             return Err(internal("withhold rows", "the round has no table of the source").with_source(source));
         };
         let (context, round) = (self.context.clone(), self.round.0);
@@ -193,31 +193,31 @@ impl Staging for Round {
                 source: &finished.source,
                 round,
                 time_us: finished.time_us,
-                items_left: QUARANTINED_MAX.saturating_sub(finished.quarantined),
+                items_left: (QUARANTINED_MAX as u64).saturating_sub(finished.quarantined),
                 bytes_left: QUARANTINED_BYTES_MAX.saturating_sub(finished.quarantined_bytes),
             };
-            let outcome = withhold(&terms, &finished.rows, &rows).map(|withheld| {
-                finished.quarantined += rows.len() as u64;
-                finished.quarantined_bytes += withheld.bytes;
-                (std::mem::replace(&mut finished.rows, withheld.rows), withheld.items)
-            });
-            (finished, outcome)
+            match withhold(&terms, &finished.rows, &rows) {
+                Ok(withheld) => {
+                    let left = Finished {
+                        source: finished.source.clone(),
+                        time_us: finished.time_us,
+                        rows: withheld.rows,
+                        quarantined: finished.quarantined + rows.len() as u64,
+                        quarantined_bytes: finished.quarantined_bytes + withheld.bytes,
+                    };
+                    (left, Ok((finished, withheld.items)))
+                }
+                Err(error) => (finished, Err(error)),
+            }
         });
         let (finished, outcome) =
             work.await.map_err(|error| internal("withhold rows", "the work was interrupted").with_cause(error))?;
         let staged = finished.told();
         self.parts().tables.insert(place, finished);
         let (whole, items) = outcome.map_err(|error| error.with_source(source))?;
-        self.whole.push((source.clone(), whole));
+        self.whole.push(whole);
         self.withheld.extend(items);
         Ok(staged)
-    }
-
-    async fn commit(self: Box<Self>, record: RoundRecord, states: &[SourceStatus]) -> Result<Commit> {
-        match self.commit_on(None, record, states).await? {
-            Grounded::Committed(commit) => Ok(commit),
-            Grounded::Moved(_) => Err(internal("commit round", "a ground has moved that there is not")),
-        }
     }
 
     async fn commit_on(
@@ -284,9 +284,9 @@ impl Staging for Round {
             Outcome::Moved(changes) => {
                 parts.tables.extend(published.again(changes.tables));
                 self.withheld.clear();
-                for (source, whole) in self.whole.drain(..) {
-                    if let Some(table) = parts.tables.iter_mut().find(|table| table.source == source) {
-                        table.rows = whole;
+                for whole in self.whole.drain(..) {
+                    if let Some(table) = parts.tables.iter_mut().find(|table| table.source == whole.source) {
+                        *table = whole;
                     }
                 }
                 *self.parts() = parts;
@@ -374,9 +374,7 @@ impl Table {
     }
 }
 
-/// Quarantined items of one source and round that are kept; a source that yields more is misconfigured.
-const QUARANTINED_MAX: u64 = 100_000;
-/// Their bytes, which stay in memory until the round is committed.
+/// Bytes of quarantined items of one source and round, which stay in memory until the round is committed.
 const QUARANTINED_BYTES_MAX: u64 = 32 << 20;
 
 #[async_trait]
@@ -404,7 +402,7 @@ impl TableStaging for Table {
 
     async fn quarantine(&mut self, item: QuarantineItem) -> Result<()> {
         let bytes = (item.row.to_string().len() + item.content.len() + item.detail.len()) as u64;
-        let problem = if self.quarantined >= QUARANTINED_MAX {
+        let problem = if self.quarantined >= QUARANTINED_MAX as u64 {
             Some(format!("more than {QUARANTINED_MAX} items of one round cannot be stored as configured"))
         } else if self.quarantined_bytes.saturating_add(bytes) > QUARANTINED_BYTES_MAX {
             let mebibytes = QUARANTINED_BYTES_MAX >> 20;

@@ -11,7 +11,7 @@ use arrow::array::{BooleanArray, new_null_array};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use portolan_model::check::WithheldRow;
+use portolan_model::check::{WITHHELD, WithheldRow};
 use portolan_model::source::QuarantineItem;
 use portolan_model::{Error, ErrorKind, Result, SourceName};
 
@@ -252,7 +252,7 @@ impl Items<'_> {
             return Err(limit("the rows that fail have more bytes than the quarantine takes of one round".to_owned()));
         }
         self.pending.push(QuarantineItem {
-            reason: "check",
+            reason: WITHHELD,
             column: None,
             row: serde_json::json!({ "row": withheld.row }),
             content,

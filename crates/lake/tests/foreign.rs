@@ -1,4 +1,5 @@
-//! What is not a catalog of this format is refused, and left as it was to the last byte.
+//! What is not a catalog of this format is refused, and left as it was to the last byte; what others change in a lake is
+//! heeded.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -6,8 +7,12 @@ mod common;
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Int64Array};
+use arrow::record_batch::RecordBatch;
 use common::*;
 use portolan_lake::Lake;
+use portolan_model::catalog::{Catalog, Grounded};
+use portolan_model::check::Ground;
 use portolan_model::clock::SystemClock;
 use portolan_model::{Error, ErrorKind};
 
@@ -60,4 +65,33 @@ async fn an_empty_file_becomes_a_lake() {
     std::fs::write(folder.path().join("catalog.sqlite"), b"").unwrap();
     drop(open(folder.path(), settings()).await);
     drop(open(folder.path(), settings()).await);
+}
+
+fn one() -> RecordBatch {
+    let column: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    RecordBatch::try_from_iter([("n", column)]).unwrap()
+}
+
+/// A table is known by more than its name: what checks have read is not what another statement has put in its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_duckdb_changes_moves_the_ground_of_checks() {
+    let statements: [(&[&str], bool); 6] = [
+        (&["update lake.orders set n = n + 1"], true),
+        (&["alter table lake.orders rename to others"], true),
+        (&["drop table lake.orders"], true),
+        (&["drop table lake.orders", "create table lake.orders (n bigint)"], true),
+        (&["drop table lake.customers"], false),
+        (&["alter table lake.customers rename to others"], false),
+    ];
+    for (statements, is_moved) in statements {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = open(folder.path(), settings()).await;
+        round(&lake, spec("customers"), &[one()]).await.unwrap();
+        let (read, _) = round(&lake, spec("orders"), &[one()]).await.unwrap();
+        let staging = lake.begin().await.unwrap();
+        duck_write(folder.path(), statements);
+        let ground = Ground { snapshot: read.snapshot, tables: vec![source("orders")] };
+        let outcome = staging.commit_on(Some(ground), record(Vec::new()), &[]).await.unwrap();
+        assert_eq!(matches!(outcome, Grounded::Moved(_)), is_moved, "{statements:?}");
+    }
 }

@@ -20,6 +20,9 @@ use crate::round::{RoundId, RoundRecord};
 use crate::source::QuarantineItem;
 use crate::state::State;
 
+/// Items of one source and round that the quarantine takes; a source that yields more is misconfigured.
+pub const QUARANTINED_MAX: usize = 100_000;
+
 /// The store that rounds are committed to.
 #[async_trait]
 pub trait Catalog: Send + Sync {
@@ -49,46 +52,45 @@ pub trait Staging: Send {
     fn table(&mut self, spec: TableSpec) -> Result<Box<dyn TableStaging>>;
 
     /// The rows staged for each source whose table is finished, with how they meet those already there; for checks.
-    fn staged(&self) -> Vec<(SourceName, WriteMode, Arc<dyn StagedRows>)> {
-        Vec::new()
-    }
+    fn staged(&self) -> Vec<(SourceName, WriteMode, Arc<dyn StagedRows>)>;
 
     /// Takes rows, in order of their numbers, out of a finished table, and puts each into the quarantine, whole, with the
-    /// reason `check`. At most once a table.
+    /// reason [`WITHHELD`](crate::check::WITHHELD). At most once a table.
     ///
     /// # Errors
-    /// `Limit` if the quarantine takes no more of this source and round, or a row is too large for it. The table is as it was
-    /// after an error.
-    async fn withhold(&mut self, source: &SourceName, rows: Vec<WithheldRow>) -> Result<StagedTable> {
-        let _ = rows;
-        Err(Error::new(ErrorKind::Internal, "withhold rows", "this catalog takes none back").with_source(source))
-    }
-
-    /// As [`commit`](Self::commit), if no table of `ground` was changed since its snapshot; looked at in the same transaction.
-    /// Otherwise nothing is published, and the round is handed back as it was staged, with what was withheld.
-    ///
-    /// # Errors
-    /// Those of [`commit`](Self::commit).
-    async fn commit_on(
-        self: Box<Self>,
-        ground: Option<Ground>,
-        record: RoundRecord,
-        states: &[SourceStatus],
-    ) -> Result<Grounded> {
-        match ground {
-            None => self.commit(record, states).await.map(Grounded::Committed),
-            Some(_) => Err(Error::new(ErrorKind::Internal, "commit round", "this catalog knows no ground")),
-        }
-    }
+    /// `Limit` if the quarantine takes no more of this source and round, a row is too large for it, or rows of the same key
+    /// were left out as duplicates of one of them, which would be nowhere then. The table is as it was after an error.
+    async fn withhold(&mut self, source: &SourceName, rows: Vec<WithheldRow>) -> Result<StagedTable>;
 
     /// Publishes every finished table, the record, its positions, watermarks and `states` in one transaction. Positions are the
     /// `position_after`, watermarks the `watermark`, of receipts that are [`Ok`](crate::round::ReceiptVerdict::Ok) or `Unchanged`, unless the
     /// record is `Rejected`: then tables, positions and watermarks are left out and only the record is stored.
     ///
+    /// If a table of `ground` was changed since its snapshot, or that is not known any more, nothing is published, and the
+    /// round is handed back as it was staged, with what was withheld. It is looked at in the same transaction.
+    ///
     /// # Errors
     /// Nothing is visible after an error. `StorageFull`, `Storage` and `Conflict` are transient: reading the round
     /// again from the old positions loses nothing.
-    async fn commit(self: Box<Self>, record: RoundRecord, states: &[SourceStatus]) -> Result<Commit>;
+    async fn commit_on(
+        self: Box<Self>,
+        ground: Option<Ground>,
+        record: RoundRecord,
+        states: &[SourceStatus],
+    ) -> Result<Grounded>;
+
+    /// As [`commit_on`](Self::commit_on), on no ground, which cannot move.
+    ///
+    /// # Errors
+    /// Those of [`commit_on`](Self::commit_on).
+    async fn commit(self: Box<Self>, record: RoundRecord, states: &[SourceStatus]) -> Result<Commit> {
+        match self.commit_on(None, record, states).await? {
+            Grounded::Committed(commit) => Ok(commit),
+            Grounded::Moved(_) => {
+                Err(Error::new(ErrorKind::Internal, "commit round", "it was asked for on no ground, and that moved"))
+            }
+        }
+    }
 
     /// Gives the round up and removes what it staged.
     async fn abort(self: Box<Self>);

@@ -19,8 +19,8 @@ use crate::config::{CheckSpec, OnCheckFailure};
 use crate::error::Result;
 use crate::name::SourceName;
 
-/// Rows of one source and round that checks may withhold; a round with more is rejected.
-pub const WITHHELD_MAX: usize = 100_000;
+/// The reason under which withheld rows stand in the quarantine.
+pub const WITHHELD: &str = "check";
 
 /// The rows that a round has staged for one source, after deduplication, readable until the round ends. Those who know the
 /// catalog may know more of it: [`Any`].

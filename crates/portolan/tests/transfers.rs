@@ -5,28 +5,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
-use async_trait::async_trait;
-use jiff::Timestamp;
 use portolan_connect::Registry;
 use portolan_connect::transport::SystemSecrets;
-use portolan_model::catalog::{
-    Catalog, Commit, EventTimes, SourceStatus, StagedTable, Staging, TableSpec, TableStaging,
-};
 use portolan_model::clock::SystemClock;
 use portolan_model::config::{self, ConnectorSet};
 use portolan_model::round::{ConsistencyReached, RoundRecord, RoundVerdict};
-use portolan_model::source::{Environment, QuarantineItem};
-use portolan_model::{Position, Result, RoundId, SourceName};
+use portolan_model::source::Environment;
 use portolan_rounds::coordinator::{Event, Observer, RoundRunner, Shared};
 use portolan_rounds::slot::Slot;
+use portolan_testkit::memory::MemoryCatalog;
 use portolan_testkit::servers::{COLLECTOR_PASSWORD, MariaDb, MariaDbOptions, Postgres};
 
 const TABLES: usize = 4;
@@ -35,74 +29,16 @@ const BALANCE: i64 = 1_000;
 const TOTAL: i64 = (TABLES * ACCOUNTS) as i64 * BALANCE;
 const WRITERS: u64 = 3;
 
-/// What became of one round: its record, and the sum of all balances that it would publish.
+/// What became of one round: its record, and the sum of all balances that it published.
 struct Seen {
-    record: RoundRecord,
+    record: Arc<RoundRecord>,
     total: i64,
 }
 
-/// A catalog that keeps sums.
-#[derive(Clone, Default)]
-struct Sums {
-    seen: Arc<Mutex<Vec<Seen>>>,
-    next: Arc<AtomicU64>,
-}
-
-struct SumsStaging(Sums, RoundId, Arc<Mutex<i64>>);
-struct SumsTable(i64, u64, Arc<Mutex<i64>>);
-
-#[async_trait]
-impl Catalog for Sums {
-    async fn positions(&self) -> Result<BTreeMap<SourceName, Position>> {
-        Ok(BTreeMap::new())
-    }
-    async fn statuses(&self) -> Result<BTreeMap<SourceName, SourceStatus>> {
-        Ok(BTreeMap::new())
-    }
-    async fn watermarks(&self) -> Result<BTreeMap<SourceName, Timestamp>> {
-        Ok(BTreeMap::new())
-    }
-    async fn begin(&self) -> Result<Box<dyn Staging>> {
-        let round = RoundId(self.next.fetch_add(1, Ordering::Relaxed) as i64 + 1);
-        Ok(Box::new(SumsStaging(self.clone(), round, Arc::default())))
-    }
-    async fn record_states(&self, _: &[SourceStatus]) -> Result<()> {
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Staging for SumsStaging {
-    fn round(&self) -> RoundId {
-        self.1
-    }
-    fn table(&mut self, _: TableSpec) -> Result<Box<dyn TableStaging>> {
-        Ok(Box::new(SumsTable(0, 0, self.2.clone())))
-    }
-    async fn commit(self: Box<Self>, record: RoundRecord, _: &[SourceStatus]) -> Result<Commit> {
-        let total = *self.2.lock().unwrap();
-        self.0.seen.lock().unwrap().push(Seen { record, total });
-        Ok(Commit { round: self.1, snapshot: self.1.0 })
-    }
-    async fn abort(self: Box<Self>) {}
-}
-
-#[async_trait]
-impl TableStaging for SumsTable {
-    async fn write(&mut self, batch: RecordBatch) -> Result<()> {
-        let balances = batch.column_by_name("balance").unwrap().as_primitive::<Int64Type>();
-        self.0 += balances.values().iter().sum::<i64>();
-        self.1 += batch.num_rows() as u64;
-        Ok(())
-    }
-    async fn quarantine(&mut self, item: QuarantineItem) -> Result<()> {
-        panic!("{item:?}");
-    }
-    async fn finish(self: Box<Self>) -> Result<StagedTable> {
-        *self.2.lock().unwrap() += self.0;
-        let (rows, event_times) = (self.1, EventTimes::default());
-        Ok(StagedTable { rows, duplicates: 0, quarantined: 0, event_times, rows_sha256: String::new() })
-    }
+/// The sum of all balances that are published: those of the last round, which replaces what came before.
+fn total(catalog: &MemoryCatalog) -> i64 {
+    let balances = |batch: &RecordBatch| batch["balance"].as_primitive::<Int64Type>().values().iter().sum::<i64>();
+    catalog.tables().values().flatten().map(balances).sum()
 }
 
 struct Silent;
@@ -162,7 +98,7 @@ impl Bank {
             .map(|table| {
                 format!(
                     "[[source]]\nname = \"accounts_{table}\"\nprotocol = \"{protocol}\"\nport = {port}\nuser = \"collector\"\n\
-                     password = {{ literal = \"{COLLECTOR_PASSWORD}\" }}\ndatabase = \"shop\"\ntable = \"accounts_{table}\"\n\
+                     password = {{ literal = \"{COLLECTOR_PASSWORD}\" }}\ndatabase = \"shop\"\ntable = \"accounts_{table}\"\nmode = \"replace\"\n\
                      tls = {{ allow_plaintext = \"test on loopback\" }}\n{options}\n"
                 )
             })
@@ -181,7 +117,7 @@ impl Bank {
         let stop = AtomicBool::new(false);
         let transfers = AtomicU64::new(0);
         let begun = Instant::now();
-        let sums = Sums::default();
+        let (catalog, mut seen) = (MemoryCatalog::default(), Vec::new());
         std::thread::scope(|scope| {
             for writer in 0..WRITERS {
                 let (stop, transfers) = (&stop, &transfers);
@@ -225,7 +161,7 @@ impl Bank {
                 .collect();
             let shared = Shared {
                 checker: None,
-                catalog: Arc::new(sums.clone()),
+                catalog: Arc::new(catalog.clone()),
                 clock: environment.clock.clone(),
                 observer: Arc::new(Silent),
                 jitter: || 1.0,
@@ -235,8 +171,9 @@ impl Bank {
                 runtime.block_on(async {
                     let mut runner = RoundRunner::new(configuration.rounds[0].clone(), slots, shared);
                     for _ in 0..rounds {
-                        runner.round().await;
-                        if sums.seen.lock().unwrap().last().is_some_and(until) {
+                        let record = runner.round_with(None).await.record.unwrap();
+                        seen.push(Seen { record, total: total(&catalog) });
+                        if seen.last().is_some_and(until) {
                             break;
                         }
                     }
@@ -247,7 +184,6 @@ impl Bank {
             result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         });
         let seconds = begun.elapsed().as_secs_f64();
-        let seen = std::mem::take(&mut *sums.seen.lock().unwrap());
         Outcome { seen, transfers: transfers.into_inner(), seconds }
     }
 }

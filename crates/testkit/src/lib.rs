@@ -3,7 +3,8 @@
 //! Nothing here pretends: servers are the ones that users run, started in a folder of their own on free loopback
 //! ports; a server that is not installed is a failure that says how to install it, never a test that is skipped.
 //!
-//! - [`servers`]: MariaDB, nginx and Redis
+//! - [`servers`]: MariaDB, PostgreSQL, nginx, Redis and FTP servers
+//! - [`memory`]: a catalog without a disk, which keeps the contract
 //! - [`api`]: an HTTP API whose content grows, with every habit of paging, caching and failing that APIs have
 //! - [`proxy`]: a TCP proxy that fails on demand
 //! - [`ledger`]: what was written outside, and its comparison with what the lake holds
@@ -22,6 +23,7 @@ pub mod crash;
 pub mod duckdb;
 pub mod folders;
 pub mod ledger;
+pub mod memory;
 pub mod process;
 pub mod proxy;
 pub mod senders;

@@ -3,13 +3,11 @@
 //! Promise: looked at inside `BEGIN IMMEDIATE`, so that nothing comes between the look and the commit. Other rounds commit
 //! all the time: only what changed the rows of a table that was read counts, and maintenance changes none.
 
-use portolan_model::Result;
 use portolan_model::check::Ground;
+use portolan_model::{Result, SourceName};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::error::sqlite;
-use crate::reader::quoted;
-use crate::state::State;
 
 const OPERATION: &str = "look at what was checked";
 
@@ -17,7 +15,7 @@ const OPERATION: &str = "look at what was checked";
 const HARMLESS: [&str; 2] = ["inline_flush", "merge_adjacent"];
 
 /// Whether no table of `ground` has other rows now than in its snapshot.
-pub(crate) fn stands(connection: &Connection, state: &State, ground: &Ground) -> Result<bool> {
+pub(crate) fn stands(connection: &Connection, ground: &Ground) -> Result<bool> {
     let error = |error| sqlite(OPERATION, error);
     let sql = "SELECT 1 FROM ducklake_snapshot WHERE snapshot_id = ?1";
     let known: Option<i64> = connection
@@ -28,34 +26,40 @@ pub(crate) fn stands(connection: &Connection, state: &State, ground: &Ground) ->
         // It has expired, and with it what is known of the changes since.
         return Ok(false);
     }
-    let tables: Vec<(String, Option<String>)> = ground
-        .tables
-        .iter()
-        .map(|source| {
-            let name = source.as_str();
-            let created = format!("created_table:{}.{}", quoted("main"), quoted(name));
-            // One that cannot be read has not been.
-            let id = state.tables.get(&("main".to_owned(), name.to_owned())).map(|table| table.shape.id.to_string());
-            (created, id)
-        })
-        .collect();
+    let mut tables = Vec::new();
+    for source in &ground.tables {
+        let read = table_id(connection, source, ground.snapshot)?;
+        // Created, dropped or renamed since.
+        if table_id(connection, source, i64::MAX)? != read {
+            return Ok(false);
+        }
+        tables.extend(read.map(|id| id.to_string()));
+    }
     let sql = "SELECT changes_made FROM ducklake_snapshot_changes WHERE snapshot_id > ?1";
     let mut statement = connection.prepare_cached(sql).map_err(error)?;
     let mut rows = statement.query([ground.snapshot]).map_err(error)?;
     while let Some(row) = rows.next().map_err(error)? {
         let changes: Option<String> = row.get(0).map_err(error)?;
-        for change in changes.as_deref().unwrap_or_default().split(',') {
-            let is_of_ground = |(created, id): &(String, Option<String>)| match change.split_once(':') {
-                Some((what, _)) if HARMLESS.contains(&what) => false,
-                // What is gone has no number any more to know it by.
-                Some(("dropped_table", _)) => true,
-                Some((_, about)) => id.as_deref() == Some(about) || change == created,
-                None => false,
-            };
-            if tables.iter().any(is_of_ground) {
-                return Ok(false);
-            }
+        let is_of_ground = |change: &str| match change.split_once(':') {
+            Some((what, _)) if HARMLESS.contains(&what) => false,
+            Some((_, about)) => tables.iter().any(|id| id == about),
+            None => false,
+        };
+        if changes.as_deref().unwrap_or_default().split(',').any(is_of_ground) {
+            return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// The number of a source's table as it was in a snapshot, if there was one; with the greatest number, as it is.
+fn table_id(connection: &Connection, source: &SourceName, snapshot: i64) -> Result<Option<i64>> {
+    let sql = "SELECT t.table_id FROM ducklake_table t JOIN ducklake_schema s USING (schema_id) \
+               WHERE s.schema_name = 'main' AND t.table_name = ?1 \
+               AND t.begin_snapshot <= ?2 AND (t.end_snapshot IS NULL OR t.end_snapshot > ?2) \
+               AND s.begin_snapshot <= ?2 AND (s.end_snapshot IS NULL OR s.end_snapshot > ?2)";
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut s| s.query_row((source.as_str(), snapshot), |row| row.get(0)).optional())
+        .map_err(|error| sqlite(OPERATION, error))
 }

@@ -124,7 +124,7 @@ pub(crate) fn commit(writer: &mut Writer, mut changes: Changes) -> Result<Outcom
     let manifest = chain::manifest(&changes.tables);
     let committed = writer.transaction_of_files(|connection, state| {
         if let Some(ground) = &changes.ground
-            && !ground::stands(connection, state, ground)?
+            && !ground::stands(connection, ground)?
         {
             return Ok(None);
         }

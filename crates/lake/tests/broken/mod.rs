@@ -2,15 +2,17 @@
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "part of a test")]
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use portolan_lake::Lake;
 use portolan_model::catalog::{
-    Catalog, Commit, SourceStatus, StagedTable, Staging, TableSpec, TableStaging, WriteMode,
+    Catalog, EventTimes, Grounded, SourceStatus, StagedTable, Staging, TableSpec, TableStaging, WriteMode,
 };
+use portolan_model::check::{Ground, StagedRows, WithheldRow};
 use portolan_model::round::{ReceiptVerdict, RoundRecord, RoundVerdict};
 use portolan_model::source::QuarantineItem;
 use portolan_model::{Position, Result, RoundId, SourceName};
@@ -29,6 +31,12 @@ pub enum Fault {
     ForgetsStates,
     LosesBatches,
     SameDigest,
+    ReadsOneBatch,
+    WithholdsTooFew,
+    ClaimsToWithhold,
+    IgnoresGround,
+    MovesByAnyChange,
+    ForgetsToRestore,
 }
 
 /// The lake with a fault, or without one.
@@ -36,11 +44,30 @@ pub struct Broken {
     lake: Arc<Lake>,
     fault: Option<Fault>,
     tables: Arc<AtomicU64>,
+    /// The last snapshot that was committed here.
+    head: Arc<AtomicI64>,
 }
 
 impl Broken {
     pub fn new(lake: Lake, fault: Option<Fault>) -> Self {
-        Self { lake: Arc::new(lake), fault, tables: Arc::default() }
+        Self { lake: Arc::new(lake), fault, tables: Arc::default(), head: Arc::default() }
+    }
+}
+
+/// Staged rows of which one batch alone can be read.
+struct OneBatch(Arc<dyn StagedRows>);
+
+impl StagedRows for OneBatch {
+    fn schema(&self) -> SchemaRef {
+        self.0.schema()
+    }
+
+    fn rows(&self) -> u64 {
+        self.0.rows()
+    }
+
+    fn read(&self, projection: Option<&[usize]>, take: &mut dyn FnMut(RecordBatch) -> Result<bool>) -> Result<()> {
+        self.0.read(projection, &mut |batch| take(batch).map(|_| false))
     }
 }
 
@@ -66,6 +93,8 @@ impl Catalog for Broken {
             fault: self.fault,
             lake: self.lake.clone(),
             tables: self.tables.clone(),
+            head: self.head.clone(),
+            withheld: Vec::new(),
             kept,
         }))
     }
@@ -82,6 +111,8 @@ struct BrokenRound {
     fault: Option<Fault>,
     lake: Arc<Lake>,
     tables: Arc<AtomicU64>,
+    head: Arc<AtomicI64>,
+    withheld: Vec<(SourceName, Vec<WithheldRow>)>,
     kept: Kept,
 }
 
@@ -104,7 +135,42 @@ impl Staging for BrokenRound {
         Ok(Box::new(BrokenTable { inner: Some(inner), fault, number, batches: 0, spec, lake, kept }))
     }
 
-    async fn commit(self: Box<Self>, mut record: RoundRecord, states: &[SourceStatus]) -> Result<Commit> {
+    fn staged(&self) -> Vec<(SourceName, WriteMode, Arc<dyn StagedRows>)> {
+        let staged = self.inner.staged().into_iter();
+        match self.fault {
+            Some(Fault::ReadsOneBatch) => {
+                staged.map(|(name, mode, rows)| (name, mode, Arc::new(OneBatch(rows)) as _)).collect()
+            }
+            _ => staged.collect(),
+        }
+    }
+
+    async fn withhold(&mut self, source: &SourceName, mut rows: Vec<WithheldRow>) -> Result<StagedTable> {
+        if self.fault == Some(Fault::WithholdsTooFew) {
+            rows.pop();
+        }
+        let outcome = self.inner.withhold(source, rows.clone()).await;
+        if outcome.is_ok() {
+            self.withheld.push((source.clone(), rows));
+        }
+        match outcome {
+            Err(_) if self.fault == Some(Fault::ClaimsToWithhold) => Ok(StagedTable {
+                rows: 0,
+                duplicates: 0,
+                quarantined: 1,
+                event_times: EventTimes::default(),
+                rows_sha256: String::new(),
+            }),
+            outcome => outcome,
+        }
+    }
+
+    async fn commit_on(
+        mut self: Box<Self>,
+        ground: Option<Ground>,
+        mut record: RoundRecord,
+        states: &[SourceStatus],
+    ) -> Result<Grounded> {
         if self.fault == Some(Fault::IgnoresRejection) && record.verdict == RoundVerdict::Rejected {
             record.verdict = RoundVerdict::Complete;
         }
@@ -117,12 +183,29 @@ impl Staging for BrokenRound {
         for (_, table) in kept {
             table.finish().await?;
         }
-        let fault = self.fault;
-        let mut commit = self.inner.commit(record, states).await?;
-        if fault == Some(Fault::NumbersAllTheSame) {
-            commit.round = RoundId(1);
+        let head = self.head.load(Ordering::Relaxed);
+        if self.fault == Some(Fault::MovesByAnyChange) && ground.as_ref().is_some_and(|ground| ground.snapshot < head) {
+            return Ok(Grounded::Moved(self));
         }
-        Ok(commit)
+        let ground = ground.filter(|_| self.fault != Some(Fault::IgnoresGround));
+        match self.inner.commit_on(ground, record, states).await? {
+            Grounded::Committed(mut commit) => {
+                self.head.store(commit.snapshot, Ordering::Relaxed);
+                if self.fault == Some(Fault::NumbersAllTheSame) {
+                    commit.round = RoundId(1);
+                }
+                Ok(Grounded::Committed(commit))
+            }
+            Grounded::Moved(mut inner) => {
+                if self.fault == Some(Fault::ForgetsToRestore) {
+                    for (source, rows) in self.withheld.drain(..) {
+                        inner.withhold(&source, rows).await?;
+                    }
+                }
+                self.inner = inner;
+                Ok(Grounded::Moved(self))
+            }
+        }
     }
 
     async fn abort(self: Box<Self>) {

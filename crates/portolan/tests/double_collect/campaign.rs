@@ -14,9 +14,9 @@ use portolan_rounds::coordinator::RoundRunner;
 use portolan_testkit::api::Look;
 use portolan_testkit::crash::random::Random;
 use portolan_testkit::duckdb;
+use portolan_testkit::memory::MemoryCatalog;
 
-use crate::catalog::LightCatalog;
-use crate::world::{Habit, Server, World};
+use crate::world::{Habit, Server, World, versions};
 
 /// The most attempts of a round.
 const ATTEMPTS: usize = 6;
@@ -168,7 +168,7 @@ fn over_light(
         PORTS.iter().position(|(most, _)| world.parts() <= *most).unwrap_or_default(),
     );
     let tally = report.0.entry((server.to_owned(), classes.0, classes.1)).or_default();
-    let (runtime, catalog) = (runtime()?, LightCatalog::default());
+    let (runtime, catalog) = (runtime()?, MemoryCatalog::default());
     world.while_changing(rate, random.any(), || {
         for (promise, counts) in [("released", &mut tally.released), ("none", &mut tally.none)] {
             let promise = format!("consistency = \"{promise}\"");
@@ -202,9 +202,9 @@ fn over_light(
     })
 }
 
-/// The versions that the committed rows show.
-fn shown(catalog: &LightCatalog) -> BTreeSet<i64> {
-    catalog.versions().into_values().flatten().collect()
+/// The versions that the committed rows show: those of the last round, which replaces what came before.
+pub(crate) fn shown(catalog: &MemoryCatalog) -> BTreeSet<i64> {
+    catalog.tables().values().flatten().flat_map(versions).collect()
 }
 
 /// What is proven must be one state, which held between the two collects as they are seen from outside.

@@ -9,7 +9,6 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod campaign;
-mod catalog;
 mod twin;
 mod world;
 
@@ -18,8 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portolan_model::round::ConsistencyReached;
+use portolan_testkit::memory::MemoryCatalog;
 
-use crate::catalog::LightCatalog;
 use crate::twin::{Twin, Way};
 use crate::world::{Habit, Server, World};
 
@@ -80,7 +79,7 @@ fn a_double_collect_that_is_done_wrongly_is_found() {
 /// Rounds of the product over two ports of `habit` until a proven one fails the check.
 fn refuted(habit: Habit, rounds: u64) -> Option<String> {
     let world = World::http(&[habit; 2], Duration::from_millis(2), 7).unwrap();
-    let catalog = LightCatalog::default();
+    let catalog = MemoryCatalog::default();
     world
         .while_changing(20.0, 7, || {
             let promise = "consistency = \"double_collect\"\nattempts = 6";
@@ -96,7 +95,7 @@ fn refuted(habit: Habit, rounds: u64) -> Option<String> {
                     continue;
                 }
                 proven += 1;
-                let shown = catalog.versions().into_values().flatten().collect();
+                let shown = campaign::shown(&catalog);
                 if let Err(error) = campaign::check(&world, &record, &shown, (begun, Instant::now())) {
                     return Ok(Some(format!("{error:#}")));
                 }
@@ -117,10 +116,9 @@ fn a_weak_etag_is_no_proof_and_one_that_lies_is_found() {
 /// The hole, as documented: values that change and change back between their two readings are not seen.
 #[test]
 fn a_value_that_changed_and_changed_back_is_not_seen() {
-    let (world, catalog) = (World::alternating().unwrap(), LightCatalog::default());
+    let (world, catalog) = (World::alternating().unwrap(), MemoryCatalog::default());
     let mut runner = world.runner("consistency = \"double_collect\"", "replace", Arc::new(catalog.clone())).unwrap();
     let record = runtime().block_on(runner.round_with(None)).record.unwrap();
     assert_eq!(record.consistency.reached, ConsistencyReached::Proven, "{record:?}");
-    let shown: BTreeSet<i64> = catalog.versions().into_values().flatten().collect();
-    assert_eq!(shown, BTreeSet::from([0, 1]), "states that never held together");
+    assert_eq!(campaign::shown(&catalog), BTreeSet::from([0, 1]), "states that never held together");
 }

@@ -10,8 +10,7 @@ use portolan_rounds::output::{MemoryRows, Receiver};
 use portolan_rounds::reading::{Patience, read_all};
 use portolan_rounds::slot::Slot;
 
-use crate::catalog::versions;
-use crate::world;
+use crate::world::{self, versions};
 
 /// The most memory for the rows of a source.
 const ROWS_BYTES_MAX: usize = 1 << 20;

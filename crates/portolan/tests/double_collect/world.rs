@@ -7,6 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
+use arrow::array::AsArray;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use arrow::record_batch::RecordBatch;
 use portolan_connect::Registry;
 use portolan_connect::transport::SystemSecrets;
 use portolan_model::catalog::Catalog;
@@ -22,6 +26,14 @@ use serde_json::{Value, json};
 
 /// Rows that a port shows.
 const ROWS: i64 = 3;
+/// The column that every port shows the state's version in.
+const VERSION: &str = "version";
+
+/// The versions that rows show.
+pub(crate) fn versions(batch: &RecordBatch) -> Vec<i64> {
+    let numbers = cast(&batch[VERSION], &DataType::Int64).expect("a version is a number");
+    numbers.as_primitive::<Int64Type>().values().to_vec()
+}
 
 /// How an HTTP port shows its part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

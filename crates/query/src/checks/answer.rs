@@ -9,7 +9,8 @@ use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMicrosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures_util::StreamExt;
 use jiff::Timestamp;
-use portolan_model::check::{CheckOutcome, WITHHELD_MAX};
+use portolan_model::catalog::QUARANTINED_MAX;
+use portolan_model::check::CheckOutcome;
 use portolan_model::config::RowCountTable;
 use portolan_model::{Error, ErrorKind, Result};
 
@@ -112,7 +113,7 @@ async fn failing(mut stream: QueryStream, staged: u64) -> Result<Found> {
             } else {
                 let number = u64::try_from(numbers.value(row)).ok().filter(|number| *number < staged);
                 let number = number.ok_or_else(|| wrong(format!("the answer has a `{ROW_NUMBER}` that no row has")))?;
-                if rows.len() <= WITHHELD_MAX {
+                if rows.len() <= QUARANTINED_MAX {
                     rows.insert(number)
                 } else {
                     beyond += u64::from(!rows.contains(&number));

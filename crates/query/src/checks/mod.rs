@@ -18,8 +18,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use portolan_model::catalog::QUARANTINED_MAX;
 use portolan_model::check::{
-    CheckInput, CheckOutcome, CheckResult, Checked, CheckedRows, Checker, Ground, WITHHELD_MAX, WithheldRow,
+    CheckInput, CheckOutcome, CheckResult, Checked, CheckedRows, Checker, Ground, WithheldRow,
 };
 use portolan_model::clock::Clock;
 use portolan_model::config::{CheckKind, CheckSpec, OnCheckFailure};
@@ -114,7 +115,7 @@ impl Round {
                 for (source, rows) in self.withheld(check, question.as_ref().ok(), &found) {
                     let of_source = failing.entry(source).or_default();
                     // One more than can be withheld says as much as all of them.
-                    for row in rows.take(WITHHELD_MAX + 1) {
+                    for row in rows.take(QUARANTINED_MAX + 1) {
                         of_source.entry(row).or_default().push(place);
                     }
                 }

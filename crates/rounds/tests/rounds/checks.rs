@@ -65,7 +65,7 @@ fn answer(outcome: CheckOutcome, on_failure: OnCheckFailure, withheld: u64) -> C
     let a = SourceName::new("a").unwrap();
     Checked {
         results: vec![result],
-        ground: Some(Ground { snapshot: 1, tables: vec![a.clone()] }),
+        ground: Some(Ground { snapshot: 0, tables: vec![a.clone()] }),
         withheld: (withheld > 0).then_some((a, rows)).into_iter().collect(),
     }
 }

@@ -6,6 +6,5 @@ mod bounds;
 mod checks;
 mod consistency;
 mod coordinator;
-mod memory;
 mod support;
 mod watermark;

@@ -22,8 +22,7 @@ use portolan_model::source::{
 use portolan_model::{Error, ErrorKind, Position, Result, RoundName, SourceName};
 use portolan_rounds::coordinator::{Event, Observer, RoundRunner, Shared};
 use portolan_rounds::slot::Slot;
-
-use crate::memory::MemoryCatalog;
+use portolan_testkit::memory::MemoryCatalog;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 

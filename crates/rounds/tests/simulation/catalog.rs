@@ -193,10 +193,6 @@ impl Staging for ModelStaging {
         self.publish(record, states).await.map(Grounded::Committed)
     }
 
-    async fn commit(self: Box<Self>, _: RoundRecord, _: &[SourceStatus]) -> Result<Commit> {
-        unreachable!("rounds are committed on their ground")
-    }
-
     async fn abort(self: Box<Self>) {
         self.catalog.0.pause(STEP_MS).await;
     }

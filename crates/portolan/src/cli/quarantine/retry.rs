@@ -10,6 +10,7 @@ use std::time::Duration;
 use portolan_connect::Registry;
 use portolan_lake::{Lake, LakeReader, Quarantined};
 use portolan_model::catalog::{Catalog, TableSpec, WriteMode};
+use portolan_model::check::WITHHELD;
 use portolan_model::clock::{Clock, SystemClock};
 use portolan_model::config::{Configuration, ConnectorSet, SourceSpec};
 use portolan_model::round::{Receipt, ReceiptVerdict, RoundRecord, RoundVerdict};
@@ -25,8 +26,6 @@ use crate::output::visible;
 const ROUND_ITEMS: usize = 10_000;
 /// Bytes of content that are taken into memory at once.
 const CONTENT_BYTES_MAX: usize = 64 << 20;
-/// The reason of rows that fail a check of their round.
-const WITHHELD: &str = "check";
 /// Items that still do not fit and are named.
 const NAMED_MAX: usize = 10;
 
