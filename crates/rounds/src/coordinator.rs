@@ -250,12 +250,19 @@ impl RoundRunner {
                 changed.push(slot.status());
             }
         }
+        let missing = missing(&due, &readings, &skipped_receipts);
+        let is_partial = !skipped_receipts.is_empty() || readings.iter().any(|reading| reading.outcome.is_err());
         let frame = Frame {
             name: self.spec.name.clone(),
             start,
             duration_us: clock.moment().since_us(&start),
-            verdict: if is_refused { RoundVerdict::Rejected } else { verdict(&due, &readings, &skipped_receipts) },
+            verdict: match (is_refused || missing.is_some(), is_partial) {
+                (true, _) => RoundVerdict::Rejected,
+                (false, true) => RoundVerdict::Partial,
+                (false, false) => RoundVerdict::Complete,
+            },
             consistency,
+            missing,
             skipped: skipped_receipts.into_iter().map(|(_, receipt)| receipt).collect(),
         };
         let (committed, record) = checks::publish(&self.spec, &shared, &frame, staging, &mut due, &mut readings).await;
@@ -330,18 +337,16 @@ pub(crate) fn is_storage(error: &Error) -> bool {
     matches!(error.kind(), Storage | StorageFull | Corrupt | Conflict)
 }
 
-fn verdict(due: &[&mut Slot], readings: &[Reading], skipped: &[(bool, Receipt)]) -> RoundVerdict {
-    let failed = due.iter().zip(readings).filter(|(_, reading)| reading.outcome.is_err());
-    let mut is_partial = !skipped.is_empty();
-    let mut is_rejected = skipped.iter().any(|(required, _)| *required);
-    for (slot, _) in failed {
-        is_partial = true;
-        is_rejected |= slot.required;
-    }
-    match (is_rejected, is_partial) {
-        (true, _) => RoundVerdict::Rejected,
-        (false, true) => RoundVerdict::Partial,
-        (false, false) => RoundVerdict::Complete,
+/// The required sources that a round lacks, which rejects it, for people.
+fn missing(due: &[&mut Slot], readings: &[Reading], skipped: &[(bool, Receipt)]) -> Option<String> {
+    let is_failed = |(slot, reading): &(&&mut Slot, &Reading)| slot.required && reading.outcome.is_err();
+    let failed = due.iter().zip(readings).filter(is_failed).map(|(slot, _)| &slot.name);
+    let skipped = skipped.iter().filter(|(required, _)| *required).map(|(_, receipt)| &receipt.source);
+    let names: Vec<String> = failed.chain(skipped).map(|name| format!("`{name}`")).collect();
+    match names.as_slice() {
+        [] => None,
+        [name] => Some(format!("{name} is required, and not there")),
+        names => Some(format!("{} are required, and not there", names.join(", "))),
     }
 }
 

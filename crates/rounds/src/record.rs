@@ -17,6 +17,8 @@ pub(crate) struct Frame {
     pub(crate) duration_us: i64,
     pub(crate) verdict: RoundVerdict,
     pub(crate) consistency: RoundConsistency,
+    /// The required sources that it lacks, for people.
+    pub(crate) missing: Option<String>,
     /// Of the sources that were not read.
     pub(crate) skipped: Vec<Receipt>,
 }
@@ -43,11 +45,12 @@ impl Frame {
             checks: verified.results.clone(),
         };
         record.measure();
-        if let Some(rejected) = &verified.rejected {
+        if verified.rejected.is_some() {
             record.verdict = RoundVerdict::Rejected;
-            let reason = &mut record.consistency.reason;
-            *reason = Some(reason.take().map_or_else(|| rejected.clone(), |reason| format!("{reason}; {rejected}")));
         }
+        let reasons = [record.consistency.reason.take(), self.missing.clone(), verified.rejected.clone()];
+        let reasons: Vec<String> = reasons.into_iter().flatten().collect();
+        record.consistency.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
         let is_published = record.verdict != RoundVerdict::Rejected;
         if !is_published {
             record.receipts.iter_mut().for_each(discard);

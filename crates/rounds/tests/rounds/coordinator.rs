@@ -33,6 +33,7 @@ async fn a_required_source_that_fails_rejects_the_round_and_moves_no_position() 
     runner.round().await;
     let rounds = world.catalog.rounds();
     assert_eq!(rounds[0].record.verdict, RoundVerdict::Rejected);
+    assert_eq!(rounds[0].record.consistency.reason.as_deref(), Some("`b` is required, and not there"));
     assert_eq!(world.catalog.rows("a"), 0);
     assert_eq!(world.catalog.position("a"), None);
     assert!(world.acknowledged("a").is_empty());
