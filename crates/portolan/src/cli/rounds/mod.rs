@@ -12,7 +12,7 @@ use clap::Subcommand;
 use comfy_table::{Table, presets};
 use portolan_lake::{LakeReader, RoundFilter, StoredCheck, StoredReceipt, StoredRound};
 
-use self::scale::duration;
+use self::scale::{duration, size};
 use crate::exit::{Exit, Stop};
 use crate::output::visible;
 
@@ -107,6 +107,7 @@ fn list(config: &Path, arguments: ListArguments) -> Result<Exit, Stop> {
     table.set_header([
         "ROUND",
         "NAME",
+        "VERDICT",
         "STARTED",
         "TOOK",
         "SOURCES",
@@ -117,24 +118,23 @@ fn list(config: &Path, arguments: ListArguments) -> Result<Exit, Stop> {
         "SLOWEST",
         "CONSISTENCY",
         "CHECKS",
-        "VERDICT",
     ]);
     for round in &rounds {
         let or_none = |us: Option<i64>| us.map_or_else(|| "-".to_owned(), duration);
         table.add_row([
             round.round.to_string(),
             visible(&round.name),
+            visible(&round.verdict),
             started(round),
             duration(round.duration_us),
             format!("{}/{}", read_well(round), round.receipts.len()),
             total(round, |receipt| receipt.rows).to_string(),
-            total(round, |receipt| receipt.bytes).to_string(),
+            size(total(round, |receipt| receipt.bytes)),
             or_none(round.skew_bound_us),
             or_none(round.release_spread_us),
             slowest(round).map_or_else(|| "-".into(), |(source, us)| format!("{} {}", visible(source), duration(us))),
             consistency(round),
             checks(round),
-            visible(&round.verdict),
         ]);
     }
     super::print_line(table)?;
@@ -196,7 +196,10 @@ fn consistency(round: &StoredRound) -> String {
         Some(attempts) if attempts > 1 => format!(", {attempts} attempts"),
         _ => String::new(),
     };
-    if promised == "none" { promised } else { format!("{promised} → {reached}{attempts}") }
+    match promised == reached {
+        true => format!("{promised}{attempts}"),
+        false => format!("{promised} → {reached}{attempts}"),
+    }
 }
 
 /// How many checks hold, and what became of the others.

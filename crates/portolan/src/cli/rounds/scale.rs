@@ -79,6 +79,21 @@ pub(super) fn duration(us: i64) -> String {
         1_000..1_000_000 => (us as f64 / 1e3, "ms"),
         _ => (us as f64 / 1e6, "s"),
     };
+    short(value, unit)
+}
+
+/// Bytes in three digits.
+pub(super) fn size(bytes: i64) -> String {
+    let (value, unit) = match bytes.unsigned_abs() {
+        0..1_024 => return format!("{bytes} B"),
+        0x400..0x10_0000 => (bytes as f64 / 1_024.0, "KiB"),
+        0x10_0000..0x4000_0000 => (bytes as f64 / (1_u32 << 20) as f64, "MiB"),
+        _ => (bytes as f64 / (1_u32 << 30) as f64, "GiB"),
+    };
+    short(value, unit)
+}
+
+fn short(value: f64, unit: &str) -> String {
     let digits = match value.abs() {
         size if size < 10.0 => 2,
         size if size < 100.0 => 1,
@@ -97,6 +112,12 @@ mod tests {
     fn durations_are_short() {
         let all = [0, 999, 1_000, 1_234, 45_600, 999_000, 1_500_000].map(duration);
         assert_eq!(all, ["0 µs", "999 µs", "1 ms", "1.23 ms", "45.6 ms", "999 ms", "1.5 s"]);
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        let all = [0, 1_023, 1_024, 123_456, 5 << 20, 3 << 30].map(size);
+        assert_eq!(all, ["0 B", "1023 B", "1 KiB", "121 KiB", "5 MiB", "3 GiB"]);
     }
 
     #[test]

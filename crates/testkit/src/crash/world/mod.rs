@@ -3,9 +3,9 @@
 //! What a row holds follows from its number, so the ledger needs only the numbers: a writer that was cut off looks how
 //! far it came and goes on from there.
 
+mod database;
 mod ftp;
 mod http;
-mod mysql;
 mod redis;
 mod tcp;
 
@@ -52,8 +52,9 @@ pub enum PositionKind {
 }
 
 /// Every such table.
-pub const RISING: [Rising; 7] = [
-    Rising { table: "orders", content: mysql::order, part: whole, position: PositionKind::Highest },
+pub const RISING: [Rising; 8] = [
+    Rising { table: "orders", content: database::row, part: whole, position: PositionKind::Highest },
+    Rising { table: "invoices", content: database::row, part: whole, position: PositionKind::Highest },
     Rising { table: "events", content: http::event, part: whole, position: PositionKind::Highest },
     Rising { table: "signals", content: tcp::signal, part: whole, position: PositionKind::Intake },
     Rising { table: "entries", content: redis::entry, part: whole, position: PositionKind::Highest },
@@ -149,7 +150,8 @@ impl World {
         let folder = tempfile::Builder::new().prefix("portolan-crash-").tempdir()?;
         let lake = lake.map_or_else(|| folder.path().join("lake"), Path::to_owned);
         let stations: Vec<Box<dyn Station>> = vec![
-            Box::new(mysql::Mysql::start()?),
+            Box::new(database::Database::mariadb()?),
+            Box::new(database::Database::postgres()?),
             Box::new(http::Http::start()?),
             Box::new(tcp::Tcp::start()?),
             Box::new(redis::Cache::start()?),
