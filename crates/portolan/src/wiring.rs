@@ -93,10 +93,12 @@ pub(crate) fn supported(configuration: &Configuration) -> std::result::Result<()
 
 /// Paths in the file are relative to it, not to where the command runs.
 fn absolute(mut configuration: Configuration, folder: &Path) -> Configuration {
-    configuration.lake.path = folder.join(&configuration.lake.path);
+    // `./lake` beside `./portolan.toml` is `./lake`.
+    let beside = |path: &Path| folder.join(path).components().collect();
+    configuration.lake.path = beside(&configuration.lake.path);
     for source in &mut configuration.sources {
         for path in [&mut source.tls.ca, &mut source.tls.certificate, &mut source.tls.key].into_iter().flatten() {
-            *path = folder.join(&*path);
+            *path = beside(path);
         }
     }
     configuration
