@@ -264,3 +264,45 @@ async fn zeros_of_both_signs_are_one_key_and_one_time() {
         assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), expected, "{operator}");
     }
 }
+
+/// Statements made of the words of sound ones, in any order: each has an answer or an error.
+#[tokio::test]
+async fn no_order_of_words_is_too_much() {
+    const STATEMENTS: [&str; 4] = [
+        "select a . id , b . id from a asof left join b on a . k = b . k and b . l = a . l and a . t >= b . t where a . id > 3",
+        "with c as ( select * from b where id < 9 ) select c . id from a asof join c on a . t > c . t asof join b x on x . t <= c . t",
+        "select count ( * ) from ( select a . k from a asof join ( select t , k from b ) b on ( a . k = b . k ) and a . t < b . t ) d group by k",
+        "select asof . id from a \"asof\" natural join b union select id from a asof right join b using ( k ) order by 1 limit 2",
+    ];
+    let engine = two().await;
+    let words: Vec<Vec<&str>> = STATEMENTS.iter().map(|text| text.split(' ').collect()).collect();
+    let mut seed = Draw(23);
+    let (mut answers, mut errors) = (0, 0);
+    for _ in 0..1_500 {
+        let mut text = words[seed.below(words.len())].clone();
+        for _ in 0..seed.below(4) {
+            let (place, other) = (seed.below(text.len()), &words[seed.below(words.len())]);
+            match seed.below(4) {
+                0 => drop(text.remove(place)),
+                1 => text[place] = other[seed.below(other.len())],
+                2 => text.insert(place, other[seed.below(other.len())]),
+                _ => {
+                    let last = (place + seed.below(12)).min(text.len());
+                    text.extend(text[place..last].to_vec());
+                }
+            }
+        }
+        let text = text.join(" ");
+        match engine.sql(&text).await {
+            Ok(stream) => match stream.collect().await {
+                Ok(_) => answers += 1,
+                Err(error) => assert_ne!(error.kind(), ErrorKind::Internal, "{text}: {error}"),
+            },
+            Err(error) => {
+                errors += 1;
+                assert_ne!(error.kind(), ErrorKind::Internal, "{text}: {error}");
+            }
+        }
+    }
+    assert!(answers > 150 && errors > 150, "{answers} answers, {errors} errors");
+}
