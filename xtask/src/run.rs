@@ -61,3 +61,20 @@ fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
+
+/// Reads arguments that are pairs of an option and its number.
+///
+/// # Errors
+/// An option that there is not, or one without a number.
+pub(crate) fn numbers(arguments: &[String], options: &mut [(&str, &mut u64)]) -> Result<()> {
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        let known: Vec<String> = options.iter().map(|(name, _)| format!("{name} N")).collect();
+        let Some((_, value)) = options.iter_mut().find(|(name, _)| name == word) else {
+            bail!("unknown argument `{word}`; there are {}", known.join(", "));
+        };
+        let text = words.next().with_context(|| format!("{word} needs a number"))?;
+        **value = text.parse().with_context(|| format!("{word} needs a number, not {text:?}"))?;
+    }
+    Ok(())
+}

@@ -1,27 +1,18 @@
 //! `cargo xtask simulation`: the coordinator of rounds against models that fail, seed after seed.
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
-use crate::run::{cargo, run};
+use crate::run::{cargo, numbers, run};
 
 /// Runs the seeds asked for: `--seeds N` of them (100,000) from `--first N` (1), or `--seed N` alone.
 ///
 /// # Errors
 /// A seed broke a promise; it is named, with what it broke.
 pub(crate) fn run_all(arguments: &[String]) -> Result<()> {
-    let (mut first, mut seeds) = (1, 100_000);
-    let mut words = arguments.iter();
-    while let Some(word) = words.next() {
-        let mut number = || -> Result<u64> {
-            let text = words.next().with_context(|| format!("{word} needs a number"))?;
-            text.parse().with_context(|| format!("{word} needs a number, not {text:?}"))
-        };
-        match word.as_str() {
-            "--first" => first = number()?,
-            "--seeds" => seeds = number()?,
-            "--seed" => (first, seeds) = (number()?, 1),
-            unknown => bail!("unknown argument `{unknown}`; there are --seeds N, --first N and --seed N"),
-        }
+    let (mut first, mut seeds, mut alone) = (1, 100_000, 0);
+    numbers(arguments, &mut [("--first", &mut first), ("--seeds", &mut seeds), ("--seed", &mut alone)])?;
+    if arguments.iter().any(|word| word == "--seed") {
+        (first, seeds) = (alone, 1);
     }
     let test = ["test", "--release", "--package", "portolan-rounds", "--test", "simulation", "nothing_that_fails"];
     run(cargo()
