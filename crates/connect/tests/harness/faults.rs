@@ -44,7 +44,8 @@ pub(crate) async fn check_death(own: Server, options: &str, rows: usize) {
     assert_eq!(read(&mut source, None).await.unwrap().0.rows(), rows);
 }
 
-/// Reads `rows` rows of the server at `port` through a proxy, in each of `modes` first, which has its own kind of error.
+/// Reads `rows` rows of the server at `port` through a proxy, in each of `modes` first, which has its own kind of
+/// error.
 pub(crate) async fn check_modes(port: u16, options: &str, rows: usize, modes: &[(Mode, ErrorKind)]) {
     let proxy = FaultProxy::start(port).unwrap();
     let timeouts = "connect_timeout = \"500ms\"\nidle_timeout = \"500ms\"";

@@ -1,5 +1,5 @@
-//! What the tests of every protocol with a server of its own need: the server, a source of it, and an output that records.
-//! What tells one protocol from another stands in the module `engine` of its tests.
+//! What the tests of every protocol with a server of its own need: the server, a source of it, and an output that
+//! records. What tells one protocol from another stands in the module `engine` of its tests.
 
 pub(crate) mod faults;
 mod recorder;
@@ -31,8 +31,8 @@ pub(crate) trait Protocol {
 /// No TLS.
 pub(crate) const PLAIN: &str = "tls = { allow_plaintext = \"loopback\" }";
 
-/// The server that tests share which do it no harm. Each test's thread holds it, and the last one takes it and its folder
-/// down: nothing stays behind, whether tests share a process or not.
+/// The server that tests share which do it no harm. Each test's thread holds it, and the last one takes it and its
+/// folder down: nothing stays behind, whether tests share a process or not.
 pub(crate) fn server() -> Arc<Server> {
     static SERVER: Mutex<Weak<Server>> = Mutex::new(Weak::new());
     thread_local! {

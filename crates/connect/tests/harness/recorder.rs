@@ -23,7 +23,8 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// With each batch `interfere` is called with the number of batches so far; the error it gives is what the read is told.
+    /// With each batch `interfere` is called with the number of batches so far; the error it gives is what the read is
+    /// told.
     pub(crate) fn with_interference(interfere: impl FnMut(usize) -> Option<Error> + Send + 'static) -> Self {
         Self { interference: Some(Box::new(interfere)), ..Self::default() }
     }

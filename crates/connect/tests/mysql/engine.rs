@@ -3,10 +3,10 @@
 use portolan_connect::source::mysql::MySql;
 use portolan_model::ErrorKind;
 use portolan_model::source::Connector;
-use portolan_testkit::servers::{COLLECTOR_PASSWORD, MariaDbOptions};
+use portolan_testkit::servers::MariaDbOptions;
 
-use crate::harness::{PLAIN, Protocol};
-use crate::relational::{Dialect, Inexact, Limit, ONE, Refusals, account};
+use crate::harness::Protocol;
+use crate::relational::{Dialect, Inexact, Limit, ONE, Refusals, account, collector};
 
 pub(crate) use portolan_testkit::servers::MariaDb as Server;
 
@@ -16,12 +16,7 @@ impl Protocol for Engine {
     const CONNECTOR: &'static dyn Connector = &MySql;
 
     fn defaults() -> Vec<(&'static str, String)> {
-        vec![
-            ("tls", PLAIN.to_owned()),
-            ("user", "user = \"collector\"".into()),
-            ("password", format!("password = {{ literal = \"{COLLECTOR_PASSWORD}\" }}")),
-            ("database", format!("database = \"{}\"", Server::DATABASE)),
-        ]
+        collector()
     }
 }
 

@@ -3,10 +3,10 @@
 use portolan_connect::source::postgres;
 use portolan_model::ErrorKind;
 use portolan_model::source::Connector;
-use portolan_testkit::servers::{COLLECTOR_PASSWORD, PostgresOptions};
+use portolan_testkit::servers::PostgresOptions;
 
-use crate::harness::{PLAIN, Protocol};
-use crate::relational::{Dialect, Inexact, Limit, ONE, Refusals};
+use crate::harness::Protocol;
+use crate::relational::{Dialect, Inexact, Limit, ONE, Refusals, collector};
 
 pub(crate) use portolan_testkit::servers::Postgres as Server;
 
@@ -16,12 +16,7 @@ impl Protocol for Engine {
     const CONNECTOR: &'static dyn Connector = &postgres::Postgres;
 
     fn defaults() -> Vec<(&'static str, String)> {
-        vec![
-            ("tls", PLAIN.to_owned()),
-            ("user", "user = \"collector\"".into()),
-            ("password", format!("password = {{ literal = \"{COLLECTOR_PASSWORD}\" }}")),
-            ("database", format!("database = \"{}\"", Server::DATABASE)),
-        ]
+        collector()
     }
 }
 

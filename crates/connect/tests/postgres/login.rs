@@ -2,6 +2,7 @@
 
 use portolan_model::{ErrorKind, Retry};
 use portolan_testkit::servers::{Postgres, PostgresOptions};
+use portolan_testkit::tls::TlsFiles;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -25,9 +26,15 @@ async fn a_login_over_tls_is_bound_to_it() {
     let probe = open(ONE).probe().await.unwrap();
     assert!(probe.facts.contains(&("login".into(), "SCRAM-SHA-256".into())), "{probe:?}");
     // How to look at its certificates: it has to be asked for TLS in its own words.
-    let misnamed = format!("tls = {{ ca = \"{authority}\", server_name = \"other.example\" }}\n{ONE}");
-    let error = failure(&mut open(&misnamed)).await;
-    assert!(error.hint().is_some_and(|hint| !hint.contains("openssl") || hint.contains("-starttls postgres")));
+    let folder = tempfile::tempdir().unwrap();
+    let other = TlsFiles::create(folder.path()).unwrap();
+    for tls in [
+        format!("tls = {{ ca = \"{authority}\", server_name = \"other.example\" }}"),
+        format!("tls = {{ ca = \"{}\" }}", other.authority.display()),
+    ] {
+        let error = failure(&mut open(&format!("{tls}\n{ONE}"))).await;
+        assert!(error.hint().is_some_and(|hint| !hint.contains("openssl") || hint.contains("-starttls postgres")));
+    }
 }
 
 #[tokio::test]

@@ -50,7 +50,8 @@ impl SourceFixture for Fixture {
 
     fn spec(&self, port: u16, shape: Shape) -> SourceSpec {
         let mut options = format!(
-            "user = \"collector\"\npassword = {{ literal = \"{COLLECTOR_PASSWORD}\" }}\ndatabase = \"{}\"\ntable = \"items\"\n",
+            "user = \"collector\"\npassword = {{ literal = \"{COLLECTOR_PASSWORD}\" }}\ndatabase = \"{}\"\n\
+             table = \"items\"\n",
             Server::DATABASE
         );
         if shape == Shape::Incremental {

@@ -1,5 +1,5 @@
-//! What holds of every source of tables and queries, whatever engine is behind its port. What the engines say in other words,
-//! or hold to differently, is a [`Dialect`] of theirs; what only one of them has is tested with it.
+//! What holds of every source of tables and queries, whatever engine is behind its port. What the engines say in other
+//! words, or hold to differently, is a [`Dialect`] of theirs; what only one of them has is tested with it.
 
 mod changes;
 mod conformance;
@@ -14,9 +14,10 @@ pub(crate) mod types;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
 use portolan_model::ErrorKind;
+use portolan_testkit::servers::COLLECTOR_PASSWORD;
 
 use crate::engine::Server;
-use crate::harness::Recorder;
+use crate::harness::{PLAIN, Recorder};
 
 /// How an engine says what these tests need said, and where it differs in what may be expected of it.
 pub(crate) trait Dialect {
@@ -47,7 +48,8 @@ pub(crate) trait Dialect {
     /// The words that give column `id` the type `sql_type`, behind ALTER TABLE and the table's name.
     fn retyped_id(sql_type: &str) -> String;
 
-    /// The statement that lists the sessions of the account `collector` whose statements hold `marker`, by their numbers.
+    /// The statement that lists the sessions of the account `collector` whose statements hold `marker`, by their
+    /// numbers.
     fn running(marker: &str) -> String;
 
     /// The statement that ends a session by its number.
@@ -81,7 +83,8 @@ pub(crate) trait Dialect {
     /// What cannot be read exactly from a table `table`.
     fn inexact(table: &str) -> Inexact;
 
-    /// What an account called `name` meets that may read the table `NAME_open` of the shared server and not the table `NAME`.
+    /// What an account called `name` meets that may read the table `NAME_open` of the shared server and not the table
+    /// `NAME`.
     fn refusals(name: &str) -> Refusals;
 }
 
@@ -96,7 +99,8 @@ pub(crate) enum Limit {
 
 /// A table whose cursors, and queries, that cannot be read exactly.
 pub(crate) struct Inexact {
-    /// Makes the table with two rows: a unique `id`, a unique `n` with a NULL, a unique `d`, and `p`, which is not unique.
+    /// Makes the table with two rows: a unique `id`, a unique `n` with a NULL, a unique `d`, and `p`, which is not
+    /// unique.
     pub(crate) setup: String,
     /// Options beside the table, what kind of error they are, and words of what is said.
     pub(crate) options: Vec<(&'static str, ErrorKind, &'static str)>,
@@ -108,6 +112,16 @@ pub(crate) struct Refusals {
     pub(crate) setup: String,
     /// Options, what kind of error they are, and words of the hint.
     pub(crate) options: Vec<(String, ErrorKind, &'static str)>,
+}
+
+/// What a source is configured with where a test says nothing else: the account `collector`, and no TLS.
+pub(crate) fn collector() -> Vec<(&'static str, String)> {
+    vec![
+        ("tls", PLAIN.to_owned()),
+        ("user", "user = \"collector\"".into()),
+        ("password", format!("password = {{ literal = \"{COLLECTOR_PASSWORD}\" }}")),
+        ("database", format!("database = \"{}\"", Server::DATABASE)),
+    ]
 }
 
 /// What the account `name` logs in with that [`Dialect::refusals`] makes.

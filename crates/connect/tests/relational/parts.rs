@@ -54,7 +54,8 @@ async fn a_read_that_is_asked_to_end_has_moved_on_or_goes_to_its_end() {
     let table = fresh("parts");
     server()
         .sql(&format!(
-            "{mode} CREATE TABLE {table} (id bigint primary key, g int not null, t varchar(9) not null, z {} not null); \
+            "{mode} CREATE TABLE {table} (id bigint primary key, g int not null, t varchar(9) not null, \
+             z {} not null); \
              INSERT INTO {table} SELECT seq, floor(seq / 10), concat('t', floor(seq / 10)), '{}' FROM {}",
             Engine::DATE_TIME,
             Engine::EARLIEST,

@@ -1,4 +1,5 @@
-//! The output of a read whose round has snapshots: whom it meets is played by the tests of an engine, whose snapshots they are.
+//! The output of a read whose round has snapshots: whom it meets is played by the tests of an engine, whose snapshots
+//! they are.
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;

@@ -20,8 +20,8 @@ pub(crate) fn column(index: usize) -> String {
     format!("c{index}")
 }
 
-/// The statements that make `table`, with a row of each case's first values, one of its second ones and so on, and a last one
-/// of NULL; and how many rows these are.
+/// The statements that make `table`, with a row of each case's first values, one of its second ones and so on, and a
+/// last one of NULL; and how many rows these are.
 pub(crate) fn table_of(cases: &[Case], table: &str) -> (String, usize) {
     let rows = 1 + cases.iter().map(|case| case.3.len()).max().unwrap();
     let definitions: Vec<String> =
