@@ -16,7 +16,7 @@ use super::wire::message::{Column, Prepared, capability, column_type};
 use super::wire::packets::{Located, malformed};
 use super::wire::reader::{Malformed, Reader, put_bytes};
 use crate::relational::{EndGuard, Endings};
-use crate::transport::{HoldKind, ObservedSocket};
+use crate::transport::HoldKind;
 
 /// Answers to our own small questions have at most so many bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -72,9 +72,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects, logs in and makes the session.
     pub(super) async fn open(endpoint: &Arc<Endpoint>) -> Result<Self> {
-        let allowed = endpoint.connect_timeout;
-        let deadline = tokio::time::Instant::now() + allowed;
-        let socket = ObservedSocket::new(endpoint.dialer.clone().connect(deadline, allowed).await?);
+        let (socket, deadline) = endpoint.connect().await?;
         let mut greeted = false;
         let session = async {
             let session = handshake::log_in(socket, endpoint, &mut greeted).await?;
@@ -92,7 +90,7 @@ impl Connection {
         };
         match tokio::time::timeout_at(deadline, session).await {
             Ok(result) => result,
-            Err(_) => Err(handshake::no_answer(allowed, greeted)),
+            Err(_) => Err(handshake::no_answer(endpoint.connect_timeout, greeted)),
         }
     }
 

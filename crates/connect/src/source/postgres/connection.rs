@@ -22,7 +22,7 @@ use super::wire::messages::{Located, malformed};
 use super::wire::reader::Malformed;
 use super::wire::request::Request;
 use crate::relational::{EndGuard, Endings};
-use crate::transport::{HoldKind, ObservedSocket};
+use crate::transport::HoldKind;
 
 /// Answers to our own small questions have at most so many bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -64,9 +64,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects, logs in and makes the session.
     pub(super) async fn open(endpoint: &Arc<Endpoint>) -> Result<Self> {
-        let allowed = endpoint.connect_timeout;
-        let deadline = tokio::time::Instant::now() + allowed;
-        let socket = ObservedSocket::new(endpoint.dialer.clone().connect(deadline, allowed).await?);
+        let (socket, deadline) = endpoint.connect().await?;
         let mut answered = false;
         let session = async {
             let session = handshake::log_in(socket, endpoint, &mut answered).await?;
@@ -86,7 +84,7 @@ impl Connection {
         };
         match tokio::time::timeout_at(deadline, session).await {
             Ok(result) => result,
-            Err(_) => Err(handshake::no_answer(allowed, answered)),
+            Err(_) => Err(handshake::no_answer(endpoint.connect_timeout, answered)),
         }
     }
 
@@ -362,9 +360,7 @@ fn is_aside(tag: u8) -> bool {
 }
 
 async fn cancel(endpoint: &Endpoint, request: &[u8]) -> Result<()> {
-    let allowed = endpoint.connect_timeout;
-    let deadline = tokio::time::Instant::now() + allowed;
-    let socket = ObservedSocket::new(endpoint.dialer.clone().connect(deadline, allowed).await?);
+    let (socket, _) = endpoint.connect().await?;
     let (mut stream, _) = handshake::secure(socket, endpoint).await?;
     let sent = async {
         stream.write_all(request).await?;
