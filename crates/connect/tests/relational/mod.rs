@@ -97,7 +97,7 @@ pub(crate) enum Limit {
     Sessions(usize),
 }
 
-/// A table whose cursors, and queries, that cannot be read exactly.
+/// A table, with cursors and queries of it that cannot be read exactly.
 pub(crate) struct Inexact {
     /// Makes the table with two rows: a unique `id`, a unique `n` with a NULL, a unique `d`, and `p`, which is not
     /// unique.
