@@ -80,3 +80,25 @@ impl<'a, P> Reader<'a, P> {
         Some(head)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    enum Any {}
+
+    #[test]
+    fn a_read_beyond_the_end_says_what_the_protocol_calls_it() {
+        let mut reader = Reader::<'_, Any>::new(b"ab\0c");
+        assert_eq!(reader.take(5), Err(Malformed("it ends too early")));
+        assert_eq!(reader.array::<5>(), Err(Malformed("it ends too early")));
+        assert_eq!((reader.split_nul(), reader.split_nul(), reader.rest()), (Some(&b"ab"[..]), None, &b"c"[..]));
+        assert_eq!((reader.u8(), reader.is_empty(), reader.take(0)), (Ok(b'c'), true, Ok(&b""[..])));
+        let error = Malformed("it ends too early").into_error("MySQL", "packet");
+        assert_eq!(error.kind(), ErrorKind::Protocol);
+        assert_eq!(error.message(), "the server does not follow the MySQL protocol");
+        assert_eq!(error.source().unwrap().to_string(), "malformed packet: it ends too early");
+    }
+}
