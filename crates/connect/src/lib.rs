@@ -8,6 +8,7 @@
 
 pub mod format;
 pub mod intake;
+mod options;
 pub mod registry;
 mod relational;
 pub mod source;

@@ -1,105 +1,14 @@
-//! Who may come in, over what, and what is said to those who may not.
+//! The login methods of MySQL, against a server that a test plays.
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::{KeySize, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, PrivateDecryptingKey};
 use aws_lc_rs::signature::Ed25519KeyPair;
 use portolan_model::ErrorKind;
-use portolan_testkit::servers::{MariaDb, MariaDbOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{failure, fresh, open, open_at, read, server};
-
-const ONE: &str = "query = \"select 1 as one\"";
-
-#[tokio::test]
-async fn refusals_say_what_to_do() {
-    let table = fresh("secret");
-    server()
-        .sql(&format!(
-            "CREATE TABLE {table} (id int); CREATE USER {table}@'%' IDENTIFIED BY 'x'; GRANT USAGE ON *.* TO {table}@'%'; \
-             CREATE TABLE {table}_open (id int); GRANT SELECT ON shop.{table}_open TO {table}@'%'"
-        ))
-        .unwrap();
-    let limited = format!("user = \"{table}\"\npassword = {{ literal = \"x\" }}");
-    for (options, kind, hint) in [
-        (format!("password = {{ literal = \"wrong\" }}\n{ONE}"), ErrorKind::Authentication, "password"),
-        (format!("user = \"nobody\"\n{ONE}"), ErrorKind::Authentication, "user"),
-        (format!("database = \"absent\"\n{ONE}"), ErrorKind::NotFound, "SHOW DATABASES"),
-        ("table = \"absent\"".to_owned(), ErrorKind::NotFound, "SHOW TABLES"),
-        ("query = \"select absent from mysql.user\"".to_owned(), ErrorKind::NotFound, "column"),
-        (format!("{limited}\ntable = \"{table}\""), ErrorKind::Permission, "GRANT SELECT"),
-        (format!("{limited}\ndatabase = \"mysql\"\n{ONE}"), ErrorKind::Permission, "GRANT SELECT"),
-    ] {
-        let error = failure(&mut open(&options)).await;
-        assert_eq!(error.kind(), kind, "{options}: {error:?}");
-        assert!(error.hint().unwrap_or_default().contains(hint), "{options}: {error:?}");
-        assert!(!format!("{error:?}").contains("wrong"));
-    }
-    assert!(read(&mut open(&format!("{limited}\ntable = \"{table}_open\"")), None).await.is_ok());
-}
-
-#[tokio::test]
-async fn tls_checks_names_authorities_and_versions() {
-    let server = server();
-    let tls = server.tls();
-    let authority = tls.authority.display();
-    let good = format!("tls = {{ ca = \"{authority}\" }}\n{ONE}");
-    let mut source = open(&good);
-    assert_eq!(read(&mut source, None).await.unwrap().0.rows(), 1);
-    let probe = source.probe().await.unwrap();
-    assert!(probe.tls.as_deref().is_some_and(|tls| tls.starts_with("TLSv1_3")), "{probe:?}");
-    assert!(probe.server.as_deref().is_some_and(|server| server.contains("MariaDB")), "{probe:?}");
-
-    let folder = tempfile::tempdir().unwrap();
-    let other = portolan_testkit::tls::TlsFiles::create(folder.path()).unwrap();
-    for tls in [
-        format!("tls = {{ ca = \"{authority}\", server_name = \"other.example\" }}"),
-        format!("tls = {{ ca = \"{}\" }}", other.authority.display()),
-    ] {
-        let error = failure(&mut open(&format!("{tls}\n{ONE}"))).await;
-        assert_eq!(error.kind(), ErrorKind::Tls, "{tls}: {error:?}");
-        assert!(error.hint().is_some());
-    }
-
-    let (certificate, key) = (tls.client_certificate.display(), tls.client_key.display());
-    let certified = format!(
-        "user = \"certified\"\npassword = {{ literal = \"\" }}\ntls = {{ ca = \"{authority}\", certificate = \"{certificate}\", key = \"{key}\" }}\n{ONE}"
-    );
-    assert_eq!(read(&mut open(&certified), None).await.unwrap().0.rows(), 1);
-    let error = failure(&mut open(&format!("user = \"certified\"\npassword = {{ literal = \"\" }}\n{good}"))).await;
-    assert_eq!(error.kind(), ErrorKind::Authentication);
-}
-
-#[tokio::test]
-async fn tls_1_2_needs_its_reason_and_a_server_without_tls_is_named() {
-    let old = MariaDb::start_with(MariaDbOptions { arguments: vec!["--tls-version=TLSv1.2".into()] }).unwrap();
-    let authority = old.tls().authority.display().to_string();
-    let error = failure(&mut open_at(old.port(), &format!("tls = {{ ca = \"{authority}\" }}\n{ONE}"))).await;
-    assert_eq!(error.kind(), ErrorKind::Tls, "{error:?}");
-    assert!(error.hint().unwrap_or_default().contains("allow_tls12"), "{error:?}");
-    let allowed = format!("tls = {{ ca = \"{authority}\", allow_tls12 = \"old server\" }}\n{ONE}");
-    let mut source = open_at(old.port(), &allowed);
-    assert_eq!(read(&mut source, None).await.unwrap().0.rows(), 1);
-    assert!(source.probe().await.unwrap().tls.is_some_and(|tls| tls.starts_with("TLSv1_2")));
-
-    let bare = MariaDb::start_with(MariaDbOptions { arguments: vec!["--skip-ssl".into()] }).unwrap();
-    let error = failure(&mut open_at(bare.port(), &format!("tls = {{ ca = \"{authority}\" }}\n{ONE}"))).await;
-    assert_eq!(error.kind(), ErrorKind::Tls);
-    assert!(error.message().contains("does not offer TLS"), "{error:?}");
-}
-
-#[tokio::test]
-async fn too_many_connections_is_busy() {
-    let own = MariaDb::start_with(MariaDbOptions { arguments: vec!["--max-connections=10".into()] }).unwrap();
-    own.sql("REVOKE ALL PRIVILEGES ON *.* FROM collector@'%'; GRANT SELECT ON *.* TO collector@'%'").unwrap();
-    let mut sources: Vec<_> = (0..10).map(|_| open_at(own.port(), ONE)).collect();
-    for source in &mut sources {
-        source.prepare().await.unwrap();
-    }
-    let error = failure(&mut open_at(own.port(), ONE)).await;
-    assert_eq!(error.kind(), ErrorKind::Busy, "{error:?}");
-}
+use crate::harness::{failure, open_at};
+use crate::relational::ONE;
 
 struct Scripted {
     socket: TcpStream,

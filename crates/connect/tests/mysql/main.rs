@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod conformance;
-mod cursor;
-mod faults;
+#[path = "../harness/mod.rs"]
+mod harness;
+#[path = "../relational/mod.rs"]
+mod relational;
+
+mod engine;
 mod login;
 mod snapshot;
-mod support;
 mod types;

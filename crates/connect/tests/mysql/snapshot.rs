@@ -4,36 +4,35 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use portolan_model::source::{Meeting, Output, Phase, QuarantineItem, ReadEnd, Source};
-use portolan_model::{ErrorKind, Result, Retry};
-use portolan_testkit::servers::{MariaDb, MariaDbOptions};
+use portolan_model::source::{Meeting, Phase};
+use portolan_model::{ErrorKind, Retry};
+use portolan_testkit::servers::MariaDb;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-use crate::support::{Recorder, fresh, open, open_at, server, text};
+use crate::engine::with_arguments;
+use crate::harness::{fresh, open, open_at, server, text};
+use crate::relational::snapshot::{Met, Others, snapshot};
 
 /// What the other says at each meeting, from what the read has said.
 type Other = Box<dyn FnMut(usize, &str) -> Option<String> + Send>;
 
-/// The output of a read that meets another one, which a test plays.
-struct Met {
-    recorder: Recorder,
+/// Another read of the round, which a test plays.
+struct Played {
     other: Other,
-    /// At this meeting it waits for ever, and tells.
+    /// At this meeting the read waits for ever, and tells.
     hangs_at: Option<(usize, Arc<Notify>)>,
     meetings: usize,
-    /// Its place beside the other: 0 leads.
+    /// The read's place beside the other: 0 leads.
     own: usize,
     /// The other has not said yet which server it has reached, and is no read.
     is_played: bool,
 }
 
-impl Met {
+impl Met<Played> {
     fn new(other: impl FnMut(usize, &str) -> Option<String> + Send + 'static) -> Self {
-        let other = Box::new(other);
-        Self { recorder: Recorder::default(), other, hangs_at: None, meetings: 0, own: 0, is_played: true }
+        Self::with(Played { other: Box::new(other), hangs_at: None, meetings: 0, own: 0, is_played: true })
     }
 
     /// Two reads that meet each other.
@@ -41,11 +40,11 @@ impl Met {
         let ((to_second, from_first), (to_first, from_second)) = (mpsc::channel(), mpsc::channel());
         let ends = [(0, to_second, from_second), (1, to_first, from_first)];
         ends.map(|(own, to, from): (usize, mpsc::Sender<String>, mpsc::Receiver<String>)| {
-            let other = move |_, word: &str| {
+            let other = move |_: usize, word: &str| {
                 let _ = to.send(word.to_owned());
                 tokio::task::block_in_place(|| from.recv_timeout(Duration::from_secs(20)).ok())
             };
-            Self { own, is_played: false, ..Self::new(other) }
+            Self::with(Played { other: Box::new(other), hangs_at: None, meetings: 0, own, is_played: false })
         })
     }
 
@@ -56,19 +55,7 @@ impl Met {
 }
 
 #[async_trait]
-impl Output for Met {
-    fn mark(&mut self, phase: Phase) {
-        self.recorder.mark(phase);
-    }
-    fn payload(&mut self, bytes: &[u8]) {
-        self.recorder.payload(bytes);
-    }
-    fn count_bytes(&mut self, bytes: u64) {
-        self.recorder.count_bytes(bytes);
-    }
-    fn is_snapshot(&self) -> bool {
-        true
-    }
+impl Others for Played {
     async fn meet(&mut self, word: String) -> Meeting {
         if let Some((_, told)) = self.hangs_at.take_if(|(at, _)| *at == self.meetings) {
             told.notify_one();
@@ -83,17 +70,6 @@ impl Output for Met {
         let words = if self.own == 0 { vec![Some(word), other] } else { vec![other, Some(word)] };
         Meeting { words, own: self.own }
     }
-    async fn batch(&mut self, batch: RecordBatch) -> Result<()> {
-        self.recorder.batch(batch).await
-    }
-    async fn quarantine(&mut self, item: QuarantineItem) -> Result<()> {
-        self.recorder.quarantine(item).await
-    }
-}
-
-async fn snapshot(source: &mut Box<dyn Source>, output: &mut Met) -> Result<ReadEnd> {
-    source.prepare().await?;
-    source.read(None, output).await
 }
 
 fn table(of: &MariaDb, engine: &str) -> String {
@@ -111,7 +87,7 @@ fn can_commit(of: &MariaDb, table: &str) -> bool {
 }
 
 fn logging() -> MariaDb {
-    MariaDb::start_with(MariaDbOptions { arguments: vec!["--log-bin=log".into(), "--server-id=1".into()] }).unwrap()
+    with_arguments(&["--log-bin=log", "--server-id=1"])
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,7 +114,7 @@ async fn the_log_names_the_snapshot_and_different_places_are_started_anew() {
     let mut output = Met::new(|meeting, word| Some(if meeting < 2 { "commits 0".into() } else { word.to_owned() }));
     let end = snapshot(&mut source, &mut output).await.unwrap();
     assert!(end.snapshot.as_ref().unwrap().starts_with("binlog log.0"), "{end:?}");
-    assert_eq!((output.meetings, output.recorder.rows()), (4, 2));
+    assert_eq!((output.others.meetings, output.recorder.rows()), (4, 2));
     assert_eq!(output.recorder.phases.iter().filter(|phase| **phase == Phase::FirstByte).count(), 3);
     // What is committed meanwhile is another place.
     let mut output = Met::alone();
@@ -156,7 +132,7 @@ async fn the_log_names_the_snapshot_and_different_places_are_started_anew() {
     let end = snapshot(&mut source, &mut output).await.unwrap();
     let snapshot = end.snapshot.unwrap();
     assert!(snapshot.starts_with("binlog log.0") && snapshot.contains(", lock held "), "{snapshot}");
-    assert_eq!((output.meetings, output.recorder.rows()), (15, 3));
+    assert_eq!((output.others.meetings, output.recorder.rows()), (15, 3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,7 +143,7 @@ async fn a_read_that_is_given_up_leaves_no_lock_behind() {
     let told = Arc::new(Notify::new());
     let mut output = Met::new(|_, _| Some(String::new()));
     // The third meeting: all have started, and the lock is held.
-    output.hangs_at = Some((2, told.clone()));
+    output.others.hangs_at = Some((2, told.clone()));
     {
         let mut read = std::pin::pin!(snapshot(&mut source, &mut output));
         tokio::select! {
@@ -188,7 +164,7 @@ async fn a_lock_is_held_no_longer_than_allowed() {
     let mut source = open_at(own.port(), &format!("table = \"{name}\"\nsnapshot_lock_wait = \"200ms\""));
     let told = Arc::new(Notify::new());
     let mut output = Met::new(|_, _| Some(String::new()));
-    output.hangs_at = Some((2, told.clone()));
+    output.others.hangs_at = Some((2, told.clone()));
     // The others do not come in time: the lock goes, and the snapshot has no name.
     let end = snapshot(&mut source, &mut output).await.unwrap();
     assert_eq!((end.snapshot, output.recorder.rows()), (None, 2));
@@ -196,7 +172,7 @@ async fn a_lock_is_held_no_longer_than_allowed() {
     // The one who holds it is gone, or is killed: what it says counts for nothing.
     let mut output = Met::new(|_, _| Some(String::new()));
     let killer = own.clone();
-    output.other = Box::new(move |meeting, _| {
+    output.others.other = Box::new(move |meeting, _| {
         if meeting == 2 {
             let ids = killer
                 .sql("SELECT id FROM information_schema.PROCESSLIST WHERE user = 'collector' ORDER BY id DESC LIMIT 1")
@@ -223,7 +199,7 @@ async fn a_lock_that_another_has_is_waited_for_within_bounds() {
     assert!(snapshot(&mut source, &mut Met::new(|_, _| Some(String::new()))).await.unwrap().snapshot.is_some());
     // What the one with the lock is told, all say.
     let mut follower = Met::new(|_, _| Some("refused no right\nGRANT RELOAD".into()));
-    follower.own = 1;
+    follower.others.own = 1;
     let error = snapshot(&mut source, &mut follower).await.unwrap_err();
     assert_eq!((error.kind(), error.hint()), (ErrorKind::Permission, Some("GRANT RELOAD")));
 }
@@ -344,7 +320,7 @@ async fn a_read_that_is_given_up_ends_no_connection_of_another_server() {
     assert_eq!(number(snapshot(&mut source, &mut Met::alone()).await.unwrap().snapshot.unwrap()), theirs);
     let told = Arc::new(Notify::new());
     let mut output = Met::new(|_, _| None);
-    output.hangs_at = Some((0, told.clone()));
+    output.others.hangs_at = Some((0, told.clone()));
     tokio::select! {
         end = snapshot(&mut source, &mut output) => panic!("{end:?}"),
         () = told.notified() => {}
@@ -356,10 +332,7 @@ async fn a_read_that_is_given_up_ends_no_connection_of_another_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_snapshot_stands_on_is_asked_in_each_round() {
-    let own = MariaDb::start_with(MariaDbOptions {
-        arguments: vec!["--log-bin=log".into(), "--server-id=1".into(), "--log-slave-updates=OFF".into()],
-    })
-    .unwrap();
+    let own = with_arguments(&["--log-bin=log", "--server-id=1", "--log-slave-updates=OFF"]);
     let (name, good) = (table(&own, "InnoDB"), table(&own, "InnoDB"));
     // Changed while the connections live.
     for options in [format!("table = \"{name}\""), format!("query = \"SELECT {name}.id FROM {name} JOIN {good}\"")] {

@@ -1,16 +1,12 @@
 //! Every column type, against the server's own text of each value.
 
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, Time64MicrosecondType, TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
-};
-use serde_json::json;
+use arrow::datatypes::{DataType, Date32Type, Time64MicrosecondType, TimestampMicrosecondType};
 
-use crate::support::{fresh, open, read, server};
-
-/// SQL type, the server's text of the value as an expression over `c`, Arrow type, values as SQL literals.
-type Case = (&'static str, &'static str, DataType, &'static [&'static str]);
+use crate::engine::{Engine, with_arguments};
+use crate::harness::{fresh, open, open_at, read, server};
+use crate::relational::Dialect;
+use crate::relational::types::{Case, civil, column, expected_quarantine, number_text, quarantined, table_of};
 
 fn cases() -> Vec<Case> {
     use arrow::datatypes::TimeUnit::Microsecond;
@@ -79,10 +75,6 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-fn civil(microseconds: i64) -> jiff::civil::DateTime {
-    jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0) + jiff::SignedDuration::from_micros(microseconds)
-}
-
 /// A value as the server would write it.
 fn text_of(array: &ArrayRef, row: usize, sql_type: &str) -> String {
     if array.is_null(row) {
@@ -93,24 +85,11 @@ fn text_of(array: &ArrayRef, row: usize, sql_type: &str) -> String {
         () if sql_type.contains("(3)") => "%.3f",
         () => "",
     };
+    if let Some(text) = number_text(array, row) {
+        return if sql_type == "year" { format!("{text:0>4}") } else { text };
+    }
     match array.data_type() {
         DataType::Boolean => u8::from(array.as_boolean().value(row)).to_string(),
-        DataType::Int8 => array.as_primitive::<Int8Type>().value(row).to_string(),
-        DataType::Int16 => format!(
-            "{:0width$}",
-            array.as_primitive::<Int16Type>().value(row),
-            width = if sql_type == "year" { 4 } else { 1 }
-        ),
-        DataType::Int32 => array.as_primitive::<Int32Type>().value(row).to_string(),
-        DataType::Int64 => array.as_primitive::<Int64Type>().value(row).to_string(),
-        DataType::UInt8 => array.as_primitive::<UInt8Type>().value(row).to_string(),
-        DataType::UInt16 => array.as_primitive::<UInt16Type>().value(row).to_string(),
-        DataType::UInt32 => array.as_primitive::<UInt32Type>().value(row).to_string(),
-        DataType::UInt64 => array.as_primitive::<UInt64Type>().value(row).to_string(),
-        DataType::Float32 => f64::from(array.as_primitive::<Float32Type>().value(row)).to_string(),
-        DataType::Float64 => array.as_primitive::<Float64Type>().value(row).to_string(),
-        DataType::Decimal128(..) => array.as_primitive::<Decimal128Type>().value_as_string(row),
-        DataType::Decimal256(..) => array.as_primitive::<Decimal256Type>().value_as_string(row),
         DataType::Date32 => {
             let days = array.as_primitive::<Date32Type>().value(row);
             civil(i64::from(days) * 86_400_000_000).strftime("%Y-%m-%d").to_string()
@@ -132,19 +111,8 @@ fn text_of(array: &ArrayRef, row: usize, sql_type: &str) -> String {
 #[tokio::test]
 async fn every_type_equals_the_servers_own_text() {
     let (table, cases) = (fresh("types"), cases());
-    let rows = 1 + cases.iter().map(|case| case.3.len()).max().unwrap();
-    let column = |index: usize| format!("c{index}");
-    let definitions: Vec<String> =
-        cases.iter().enumerate().map(|(index, case)| format!("{} {}", column(index), case.0)).collect();
-    let mut sql = format!(
-        "SET NAMES utf8mb4; SET sql_mode = ''; CREATE TABLE {table} (id int primary key, {});",
-        definitions.join(", ")
-    );
-    for row in 0..rows {
-        let values: Vec<&str> = cases.iter().map(|case| case.3.get(row).copied().unwrap_or("NULL")).collect();
-        sql.push_str(&format!("INSERT INTO {table} VALUES ({row}, {});", values.join(", ")));
-    }
-    server().sql(&sql).unwrap();
+    let (sql, rows) = table_of(&cases, &table);
+    server().sql(&format!("{} {sql}", Engine::MODE)).unwrap();
     let oracles: Vec<String> =
         cases.iter().enumerate().map(|(index, case)| case.1.replace('c', &column(index))).collect();
     let expected = server().sql(&format!("SELECT {} FROM {table} ORDER BY id", oracles.join(", "))).unwrap();
@@ -186,12 +154,6 @@ async fn what_no_calendar_knows_is_null_and_kept_in_the_quarantine() {
         ))
         .unwrap();
     let (recorder, _) = read(&mut open(&format!("table = \"{table}\"")), None).await.unwrap();
-    let mut found: Vec<_> = recorder
-        .quarantined
-        .iter()
-        .map(|item| (item.row.clone(), item.column.clone().unwrap(), item.reason, item.content.clone()))
-        .collect();
-    found.sort_by_key(|item| item.0.to_string());
     let expected = [
         (7, "d", "zero_date", "0000-00-00"),
         (7, "t", "zero_date", "0000-00-00 00:00:00.000"),
@@ -203,49 +165,13 @@ async fn what_no_calendar_knows_is_null_and_kept_in_the_quarantine() {
         (9, "d", "invalid_date", "2023-02-31"),
         (9, "t", "invalid_date", "2023-02-30 23:59:59.999"),
     ];
-    let expected: Vec<_> = expected
-        .into_iter()
-        .map(|(id, column, reason, content)| {
-            (json!({ "id": id.to_string() }), column.to_owned(), reason, content.to_owned())
-        })
-        .collect();
-    assert_eq!(found, expected);
+    assert_eq!(quarantined(&recorder), expected_quarantine(&expected));
     assert_eq!(recorder.rows(), 3);
     assert!(recorder.batches[0].column_by_name("d").unwrap().is_null(0));
 
     let (recorder, _) =
         read(&mut open(&format!("table = \"{table}\"\ntime_as = \"microseconds\"")), None).await.unwrap();
     assert_eq!(recorder.integers("x"), [3_020_399_000_000, -1_500_000, 3_723_000_000]);
-}
-
-#[tokio::test]
-async fn names_may_hold_anything() {
-    let (table, column) = (format!("{}`'\"; drop -- ü", fresh("t")), "a`b'c\"d ?");
-    let quoted = |name: &str| format!("`{}`", name.replace('`', "``"));
-    server()
-        .sql(&format!(
-            "CREATE TABLE {t} ({c} bigint primary key, v text); INSERT INTO {t} VALUES (1, 'x'), (2, 'y')",
-            t = quoted(&table),
-            c = quoted(column)
-        ))
-        .unwrap();
-    let options = format!("table = '''{table}'''\ncursor = '''{column}'''");
-    let mut source = open(&options);
-    let (recorder, end) = read(&mut source, None).await.unwrap();
-    assert_eq!(recorder.integers(column), [1, 2]);
-    server().sql(&format!("INSERT INTO {} VALUES (3, 'z')", quoted(&table))).unwrap();
-    let (recorder, _) = read(&mut source, end.position.as_ref()).await.unwrap();
-    assert_eq!(recorder.integers(column), [3]);
-}
-
-#[tokio::test]
-async fn rows_of_many_megabytes_pass() {
-    let mut source = open("query = \"select 1 as id, repeat('x', 40000000) as big union all select 2, 'small'\"");
-    let (recorder, _) = read(&mut source, None).await.unwrap();
-    let lengths: Vec<_> = recorder.texts("big").into_iter().map(|text| text.unwrap().len()).collect();
-    assert_eq!(lengths, [40_000_000, 5]);
-    let (recorder, _) = read(&mut open("query = \"select null as nothing, 1 as one\""), None).await.unwrap();
-    assert_eq!(recorder.texts("nothing"), [None]);
 }
 
 #[tokio::test]
@@ -257,23 +183,18 @@ async fn server_defaults_do_not_change_what_is_read() {
              INSERT INTO {table} VALUES (1, '2024-01-01 00:00:00', 'é'), (2, '2024-01-01 00:00:00', 'é')"
         ))
         .unwrap();
-    let own = portolan_testkit::servers::MariaDb::start_with(portolan_testkit::servers::MariaDbOptions {
-        arguments: [
-            "--default-time-zone=+05:30",
-            "--sql-mode=ANSI",
-            "--init-connect=SET NAMES latin1, sql_select_limit=1",
-        ]
-        .map(String::from)
-        .to_vec(),
-    })
-    .unwrap();
+    let own = with_arguments(&[
+        "--default-time-zone=+05:30",
+        "--sql-mode=ANSI",
+        "--init-connect=SET NAMES latin1, sql_select_limit=1",
+    ]);
     own.sql(
         "SET time_zone = '+00:00'; CREATE TABLE t (id bigint, at timestamp, name varchar(9)); \
          INSERT INTO t VALUES (1, '2024-01-01 00:00:00', 'é'), (2, '2024-01-01 00:00:00', 'é')",
     )
     .unwrap();
     let (here, _) = read(&mut open(&format!("table = \"{table}\"")), None).await.unwrap();
-    let (there, _) = read(&mut crate::support::open_at(own.port(), "table = \"t\""), None).await.unwrap();
+    let (there, _) = read(&mut open_at(own.port(), "table = \"t\""), None).await.unwrap();
     assert_eq!(here.batches, there.batches);
     assert_eq!(there.rows(), 2);
 }

@@ -1,13 +1,14 @@
-//! Who may come in, over what, and what is said to those who may not.
+//! The login methods of PostgreSQL, the server's list of who may come, and its limits of time.
 
 use portolan_model::{ErrorKind, Retry};
 use portolan_testkit::servers::{Postgres, PostgresOptions};
+use portolan_testkit::tls::TlsFiles;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{failure, fresh, open, open_at, read, server};
-
-const ONE: &str = "query = \"select 1 as one\"";
+use crate::engine::with_settings;
+use crate::harness::{failure, open, open_at, read, server};
+use crate::relational::ONE;
 
 /// A server with lines of `pg_hba.conf` of its own.
 fn with_access(access: &[&str]) -> Postgres {
@@ -15,94 +16,25 @@ fn with_access(access: &[&str]) -> Postgres {
     Postgres::start_with(PostgresOptions { access, ..PostgresOptions::default() }).unwrap()
 }
 
-fn with_settings(settings: &[&str]) -> Postgres {
-    let settings = settings.iter().map(ToString::to_string).collect();
-    Postgres::start_with(PostgresOptions { settings, ..PostgresOptions::default() }).unwrap()
-}
-
 #[tokio::test]
-async fn refusals_say_what_to_do() {
-    let table = fresh("secret");
-    server()
-        .sql(&format!(
-            "CREATE TABLE {table} (id int); CREATE ROLE {table} LOGIN PASSWORD 'x'; \
-             CREATE TABLE {table}_open (id int); GRANT SELECT ON {table}_open TO {table}; CREATE TABLE {table}_customers (id int)"
-        ))
-        .unwrap();
-    let limited = format!("user = \"{table}\"\npassword = {{ literal = \"x\" }}");
-    for (options, kind, hint) in [
-        (format!("password = {{ literal = \"wrong\" }}\n{ONE}"), ErrorKind::Authentication, "password"),
-        (format!("user = \"nobody\"\n{ONE}"), ErrorKind::Authentication, "user"),
-        (format!("database = \"absent\"\n{ONE}"), ErrorKind::NotFound, "psql --list"),
-        ("table = \"absent\"".to_owned(), ErrorKind::NotFound, "\\dt"),
-        (format!("table = \"{table}_custmers\""), ErrorKind::NotFound, "did you mean public."),
-        ("table = \"pg_class\"".to_owned(), ErrorKind::NotFound, "did you mean pg_catalog.pg_class"),
-        ("query = \"select relnam from pg_class\"".to_owned(), ErrorKind::NotFound, "relname"),
-        (format!("{limited}\ntable = \"{table}\""), ErrorKind::Permission, "GRANT SELECT"),
-    ] {
-        let error = failure(&mut open(&options)).await;
-        assert_eq!(error.kind(), kind, "{options}: {error:?}");
-        assert!(error.hint().unwrap_or_default().contains(hint), "{options}: {error:?}");
-        assert!(!format!("{error:?}").contains("wrong"));
-    }
-    assert!(read(&mut open(&format!("{limited}\ntable = \"{table}_open\"")), None).await.is_ok());
-}
-
-#[tokio::test]
-async fn tls_checks_names_authorities_and_versions_and_binds_the_login() {
+async fn a_login_over_tls_is_bound_to_it() {
     let server = server();
-    let tls = server.tls();
-    let authority = tls.authority.display();
-    let good = format!("tls = {{ ca = \"{authority}\" }}\n{ONE}");
-    let mut source = open(&good);
-    assert_eq!(read(&mut source, None).await.unwrap().0.rows(), 1);
-    let probe = source.probe().await.unwrap();
+    let authority = server.tls().authority.display();
+    let probe = open(&format!("tls = {{ ca = \"{authority}\" }}\n{ONE}")).probe().await.unwrap();
     let fact = |name: &str| probe.facts.iter().find(|fact| fact.0 == name).map(|fact| fact.1.as_str());
-    assert!(probe.tls.as_deref().is_some_and(|tls| tls.starts_with("TLSv1.3")), "{probe:?}");
-    assert!(probe.server.as_deref().is_some_and(|server| server.starts_with("PostgreSQL 1")), "{probe:?}");
     assert_eq!((fact("login"), fact("server is")), (Some("SCRAM-SHA-256-PLUS"), Some("primary")), "{probe:?}");
-    let mut plain = open(ONE);
-    let probe = plain.probe().await.unwrap();
+    let probe = open(ONE).probe().await.unwrap();
     assert!(probe.facts.contains(&("login".into(), "SCRAM-SHA-256".into())), "{probe:?}");
-
+    // How to look at its certificates: it has to be asked for TLS in its own words.
     let folder = tempfile::tempdir().unwrap();
-    let other = portolan_testkit::tls::TlsFiles::create(folder.path()).unwrap();
+    let other = TlsFiles::create(folder.path()).unwrap();
     for tls in [
         format!("tls = {{ ca = \"{authority}\", server_name = \"other.example\" }}"),
         format!("tls = {{ ca = \"{}\" }}", other.authority.display()),
     ] {
         let error = failure(&mut open(&format!("{tls}\n{ONE}"))).await;
-        assert_eq!(error.kind(), ErrorKind::Tls, "{tls}: {error:?}");
         assert!(error.hint().is_some_and(|hint| !hint.contains("openssl") || hint.contains("-starttls postgres")));
     }
-
-    let (certificate, key) = (tls.client_certificate.display(), tls.client_key.display());
-    let certified = format!(
-        "user = \"certified\"\ntls = {{ ca = \"{authority}\", certificate = \"{certificate}\", key = \"{key}\" }}\n{ONE}"
-    );
-    assert_eq!(read(&mut open(&certified), None).await.unwrap().0.rows(), 1);
-    let error = failure(&mut open(&format!("user = \"certified\"\n{good}"))).await;
-    assert_eq!(error.kind(), ErrorKind::Permission, "{error:?}");
-    assert!(error.message().contains("certificate"), "{error:?}");
-}
-
-#[tokio::test]
-async fn tls_1_2_needs_its_reason_and_a_server_without_tls_is_named() {
-    let old = with_settings(&["ssl_max_protocol_version=TLSv1.2"]);
-    let authority = old.tls().authority.display().to_string();
-    let error = failure(&mut open_at(old.port(), &format!("tls = {{ ca = \"{authority}\" }}\n{ONE}"))).await;
-    assert_eq!(error.kind(), ErrorKind::Tls, "{error:?}");
-    assert!(error.hint().unwrap_or_default().contains("allow_tls12"), "{error:?}");
-    let allowed = format!("tls = {{ ca = \"{authority}\", allow_tls12 = \"old server\" }}\n{ONE}");
-    let mut source = open_at(old.port(), &allowed);
-    assert_eq!(read(&mut source, None).await.unwrap().0.rows(), 1);
-    assert!(source.probe().await.unwrap().tls.is_some_and(|tls| tls.starts_with("TLSv1.2")));
-
-    let bare = with_settings(&["ssl=off"]);
-    let error = failure(&mut open_at(bare.port(), &format!("tls = {{ ca = \"{authority}\" }}\n{ONE}"))).await;
-    assert_eq!(error.kind(), ErrorKind::Tls);
-    assert!(error.message().contains("does not offer TLS"), "{error:?}");
-    assert!(error.hint().unwrap().contains("allow_plaintext"), "{error:?}");
 }
 
 #[tokio::test]
@@ -136,17 +68,6 @@ async fn passwords_travel_in_the_clear_within_tls_alone_and_md5_is_not_spoken() 
     own.sql("CREATE ROLE prepared LOGIN PASSWORD E'a\\u00A0e\\u0301'").unwrap();
     let prepared = "user = \"prepared\"\npassword = { literal = \"a \u{e9}\" }";
     assert_eq!(read(&mut open_at(own.port(), &format!("{prepared}\n{ONE}")), None).await.unwrap().0.rows(), 1);
-}
-
-#[tokio::test]
-async fn too_many_connections_is_busy() {
-    let own = with_settings(&["max_connections=8", "superuser_reserved_connections=2"]);
-    let mut sources: Vec<_> = (0..6).map(|_| open_at(own.port(), ONE)).collect();
-    for source in &mut sources {
-        source.prepare().await.unwrap();
-    }
-    let error = failure(&mut open_at(own.port(), ONE)).await;
-    assert_eq!((error.kind(), error.retry()), (ErrorKind::Busy, Retry::Transient), "{error:?}");
 }
 
 #[tokio::test]

@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../harness/mod.rs"]
+mod harness;
+#[path = "../relational/mod.rs"]
+mod relational;
+
 mod changes;
-mod conformance;
-mod cursor;
-mod faults;
+mod engine;
 mod login;
 mod snapshot;
-mod support;
 mod types;

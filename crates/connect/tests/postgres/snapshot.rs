@@ -1,60 +1,34 @@
 //! Snapshots that are exported and taken over, and what has none. Rounds with snapshots, under transfers, are tested with the
 //! coordinator.
 
-use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use portolan_model::source::{Meeting, Output, Phase, QuarantineItem, ReadEnd, Source};
-use portolan_model::{ErrorKind, Result, Retry};
+use portolan_model::source::{Meeting, Phase};
+use portolan_model::{ErrorKind, Retry};
 
-use crate::support::{Recorder, fresh, open, server};
+use crate::harness::{fresh, open, server};
+use crate::relational::snapshot::{Met, Others, snapshot};
 
-/// The output of a read that is alone, or meets a leader who says a word.
-struct Met {
-    recorder: Recorder,
-    leader: Option<String>,
-}
+/// A leader who says a word, where there is one.
+struct Leader(Option<String>);
 
-impl Met {
+impl Met<Leader> {
     fn alone() -> Self {
-        Self { recorder: Recorder::default(), leader: None }
+        Self::with(Leader(None))
     }
 
     fn led(word: &str) -> Self {
-        Self { recorder: Recorder::default(), leader: Some(word.to_owned()) }
+        Self::with(Leader(Some(word.to_owned())))
     }
 }
 
 #[async_trait]
-impl Output for Met {
-    fn mark(&mut self, phase: Phase) {
-        self.recorder.mark(phase);
-    }
-    fn payload(&mut self, bytes: &[u8]) {
-        self.recorder.payload(bytes);
-    }
-    fn count_bytes(&mut self, bytes: u64) {
-        self.recorder.count_bytes(bytes);
-    }
-    fn is_snapshot(&self) -> bool {
-        true
-    }
+impl Others for Leader {
     async fn meet(&mut self, word: String) -> Meeting {
-        match &self.leader {
+        match &self.0 {
             None => Meeting { words: vec![Some(word)], own: 0 },
             Some(leader) => Meeting { words: vec![Some(leader.clone()), Some(word)], own: 1 },
         }
     }
-    async fn batch(&mut self, batch: RecordBatch) -> Result<()> {
-        self.recorder.batch(batch).await
-    }
-    async fn quarantine(&mut self, item: QuarantineItem) -> Result<()> {
-        self.recorder.quarantine(item).await
-    }
-}
-
-async fn snapshot(source: &mut Box<dyn Source>, output: &mut Met) -> Result<ReadEnd> {
-    source.prepare().await?;
-    source.read(None, output).await
 }
 
 fn table() -> String {

@@ -1,16 +1,12 @@
 //! Every column type, against the server's own text of each value.
 
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
-    Time64MicrosecondType, TimestampMicrosecondType, UInt32Type, UInt64Type,
-};
-use serde_json::json;
+use arrow::datatypes::{DataType, Date32Type, Time64MicrosecondType, TimestampMicrosecondType};
 
-use crate::support::{Recorder, fresh, open, open_at, read, server};
-
-/// SQL type, the server's text of the value as an expression over `c`, Arrow type, values as SQL literals.
-type Case = (&'static str, &'static str, DataType, &'static [&'static str]);
+use crate::engine::{Engine, with_settings};
+use crate::harness::{failure, fresh, open, open_at, read, server};
+use crate::relational::Dialect;
+use crate::relational::types::{Case, civil, column, expected_quarantine, number_text, quarantined, table_of};
 
 const TEXT: &str = "c::text";
 const SPAN: &str = "(extract(year from c) * 12 + extract(month from c))::int || ' ' || extract(day from c)::int || ' ' || \
@@ -160,10 +156,6 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-fn civil(microseconds: i64) -> jiff::civil::DateTime {
-    jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0) + jiff::SignedDuration::from_micros(microseconds)
-}
-
 /// Text with a fraction as the server writes it: without zeros at the end.
 fn trimmed(text: String) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -183,17 +175,12 @@ fn text_of(array: &ArrayRef, row: usize, is_part: bool) -> Option<String> {
     if array.is_null(row) {
         return None;
     }
+    if let Some(text) = number_text(array, row) {
+        return Some(text);
+    }
     Some(match array.data_type() {
         DataType::Boolean if is_part => if array.as_boolean().value(row) { "t" } else { "f" }.to_owned(),
         DataType::Boolean => array.as_boolean().value(row).to_string(),
-        DataType::Int16 => array.as_primitive::<Int16Type>().value(row).to_string(),
-        DataType::Int32 => array.as_primitive::<Int32Type>().value(row).to_string(),
-        DataType::Int64 => array.as_primitive::<Int64Type>().value(row).to_string(),
-        DataType::UInt32 => array.as_primitive::<UInt32Type>().value(row).to_string(),
-        DataType::UInt64 => array.as_primitive::<UInt64Type>().value(row).to_string(),
-        DataType::Float32 => f64::from(array.as_primitive::<Float32Type>().value(row)).to_string(),
-        DataType::Float64 => array.as_primitive::<Float64Type>().value(row).to_string(),
-        DataType::Decimal128(..) => array.as_primitive::<Decimal128Type>().value_as_string(row),
         DataType::Date32 => {
             let days = array.as_primitive::<Date32Type>().value(row);
             civil(i64::from(days) * 86_400_000_000).strftime("%Y-%m-%d").to_string()
@@ -243,20 +230,8 @@ fn text_of(array: &ArrayRef, row: usize, is_part: bool) -> Option<String> {
 async fn every_type_equals_the_servers_own_text() {
     let (table, cases) = (fresh("types"), cases());
     let schema = fresh("schema");
-    let rows = 1 + cases.iter().map(|case| case.3.len()).max().unwrap();
-    let column = |index: usize| format!("c{index}");
-    let definitions: Vec<String> =
-        cases.iter().enumerate().map(|(index, case)| format!("{} {}", column(index), case.0)).collect();
-    let mut sql = format!(
-        "CREATE SCHEMA {schema}; SET search_path = {schema}, public; {OWN_TYPES}; \
-         CREATE TABLE {table} (id int primary key, {});",
-        definitions.join(", ")
-    );
-    for row in 0..rows {
-        let values: Vec<&str> = cases.iter().map(|case| case.3.get(row).copied().unwrap_or("NULL")).collect();
-        sql.push_str(&format!("INSERT INTO {table} VALUES ({row}, {});", values.join(", ")));
-    }
-    server().sql(&sql).unwrap();
+    let (sql, rows) = table_of(&cases, &table);
+    server().sql(&format!("CREATE SCHEMA {schema}; SET search_path = {schema}, public; {OWN_TYPES}; {sql}")).unwrap();
     let oracles: Vec<String> = cases
         .iter()
         .enumerate()
@@ -325,15 +300,6 @@ async fn every_type_equals_the_servers_own_text() {
     assert!(recorder.quarantined.is_empty(), "{:?}", recorder.quarantined);
 }
 
-fn quarantined(recorder: &Recorder) -> Vec<(serde_json::Value, String, &'static str, String)> {
-    let item = |item: &portolan_model::source::QuarantineItem| {
-        (item.row.clone(), item.column.clone().unwrap(), item.reason, item.content.clone())
-    };
-    let mut found: Vec<_> = recorder.quarantined.iter().map(item).collect();
-    found.sort_by_key(|item| item.0.to_string());
-    found
-}
-
 #[tokio::test]
 async fn what_no_calendar_and_no_list_knows_is_null_and_kept_in_the_quarantine() {
     let table = fresh("odd");
@@ -363,13 +329,7 @@ async fn what_no_calendar_and_no_list_knows_is_null_and_kept_in_the_quarantine()
         (3, "z", "date_out_of_range", "0001-12-31 23:59:59.5+00 BC"),
         (3, "w", "date_out_of_range", "0044-03-15 00:00:00 BC, -infinity"),
     ];
-    let expected: Vec<_> = expected
-        .into_iter()
-        .map(|(id, column, reason, content)| {
-            (json!({ "id": id.to_string() }), column.to_owned(), reason, content.to_owned())
-        })
-        .collect();
-    assert_eq!(quarantined(&recorder), expected);
+    assert_eq!(quarantined(&recorder), expected_quarantine(&expected));
     assert_eq!(recorder.rows(), 3);
     let batch = &recorder.batches[0];
     assert!(batch.column_by_name("d").unwrap().null_count() == 3);
@@ -380,35 +340,26 @@ async fn what_no_calendar_and_no_list_knows_is_null_and_kept_in_the_quarantine()
 }
 
 #[tokio::test]
-async fn names_may_hold_anything() {
-    let (table, column) = (format!("{}\"'`; drop -- ü\\", fresh("t")), "a\"b'c`d $1 ?\\");
-    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+async fn a_schema_may_be_called_anything() {
+    let name = format!("{}\"'`; drop -- ü\\", fresh("s"));
+    let quoted = Engine::quoted(&name);
     server()
         .sql(&format!(
-            "CREATE SCHEMA {s}; CREATE TABLE {s}.{t} ({c} bigint primary key, v text[]); INSERT INTO {s}.{t} VALUES (1, '{{x}}'), (2, null)",
-            s = quoted(&table),
-            t = quoted(&table),
-            c = quoted(column)
+            "CREATE SCHEMA {quoted}; CREATE TABLE {quoted}.{quoted} (id bigint primary key, v text[]); \
+             INSERT INTO {quoted}.{quoted} VALUES (1, '{{x}}'), (2, null)"
         ))
         .unwrap();
-    let options = format!("schema = '''{table}'''\ntable = '''{table}'''\ncursor = '''{column}'''");
-    let mut source = open(&options);
+    let mut source = open(&format!("schema = '''{name}'''\ntable = '''{name}'''\ncursor = \"id\""));
     let (recorder, end) = read(&mut source, None).await.unwrap();
-    assert_eq!(recorder.integers(column), [1, 2]);
-    server().sql(&format!("INSERT INTO {t}.{t} VALUES (3, null)", t = quoted(&table))).unwrap();
+    assert_eq!(recorder.integers("id"), [1, 2]);
+    server().sql(&format!("INSERT INTO {quoted}.{quoted} VALUES (3, null)")).unwrap();
     let (recorder, _) = read(&mut source, end.position.as_ref()).await.unwrap();
-    assert_eq!(recorder.integers(column), [3]);
+    assert_eq!(recorder.integers("id"), [3]);
 }
 
 #[tokio::test]
-async fn rows_of_many_megabytes_pass() {
-    let mut source = open("query = \"select 1 as id, repeat('x', 40000000) as big union all select 2, 'small'\"");
-    let (recorder, _) = read(&mut source, None).await.unwrap();
-    let lengths: Vec<_> = recorder.texts("big").into_iter().map(|text| text.unwrap().len()).collect();
-    assert_eq!(lengths, [40_000_000, 5]);
-    let (recorder, _) = read(&mut open("query = \"select null as nothing, 1 as one\""), None).await.unwrap();
-    assert_eq!(recorder.texts("nothing"), [None]);
-    let error = crate::support::failure(&mut open("query = \"select repeat('x', 140000000) as big\"")).await;
+async fn a_row_beyond_the_limit_is_said() {
+    let error = failure(&mut open("query = \"select repeat('x', 140000000) as big\"")).await;
     assert_eq!(error.kind(), portolan_model::ErrorKind::Limit);
 }
 
@@ -419,22 +370,16 @@ async fn server_defaults_do_not_change_what_is_read() {
     let values = "(1, '2024-01-01 00:00:00Z', '2024-02-01', '1 day 2 hours', decode('00ff', 'hex'), 0.1, 0.1, 'é', '[2024-01-01 00:00Z,)')";
     let table = fresh("defaults");
     server().sql(&format!("CREATE TABLE {table} ({columns}); INSERT INTO {table} VALUES {values}")).unwrap();
-    let own = portolan_testkit::servers::Postgres::start_with(portolan_testkit::servers::PostgresOptions {
-        settings: [
-            "timezone=Asia/Kolkata",
-            "DateStyle=German",
-            "IntervalStyle=sql_standard",
-            "bytea_output=escape",
-            "extra_float_digits=-15",
-            "standard_conforming_strings=off",
-            "search_path=elsewhere",
-            "client_encoding=LATIN1",
-        ]
-        .map(String::from)
-        .to_vec(),
-        ..Default::default()
-    })
-    .unwrap();
+    let own = with_settings(&[
+        "timezone=Asia/Kolkata",
+        "DateStyle=German",
+        "IntervalStyle=sql_standard",
+        "bytea_output=escape",
+        "extra_float_digits=-15",
+        "standard_conforming_strings=off",
+        "search_path=elsewhere",
+        "client_encoding=LATIN1",
+    ]);
     own.sql(&format!("CREATE TABLE public.t ({columns}); INSERT INTO public.t VALUES {values}")).unwrap();
     let text = ", at::text as at_text, i::text as i_text, b::text as b_text, m::text as m_text, \
                 current_setting('max_parallel_workers_per_gather') as workers";

@@ -1,10 +1,12 @@
 //! Servers that die, hang, lie or speak something else.
 
-use portolan_model::{ErrorKind, Retry};
-use portolan_testkit::proxy::{FaultProxy, Mode};
+use portolan_model::ErrorKind;
+use portolan_testkit::proxy::Mode;
 use portolan_testkit::servers::{Redis, RedisOptions};
 
-use crate::support::{HELLO, Recorder, failure, open_at, read, scripted, send};
+use crate::harness::faults::{check_death, check_modes, check_other_protocols};
+use crate::harness::{failure, open_at, read};
+use crate::support::{HELLO, scripted, send};
 
 #[tokio::test]
 async fn claims_and_nesting_are_refused() {
@@ -34,12 +36,7 @@ async fn claims_and_nesting_are_refused() {
 
 #[tokio::test]
 async fn another_protocol_a_cluster_and_a_sentinel_are_named() {
-    for (said, part) in [("SSH-2.0-OpenSSH_9.2\r\n", "SSH"), ("HTTP/1.1 400 Bad Request\r\n\r\n", "HTTP")] {
-        let port = scripted(vec![said.as_bytes().to_vec()]).await;
-        let error = failure(&mut open_at(port, "keys = \"*\"")).await;
-        assert_eq!(error.kind(), ErrorKind::Protocol, "{error:?}");
-        assert!(error.message().contains(part), "{error:?}");
-    }
+    check_other_protocols("keys = \"*\"").await;
     for mode in ["cluster", "sentinel"] {
         let hello = format!("*2\r\n$4\r\nmode\r\n${}\r\n{mode}\r\n", mode.len());
         let error = failure(&mut open_at(scripted(vec![hello.into_bytes()]).await, "keys = \"*\"")).await;
@@ -68,52 +65,23 @@ async fn a_server_without_hello_is_read_in_resp2() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_killed_in_the_middle_is_disconnected_and_read_again_after_its_restart() {
     const KEYS: usize = 60_000;
-    let own = std::sync::Arc::new(std::sync::Mutex::new(Redis::start().unwrap()));
-    let port = own.lock().unwrap().port();
+    let own = Redis::start().unwrap();
     let words: Vec<String> = (0..KEYS).map(|n| format!("k:{n}")).collect();
     let commands: Vec<Vec<&[u8]>> = words.iter().map(|key| vec![&b"SET"[..], key.as_bytes(), b"v"]).collect();
-    own.lock().unwrap().session().unwrap().run_all(&commands).unwrap();
-    let mut source = open_at(port, "keys = \"k:*\"");
-    source.prepare().await.unwrap();
-    let victim = own.clone();
-    let mut recorder = Recorder {
-        interference: Some(Box::new(move |count| {
-            if count == 1 {
-                victim.lock().unwrap().kill().unwrap();
-            }
-            None
-        })),
-        ..Recorder::default()
-    };
-    let error = source.read(None, &mut recorder).await.unwrap_err();
-    assert_eq!((error.kind(), error.retry()), (ErrorKind::Disconnected, Retry::Transient), "{error:?}");
-    assert_eq!(failure(&mut source).await.kind(), ErrorKind::Unreachable);
-    own.lock().unwrap().start_again().unwrap();
-    assert_eq!(read(&mut source, None).await.unwrap().0.rows(), KEYS);
-    // Between two rounds nobody notices a restart.
-    own.lock().unwrap().restart().unwrap();
-    assert_eq!(read(&mut source, None).await.unwrap().0.rows(), KEYS);
+    own.session().unwrap().run_all(&commands).unwrap();
+    check_death(own, "keys = \"k:*\"", KEYS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_misbehaves_is_told_apart() {
     let own = Redis::start().unwrap();
     send(&own, &["SET a 1"]);
-    let proxy = FaultProxy::start(own.port()).unwrap();
-    let options = "connect_timeout = \"500ms\"\nidle_timeout = \"500ms\"\nkeys = \"a\"";
-    let mut source = open_at(proxy.port(), options);
-    for (mode, kind) in [
+    let modes = [
         (Mode::Refuse, ErrorKind::Unreachable),
         (Mode::Hang, ErrorKind::Timeout),
         (Mode::Garbage, ErrorKind::Protocol),
         (Mode::CloseAfter(10), ErrorKind::Disconnected),
         (Mode::ResetAfter(150), ErrorKind::Disconnected),
-    ] {
-        proxy.set(mode);
-        let error = failure(&mut source).await;
-        assert_eq!(error.kind(), kind, "{mode:?}: {error:?}");
-        assert!(error.address().is_some_and(|address| address.ends_with(&proxy.port().to_string())));
-        proxy.set(Mode::Pass);
-        assert_eq!(read(&mut source, None).await.unwrap().0.rows(), 1, "after {mode:?}");
-    }
+    ];
+    check_modes(own.port(), "keys = \"a\"", 1, &modes).await;
 }

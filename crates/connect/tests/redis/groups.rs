@@ -7,7 +7,8 @@ use portolan_model::{ErrorKind, Position};
 use portolan_testkit::servers::{Redis, Reply};
 use serde_json::json;
 
-use crate::support::{Recorder, failure, fresh, open, read, send, server, spec};
+use crate::harness::{Recorder, failure, fresh, open, read, server, spec};
+use crate::support::send;
 
 fn add(server: &Redis, stream: &str, ids: std::ops::RangeInclusive<u64>) {
     let mut session = server.session().unwrap();

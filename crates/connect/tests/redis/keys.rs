@@ -7,7 +7,8 @@ use portolan_model::ErrorKind;
 use portolan_testkit::servers::{Redis, RedisSession};
 use serde_json::{Value, json};
 
-use crate::support::{HELLO, Recorder, failure, fresh, open, open_at, problems, read, scripted, send, server};
+use crate::harness::{Recorder, failure, fresh, open, open_at, problems, read, server};
+use crate::support::{HELLO, scripted, send};
 
 /// Keys of this test alone.
 fn prefix() -> String {

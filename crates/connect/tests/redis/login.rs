@@ -3,7 +3,8 @@
 use portolan_model::ErrorKind;
 use portolan_testkit::servers::{Redis, RedisOptions};
 
-use crate::support::{failure, fresh, open, open_at, read, send, server};
+use crate::harness::{failure, fresh, open, open_at, read, server};
+use crate::support::send;
 
 const ANY: &str = "keys = \"nothing:*\"";
 

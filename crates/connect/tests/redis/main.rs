@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../harness/mod.rs"]
+mod harness;
+
 mod conformance;
+mod engine;
 mod faults;
 mod groups;
 mod keys;

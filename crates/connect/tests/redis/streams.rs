@@ -4,7 +4,8 @@ use portolan_model::{ErrorKind, Position};
 use portolan_testkit::servers::Redis;
 use serde_json::json;
 
-use crate::support::{Recorder, failure, fresh, open, open_at, read, send, server};
+use crate::harness::{Recorder, failure, fresh, open, open_at, read, server};
+use crate::support::send;
 
 fn add(server: &Redis, stream: &str, ids: std::ops::RangeInclusive<u64>) {
     let mut session = server.session().unwrap();

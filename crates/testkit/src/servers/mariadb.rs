@@ -1,15 +1,15 @@
 //! MariaDB, from a prepared data folder: set-up takes seconds and is done once, a copy of it starts in 0.2 s.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::{READY_PATIENCE, answers, with_retries};
+use super::session::{Session, shortened};
+use super::{READY_PATIENCE, answers, on_free_port, with_retries};
 use crate::folders;
-use crate::process::{Process, Signal, free_port, program, run};
+use crate::process::{Process, Signal, program, run};
 use crate::tls::TlsFiles;
 
 /// The password of the user `collector`. It holds what must be quoted in one place or another.
@@ -51,10 +51,7 @@ impl MariaDb {
         folders::copy(&template, &folder.path().join("data"))?;
         let tls = TlsFiles::create(&folder.path().join("tls"))?;
         std::fs::write(folder.path().join("start.sql"), start_statements())?;
-        let (process, port) = with_retries(|| {
-            let port = free_port()?;
-            Ok((launch(folder.path(), &tls, &options, port)?, port))
-        })?;
+        let (process, port) = on_free_port(|port| launch(folder.path(), &tls, &options, port))?;
         Ok(Self { process, port, tls, options, folder })
     }
 
@@ -92,7 +89,9 @@ impl MariaDb {
 
     /// A kept connection as root, for a writer.
     pub fn session(&self) -> Result<Session> {
-        Session::open(self.port)
+        let mut client = client(self.port)?;
+        client.args(["--batch", "--skip-column-names", "--unbuffered", "--skip-reconnect"]);
+        Session::open(client, |word| format!("SELECT '{word}';"))
     }
 
     /// Kills it, as a power cut of the machine it runs on would as far as its clients can see.
@@ -115,64 +114,6 @@ impl MariaDb {
     }
 }
 
-/// A kept connection through the `mariadb` client, one statement at a time.
-#[derive(Debug)]
-pub struct Session {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    statements: u64,
-}
-
-impl Session {
-    fn open(port: u16) -> Result<Self> {
-        let mut child = client(port)?
-            .args(["--batch", "--skip-column-names", "--unbuffered", "--skip-reconnect"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let input = child.stdin.take().context("client without input")?;
-        let output = BufReader::new(child.stdout.take().context("client without output")?);
-        Ok(Self { child, input, output, statements: 0 })
-    }
-
-    /// Runs statements (ended by `;`) and waits until the server has answered; returns the rows printed.
-    ///
-    /// # Errors
-    /// A statement failed or the connection is lost: whether it took effect is not known, and the session is of no
-    /// more use.
-    pub fn execute(&mut self, statements: &str) -> Result<Vec<String>> {
-        self.statements += 1;
-        let end = format!("portolan-end-{}", self.statements);
-        let sent = writeln!(self.input, "{statements}\nSELECT '{end}';").and_then(|()| self.input.flush());
-        let mut rows = Vec::new();
-        loop {
-            let mut line = String::new();
-            if sent.is_err() || self.output.read_line(&mut line)? == 0 {
-                let status = self.child.wait()?;
-                let mut reason = String::new();
-                if let Some(errors) = self.child.stderr.as_mut() {
-                    std::io::Read::read_to_string(errors, &mut reason)?;
-                }
-                bail!("the client ended with {status}: {}", reason.trim());
-            }
-            let line = line.trim_end_matches('\n');
-            if line == end {
-                return Ok(rows);
-            }
-            rows.push(line.to_owned());
-        }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn client(port: u16) -> Result<Command> {
     let mut command = Command::new(program("mariadb", "mariadb-client-core")?);
     command
@@ -181,14 +122,6 @@ fn client(port: u16) -> Result<Command> {
         .arg(format!("--port={port}"))
         .arg(format!("--database={}", MariaDb::DATABASE));
     Ok(command)
-}
-
-fn shortened(statements: &str) -> String {
-    let mut text: String = statements.chars().take(120).collect();
-    if text.len() < statements.len() {
-        text.push('…');
-    }
-    text
 }
 
 fn start_statements() -> String {

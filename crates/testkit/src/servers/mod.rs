@@ -7,6 +7,7 @@ mod nginx;
 mod postgres;
 mod pure_ftpd;
 mod redis;
+mod session;
 mod vsftpd;
 
 use std::io::{Read, Write};
@@ -15,12 +16,15 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::process::{Process, free_port};
+
 pub use ftp::FtpServer;
-pub use mariadb::{COLLECTOR_PASSWORD, MariaDb, MariaDbOptions, Session};
+pub use mariadb::{COLLECTOR_PASSWORD, MariaDb, MariaDbOptions};
 pub use nginx::{Nginx, NginxOptions};
-pub use postgres::{Postgres, PostgresOptions, PostgresSession};
+pub use postgres::{Postgres, PostgresOptions};
 pub use pure_ftpd::PureFtpd;
 pub use redis::{Redis, RedisOptions, RedisSession, Reply};
+pub use session::Session;
 pub use vsftpd::VsFtpd;
 
 /// How long a server may take to be ready. Generous: the machine may be building beside.
@@ -38,6 +42,14 @@ fn with_retries<T>(mut start: impl FnMut() -> Result<T>) -> Result<T> {
             Err(_) => attempt += 1,
         }
     }
+}
+
+/// Starts a server on a port that is free, which it tells.
+fn on_free_port(mut launch: impl FnMut(u16) -> Result<Process>) -> Result<(Process, u16)> {
+    with_retries(|| {
+        let port = free_port()?;
+        Ok((launch(port)?, port))
+    })
 }
 
 /// Whether what listens on `port` answers `request` with something that holds `expected`.

@@ -1,17 +1,18 @@
 //! PostgreSQL, from a prepared data folder: set-up takes a second and is done once, a copy of it starts in 0.1 s.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::{COLLECTOR_PASSWORD, READY_PATIENCE, with_retries};
+use super::session::{Session, shortened};
+use super::{COLLECTOR_PASSWORD, READY_PATIENCE, on_free_port, with_retries};
 use crate::folders;
-use crate::process::{Process, Signal, free_port, program, run};
+use crate::process::{Process, Signal, program, run};
 use crate::tls::TlsFiles;
 
 /// The Debian package that holds the server.
@@ -67,10 +68,7 @@ impl Postgres {
         std::fs::set_permissions(data.join("server.key"), std::fs::Permissions::from_mode(0o600))?;
         std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700))?;
         hand_over(&data)?;
-        let (process, port) = with_retries(|| {
-            let port = free_port()?;
-            Ok((launch(folder.path(), &tls, &options, port)?, port))
-        })?;
+        let (process, port) = on_free_port(|port| launch(folder.path(), &tls, &options, port))?;
         Ok(Self { process, port, tls, options, folder })
     }
 
@@ -97,8 +95,8 @@ impl Postgres {
     }
 
     /// A kept connection as `postgres`, for a writer.
-    pub fn session(&self) -> Result<PostgresSession> {
-        PostgresSession::open(self.port)
+    pub fn session(&self) -> Result<Session> {
+        Session::open(client(self.port)?, |word| format!("\\echo {word}"))
     }
 
     /// Freezes it and its sessions: connections stay open and nothing answers.
@@ -148,59 +146,6 @@ impl Drop for Postgres {
     }
 }
 
-/// A kept connection through `psql`, one batch of statements at a time.
-#[derive(Debug)]
-pub struct PostgresSession {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    statements: u64,
-}
-
-impl PostgresSession {
-    fn open(port: u16) -> Result<Self> {
-        let mut child = client(port)?.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        let input = child.stdin.take().context("client without input")?;
-        let output = BufReader::new(child.stdout.take().context("client without output")?);
-        Ok(Self { child, input, output, statements: 0 })
-    }
-
-    /// Runs statements (ended by `;`) and waits until the server has answered; returns the rows printed.
-    ///
-    /// # Errors
-    /// A statement failed or the connection is lost: whether it took effect is not known, and the session is of no
-    /// more use.
-    pub fn execute(&mut self, statements: &str) -> Result<Vec<String>> {
-        self.statements += 1;
-        let end = format!("portolan-end-{}", self.statements);
-        let sent = writeln!(self.input, "{statements}\n\\echo {end}").and_then(|()| self.input.flush());
-        let mut rows = Vec::new();
-        loop {
-            let mut line = String::new();
-            if sent.is_err() || self.output.read_line(&mut line)? == 0 {
-                let status = self.child.wait()?;
-                let mut reason = String::new();
-                if let Some(errors) = self.child.stderr.as_mut() {
-                    std::io::Read::read_to_string(errors, &mut reason)?;
-                }
-                bail!("the client ended with {status}: {}", reason.trim());
-            }
-            let line = line.trim_end_matches('\n');
-            if line == end {
-                return Ok(rows);
-            }
-            rows.push(line.to_owned());
-        }
-    }
-}
-
-impl Drop for PostgresSession {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn client(port: u16) -> Result<Command> {
     let mut command = Command::new(server_program("psql")?);
     // Nothing of the caller's own settings.
@@ -215,14 +160,6 @@ fn client(port: u16) -> Result<Command> {
         .env("PGSSLMODE", "disable")
         .env("PGCLIENTENCODING", "UTF8");
     Ok(command)
-}
-
-fn shortened(statements: &str) -> String {
-    let mut text: String = statements.chars().take(120).collect();
-    if text.len() < statements.len() {
-        text.push('…');
-    }
-    text
 }
 
 /// Who may come in, the first line that fits counts.

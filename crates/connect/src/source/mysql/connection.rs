@@ -2,23 +2,21 @@
 //!
 //! Promise: every answer is bounded; a session is the same whatever the server's defaults are.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use portolan_model::source::{Output, Phase, Secret};
+use portolan_model::source::{Output, Phase};
 use portolan_model::{Error, ErrorKind, Result};
-use tokio::task::JoinHandle;
 
 use super::cursor::Parameter;
-use super::error::Subject;
+use super::error::Endpoint;
 use super::handshake::{self, Session};
 use super::identity;
 use super::wire::message::{Column, Prepared, capability, column_type};
 use super::wire::packets::{Located, malformed};
 use super::wire::reader::{Malformed, Reader, put_bytes};
-use crate::transport::tls::Tls;
-use crate::transport::{Dialer, HoldKind, ObservedSocket};
+use crate::relational::{EndGuard, Endings};
+use crate::transport::HoldKind;
 
 /// Answers to our own small questions have at most so many bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -41,16 +39,6 @@ mod command {
     pub(super) const PING: u8 = 0x0E;
     pub(super) const STATEMENT_PREPARE: u8 = 0x16;
     pub(super) const STATEMENT_EXECUTE: u8 = 0x17;
-}
-
-/// Where to connect, and as whom.
-pub(super) struct Endpoint {
-    pub(super) dialer: Dialer,
-    pub(super) tls: Option<Tls>,
-    pub(super) password: Option<Secret>,
-    pub(super) subject: Subject,
-    pub(super) connect_timeout: Duration,
-    pub(super) idle_timeout: Duration,
 }
 
 /// A statement that the server has prepared.
@@ -84,9 +72,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects, logs in and makes the session.
     pub(super) async fn open(endpoint: &Arc<Endpoint>) -> Result<Self> {
-        let allowed = endpoint.connect_timeout;
-        let deadline = tokio::time::Instant::now() + allowed;
-        let socket = ObservedSocket::new(endpoint.dialer.clone().connect(deadline, allowed).await?);
+        let (socket, deadline) = endpoint.connect().await?;
         let mut greeted = false;
         let session = async {
             let session = handshake::log_in(socket, endpoint, &mut greeted).await?;
@@ -104,7 +90,7 @@ impl Connection {
         };
         match tokio::time::timeout_at(deadline, session).await {
             Ok(result) => result,
-            Err(_) => Err(handshake::no_answer(allowed, greeted)),
+            Err(_) => Err(handshake::no_answer(endpoint.connect_timeout, greeted)),
         }
     }
 
@@ -290,6 +276,22 @@ impl Connection {
         }
     }
 
+    /// Ends what this connection does when it is dropped: a read that is dropped leaves no query behind on the server.
+    pub(super) fn guard(&self, endings: &Endings) -> EndGuard {
+        let (endpoint, identity, thread_id) = (self.endpoint.clone(), self.identity.clone(), self.session.thread_id);
+        EndGuard::new(endings, async move {
+            // One's own connections may be killed without a privilege. A failure means that the server or the statement
+            // is gone already.
+            if let Ok(mut connection) = Connection::open(&endpoint).await {
+                // On another server that number is somebody else's.
+                if connection.identity == identity {
+                    let _ = connection.query(&format!("KILL CONNECTION {thread_id}")).await;
+                }
+                connection.close().await;
+            }
+        })
+    }
+
     fn step(&self, located: &Located, operation: &'static str) -> Result<Step<'_>> {
         let packet = self.session.packets.bytes(located);
         match packet.first() {
@@ -360,78 +362,4 @@ fn column_count(header: &[u8]) -> Result<u16> {
     let count = Reader::new(header).length().map_err(malformed)?;
     let known = u16::try_from(count).ok().filter(|count| (1..=COLUMNS_MAX).contains(count));
     known.ok_or_else(|| malformed(Malformed("an absurd number of columns")))
-}
-
-/// Ends a statement that nobody waits for any more: a read that is dropped leaves no query behind on the server.
-pub(super) struct KillGuard {
-    endpoint: Arc<Endpoint>,
-    identity: String,
-    thread_id: u32,
-    is_armed: bool,
-    kills: Kills,
-}
-
-/// The ends of statements that are under way, so that a program that stops does not leave before them.
-#[derive(Clone, Default)]
-pub(super) struct Kills(Arc<Mutex<Vec<JoinHandle<()>>>>);
-
-impl Kills {
-    fn add(&self, kill: JoinHandle<()>) {
-        let mut kills = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kills.retain(|kill| !kill.is_finished());
-        kills.push(kill);
-    }
-
-    /// Waits until they have been sent, as long as `patience` allows.
-    pub(super) async fn finish(&self, patience: Duration) {
-        let kills = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let ended = async {
-            for kill in kills {
-                // A task that failed has said so already.
-                let _ = kill.await;
-            }
-        };
-        let _ = tokio::time::timeout(patience, ended).await;
-    }
-}
-
-impl KillGuard {
-    pub(super) fn new(connection: &Connection, kills: &Kills) -> Self {
-        Self {
-            endpoint: connection.endpoint.clone(),
-            identity: connection.identity.clone(),
-            thread_id: connection.session.thread_id,
-            is_armed: true,
-            kills: kills.clone(),
-        }
-    }
-
-    /// The statement has ended by itself.
-    pub(super) fn disarm(&mut self) {
-        self.is_armed = false;
-    }
-}
-
-impl Drop for KillGuard {
-    fn drop(&mut self) {
-        if !self.is_armed {
-            return;
-        }
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (endpoint, identity, thread_id) =
-                (self.endpoint.clone(), std::mem::take(&mut self.identity), self.thread_id);
-            let kill = runtime.spawn(async move {
-                // One's own connections may be killed without a privilege. A failure means that the server or the
-                // statement is gone already.
-                if let Ok(mut connection) = Connection::open(&endpoint).await {
-                    // On another server that number is somebody else's.
-                    if connection.identity == identity {
-                        let _ = connection.query(&format!("KILL CONNECTION {thread_id}")).await;
-                    }
-                    connection.close().await;
-                }
-            });
-            self.kills.add(kill);
-        }
-    }
 }

@@ -1,26 +1,18 @@
-//! The cursor column: which types order rows without surprise, how its value travels to the server and back, and the
-//! position made of it.
+//! The cursor column: which types order rows without surprise, and how its value travels to the server and back.
 //!
 //! Promise: a position is exact for every type accepted; the server compares, in the column's own collation.
 
 use std::cmp::Ordering;
 
 use arrow::datatypes::{DataType, TimeUnit, i256};
-use jiff::SignedDuration;
-use jiff::civil::DateTime;
-use portolan_model::{Error, ErrorKind, Position, Result};
-use serde_json::json;
+use portolan_model::{Error, ErrorKind, Result};
 
 use super::columns::{TimeAs, field_of};
 use super::decimal;
 use super::temporal::{CivilTime, Span};
-use super::wire::reader::Reader;
-use super::wire::{Column, Malformed, column_type};
-use crate::relational::LateWindow;
-
-/// The version of the position format written here.
-const POSITION_VERSION: u32 = 1;
-const OPERATION: &str = "continue from position";
+use super::wire::reader::{Malformed, Reader};
+use super::wire::{Column, column_type};
+use crate::relational::{Kind, LateWindow, WindowUnit, moment_before, parse_moment};
 
 /// What kind of order a cursor has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,20 +68,6 @@ impl CursorKind {
         })
     }
 
-    fn name(self) -> &'static str {
-        match self {
-            Self::Integer => "integer",
-            Self::Decimal { .. } => "decimal",
-            Self::Double => "double",
-            Self::Float => "float",
-            Self::Date => "date",
-            Self::DateTime => "datetime",
-            Self::Time => "time",
-            Self::Text => "text",
-            Self::Bytes => "bytes",
-        }
-    }
-
     /// The SQL expression of a parameter, so that the server compares in the column's own type: without it a decimal
     /// and a string would meet as doubles.
     pub(super) fn placeholder(self) -> String {
@@ -121,8 +99,7 @@ impl CursorKind {
 
     /// Position text as a parameter.
     pub(super) fn parameter_of(self, text: &str) -> Result<Parameter> {
-        let unreadable =
-            || Error::new(ErrorKind::Data, OPERATION, format!("stored cursor value {text:?} is not {}", self.name()));
+        let unreadable = || self.unreadable(text);
         Ok(match self {
             Self::Integer => Parameter::Integer(text.parse().map_err(|_| unreadable())?),
             Self::Double | Self::Float => Parameter::Double(text.parse().map_err(|_| unreadable())?),
@@ -131,24 +108,9 @@ impl CursorKind {
         })
     }
 
-    /// Checks that `window` can be taken off a cursor of this kind.
-    pub(super) fn accept(self, window: LateWindow) -> Result<()> {
-        let fits = match window {
-            LateWindow::Number(_) => matches!(self, Self::Integer | Self::Decimal { .. } | Self::Double | Self::Float),
-            LateWindow::Time(_) => matches!(self, Self::Date | Self::DateTime),
-        };
-        if fits {
-            return Ok(());
-        }
-        let message = format!("`late_window` does not fit a cursor of kind {}", self.name());
-        Err(Error::new(ErrorKind::Configuration, "prepare cursor", message)
-            .with_hint("a number for a numeric cursor, a duration such as \"10min\" for a date or time"))
-    }
-
     /// The position text `window` before `text`; clamped where the calendar or the numbers end.
     pub(super) fn before(self, text: &str, window: LateWindow) -> Result<String> {
-        let unreadable =
-            || Error::new(ErrorKind::Data, OPERATION, format!("stored cursor value {text:?} is not {}", self.name()));
+        let unreadable = || self.unreadable(text);
         match (self, window) {
             (Self::Integer, LateWindow::Number(units)) => {
                 let value: i128 = text.parse().map_err(|_| unreadable())?;
@@ -164,32 +126,30 @@ impl CursorKind {
                 Ok(decimal_text(value.wrapping_sub(window), scale))
             }
             (Self::Date | Self::DateTime, LateWindow::Time(window)) => {
-                let Ok(value) = text.replacen(' ', "T", 1).parse::<DateTime>() else {
-                    return Ok(text.to_owned()); // a zero date: nothing lies before it
-                };
-                let window = SignedDuration::try_from(window.0).map_err(|_| unreadable())?;
-                let earliest = jiff::civil::date(1, 1, 1).at(0, 0, 0, 0);
-                let value = value.saturating_sub(window).max(earliest);
-                Ok(match self {
-                    Self::Date => value.strftime("%Y-%m-%d").to_string(),
-                    _ => value.strftime("%Y-%m-%d %H:%M:%S.%6f").to_string(),
-                })
+                // A zero date: nothing lies before it.
+                let Some(moment) = parse_moment(text) else { return Ok(text.to_owned()) };
+                moment_before(moment, window, self == Self::Date).ok_or_else(unreadable)
             }
             _ => self.accept(window).and_then(|()| Err(unreadable())),
         }
     }
+}
 
-    /// The later of two position texts, for the kinds that a late window can turn back.
-    pub(super) fn later(self, one: String, other: &str) -> String {
-        if self.order(&one, other) == Some(Ordering::Less) { other.to_owned() } else { one }
+impl Kind for CursorKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Integer => "integer",
+            Self::Decimal { .. } => "decimal",
+            Self::Double => "double",
+            Self::Float => "float",
+            Self::Date => "date",
+            Self::DateTime => "datetime",
+            Self::Time => "time",
+            Self::Text => "text",
+            Self::Bytes => "bytes",
+        }
     }
 
-    /// Whether `one` is later than `other`; false also where only the server can tell.
-    pub(super) fn is_later(self, one: &str, other: &str) -> bool {
-        self.order(one, other) == Some(Ordering::Greater)
-    }
-
-    /// The order of two position texts; `None` for the kinds whose order is the server's alone.
     fn order(self, one: &str, other: &str) -> Option<Ordering> {
         match self {
             Self::Integer => one.parse::<i128>().ok().partial_cmp(&other.parse().ok()),
@@ -204,32 +164,11 @@ impl CursorKind {
         }
     }
 
-    /// The position of a cursor value in `of`, what is read.
-    pub(super) fn position(self, of: &str, cursor: &str, text: &str) -> Position {
-        Position::new(POSITION_VERSION, json!({ "of": of, "cursor": cursor, "kind": self.name(), "value": text }))
-    }
-
-    /// The cursor value of a position that this connector has written.
-    pub(super) fn value_of(self, of: &str, cursor: &str, position: &Position) -> Result<String> {
-        let field = |name: &str| position.value.get(name).and_then(serde_json::Value::as_str);
-        let hint = "put the configuration back, or give the source a new name, which starts from the beginning";
-        let refused = |message: String| Err(Error::new(ErrorKind::Configuration, OPERATION, message).with_hint(hint));
-        if position.version != POSITION_VERSION {
-            return refused(format!("position version {} was written by a newer program", position.version));
-        }
-        // Positions written before what is read was noted name nothing, and are believed.
-        if let Some(stored) = field("of").filter(|stored| *stored != of) {
-            return refused(format!("the stored position belongs to {stored}, the configuration reads {of}"));
-        }
-        match (field("cursor"), field("kind"), field("value")) {
-            (Some(name), ..) if name != cursor => {
-                refused(format!("the stored position belongs to cursor `{name}`, the configuration says `{cursor}`"))
-            }
-            (_, Some(kind), _) if kind != self.name() => {
-                refused(format!("cursor `{cursor}` was of kind {kind} and is now of kind {}", self.name()))
-            }
-            (Some(_), Some(_), Some(value)) => Ok(value.to_owned()),
-            _ => refused("the stored position is not one of this connector".into()),
+    fn window_unit(self) -> Option<WindowUnit> {
+        match self {
+            Self::Integer | Self::Decimal { .. } | Self::Double | Self::Float => Some(WindowUnit::Number),
+            Self::Date | Self::DateTime => Some(WindowUnit::Time),
+            Self::Time | Self::Text | Self::Bytes => None,
         }
     }
 }
@@ -277,6 +216,9 @@ mod tests {
     use std::time::Duration;
 
     use portolan_model::config::DurationText;
+
+    use portolan_model::Position;
+    use serde_json::json;
 
     use super::*;
 

@@ -17,8 +17,9 @@ use arrow::record_batch::RecordBatch;
 use super::columns::{TimeAs, field_of};
 use super::decimal;
 use super::temporal::{CivilTime, Span, TemporalProblem};
-use super::wire::reader::Reader;
-use super::wire::{Column, Malformed};
+use super::wire::Column;
+use super::wire::reader::{Malformed, Reader};
+use crate::relational::{PendingBatch, Problem};
 use arrow::datatypes::{DataType, TimeUnit};
 
 /// Rows of a batch before its builders are asked for memory again.
@@ -26,33 +27,11 @@ const ROWS_EXPECTED: usize = 1_024;
 /// What is kept of a value that cannot be stored, in bytes.
 const CONTENT_BYTES_MAX: usize = 64 << 10;
 
-/// A value that has no place in its column's type; NULL stands in the batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The row within the batch.
-    pub row: usize,
-    /// The column.
-    pub column: usize,
-    /// Stable short reason.
-    pub reason: &'static str,
-    /// The value as the server would write it.
-    pub content: String,
-    /// What is wrong, for people.
-    pub detail: &'static str,
-}
-
 /// Collects rows into record batches.
 pub struct RowDecoder {
     schema: SchemaRef,
     columns: Vec<(Values, u8)>,
-    rows: usize,
-    bytes: usize,
-    problems: Vec<Problem>,
-    cursor: Option<usize>,
-    cursor_value: Vec<u8>,
-    cursor_saw_null: bool,
-    /// A row was only partly added.
-    is_broken: bool,
+    pending: PendingBatch,
 }
 
 enum Values {
@@ -92,17 +71,7 @@ impl RowDecoder {
             .zip(schema.fields())
             .map(|(column, field)| (Values::new(column, field.data_type()), column.decimals))
             .collect();
-        Self {
-            schema,
-            columns,
-            rows: 0,
-            bytes: 0,
-            problems: Vec::new(),
-            cursor,
-            cursor_value: Vec::new(),
-            cursor_saw_null: false,
-            is_broken: false,
-        }
+        Self { schema, columns, pending: PendingBatch::new(cursor) }
     }
 
     /// The schema of the batches.
@@ -112,17 +81,17 @@ impl RowDecoder {
 
     /// Rows since the last batch.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.pending.rows()
     }
 
     /// Bytes of packets and of quarantined text since the last batch.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.pending.bytes()
     }
 
     /// The cursor's raw value in the last row; `None` if it was NULL in any row.
     pub fn cursor_value(&self) -> Option<&[u8]> {
-        (!self.cursor_saw_null).then_some(&self.cursor_value)
+        self.pending.cursor_value()
     }
 
     /// Adds the row of one packet.
@@ -130,7 +99,7 @@ impl RowDecoder {
     /// # Errors
     /// The packet is no row of these columns. The decoder is of no more use then.
     pub fn push(&mut self, packet: &[u8]) -> Result<(), Malformed> {
-        self.is_broken = true;
+        self.pending.begin_row();
         let mut reader = Reader::new(packet);
         if reader.u8()? != 0 {
             return Err(Malformed("a row does not begin with zero"));
@@ -143,21 +112,17 @@ impl RowDecoder {
             if is_null {
                 values.push_null();
             } else if let Err((reason, content, detail)) = values.push(&mut reader, *decimals)? {
-                self.bytes += content.len();
-                self.problems.push(Problem { row: self.rows, column: index, reason, content, detail });
+                self.pending.add_problem(index, reason, content, detail);
             }
-            if self.cursor == Some(index) {
-                self.cursor_saw_null |= is_null;
-                self.cursor_value.clear();
-                self.cursor_value.extend_from_slice(&before[..before.len() - reader.rest().len()]);
+            if self.pending.is_cursor(index) {
+                let raw = &before[..before.len() - reader.rest().len()];
+                self.pending.note_cursor((!is_null).then_some(raw));
             }
         }
         if !reader.is_empty() {
             return Err(Malformed("a row goes on after its last column"));
         }
-        self.is_broken = false;
-        self.rows += 1;
-        self.bytes += packet.len();
+        self.pending.end_row(packet.len());
         Ok(())
     }
 
@@ -166,14 +131,10 @@ impl RowDecoder {
     /// # Errors
     /// Arrow's, if a row was only partly added.
     pub fn finish(&mut self) -> Result<(RecordBatch, Vec<Problem>), ArrowError> {
-        if self.is_broken {
-            return Err(ArrowError::InvalidArgumentError("a row was only partly added".into()));
-        }
+        self.pending.check()?;
         let arrays = self.columns.iter_mut().map(|(values, _)| values.finish()).collect();
         let batch = RecordBatch::try_new(self.schema.clone(), arrays)?;
-        self.rows = 0;
-        self.bytes = 0;
-        Ok((batch, std::mem::take(&mut self.problems)))
+        Ok((batch, self.pending.end_batch()))
     }
 }
 

@@ -3,6 +3,7 @@
 use portolan_model::{Error, ErrorKind, Retry};
 
 use super::wire::message::ServerError;
+use crate::relational;
 
 /// What a server's error concerns, for the hints.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +12,9 @@ pub(super) struct Subject {
     pub(super) database: String,
     pub(super) table: Option<String>,
 }
+
+/// Where to connect, and as whom.
+pub(super) type Endpoint = relational::Endpoint<Subject>;
 
 impl Subject {
     /// The statement that gives the right to read.

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use portolan_model::{Error, ErrorKind, Result};
 
-use super::connection::Endpoint;
-use super::error::Subject;
+use super::error::{Endpoint, Subject};
 use super::wire::login;
 use super::wire::message::{CONNECTION_CHARACTER_SET, Greeting, ServerError, capability, challenge};
 use super::wire::packets::{PacketStream, malformed};
@@ -47,7 +46,7 @@ pub(super) struct Session {
 
 /// Logs in; `greeted` tells, after a timeout, how far it came.
 pub(super) async fn log_in(socket: ObservedSocket, endpoint: &Endpoint, greeted: &mut bool) -> Result<Session> {
-    let mut packets = PacketStream::new(socket, endpoint.connect_timeout);
+    let mut packets = PacketStream::new(socket, None, endpoint.connect_timeout);
     let greeting = receive_greeting(&mut packets, endpoint).await?;
     *greeted = true;
     let mut capabilities = WANTED & greeting.capabilities | capability::CONNECT_WITH_DATABASE;
@@ -72,7 +71,7 @@ pub(super) async fn log_in(socket: ObservedSocket, endpoint: &Endpoint, greeted:
         (Stream::plain(socket), sequence)
     };
     let observed = stream.observed();
-    let mut packets = PacketStream::new(stream, endpoint.idle_timeout).resumed(sequence, endpoint.tls.clone());
+    let mut packets = PacketStream::new(stream, endpoint.tls.clone(), endpoint.idle_timeout).resumed(sequence);
     authenticate(&mut packets, endpoint, &greeting, capabilities, mariadb_capabilities).await?;
     Ok(Session {
         packets,

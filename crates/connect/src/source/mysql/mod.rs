@@ -11,7 +11,6 @@ mod decode;
 mod error;
 mod handshake;
 mod identity;
-mod rows;
 mod settings;
 mod snapshot;
 mod source;
@@ -23,33 +22,24 @@ mod wire;
 
 use std::sync::Arc;
 
+use portolan_model::Result;
 use portolan_model::catalog::WriteMode;
 use portolan_model::config::{Diagnostic, SourceSpec};
-use portolan_model::source::{Capabilities, Connector, Environment, ReleaseKind, SnapshotGroup, Source};
-use portolan_model::{Error, ErrorKind, Result};
+use portolan_model::source::{Capabilities, Connector, Environment, SnapshotGroup, Source};
 
-use connection::Endpoint;
 use error::Subject;
 use source::{MySqlSource, Settings};
 
+use crate::options::{password, refused};
+use crate::relational::{CAPABILITIES, Endings, Endpoint};
 use crate::transport::Dialer;
 use crate::transport::tls::Tls;
 
+pub use crate::relational::{Malformed, Problem};
 pub use columns::{TimeAs, field_of};
-pub use decode::{Problem, RowDecoder};
+pub use decode::RowDecoder;
 pub use settings::Options;
-pub use wire::{Column, Malformed, column_type};
-
-const CAPABILITIES: Capabilities = Capabilities {
-    resume: true,
-    acknowledge: false,
-    reread: true,
-    payload: false,
-    push: false,
-    listens: false,
-    tls: true,
-    release: ReleaseKind::Held,
-};
+pub use wire::{Column, column_type};
 
 /// The connector.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,20 +75,13 @@ impl Connector for MySql {
     }
 
     fn default_mode(&self, spec: &SourceSpec) -> WriteMode {
-        // What is read whole each time replaces what was read before; time travel keeps the earlier rounds.
-        match spec.options.parse::<Options>() {
-            Ok(options) if options.cursor.is_none() => WriteMode::Replace,
-            _ => WriteMode::Append,
-        }
+        spec.options.parse::<Options>().map_or(WriteMode::Append, |options| options.choice().default_mode())
     }
 
     fn open(&self, spec: &SourceSpec, environment: &Environment) -> Result<Box<dyn Source>> {
-        let refused =
-            |message: String| Error::new(ErrorKind::Configuration, "open source", message).with_source(&spec.name);
-        let options: Options = spec.options.parse().map_err(|problem| refused(problem.message))?;
-        let relation = options.relation().ok_or_else(|| refused("name one of `table` and `query`".into()))?;
-        let password = options.password.as_ref().map(|reference| environment.secrets.resolve(reference));
-        let password = password.transpose().map_err(|error| error.with_source(&spec.name))?;
+        let options: Options = spec.options.parse().map_err(|problem| refused(spec, problem.message))?;
+        let relation = options.relation().ok_or_else(|| refused(spec, "name one of `table` and `query`"))?;
+        let password = password(spec, environment, options.password.as_ref())?;
         let tls = spec.tls.is_enabled().then(|| Tls::new(spec, &[])).transpose()?;
         let endpoint = Endpoint {
             dialer: Dialer::new(&spec.host, spec.port),
@@ -124,7 +107,7 @@ impl Connector for MySql {
                 snapshot_lock_wait: options.snapshot_lock_wait.0,
             },
             ready: None,
-            kills: connection::Kills::default(),
+            endings: Endings::default(),
         }))
     }
 }

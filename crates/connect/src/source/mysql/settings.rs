@@ -2,23 +2,17 @@
 
 use std::time::Duration;
 
-use portolan_model::catalog::WriteMode;
 use portolan_model::config::{Diagnostic, DurationText, SecretReference, SourceSpec};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::columns::TimeAs;
 use super::statement::Relation;
-use crate::relational::LateWindow;
+use crate::options::Problems;
+use crate::relational::{self, Choice, LateWindow};
 
-/// The most rows of one record batch.
-const BATCH_ROWS_MAX: u32 = 1 << 20;
 /// A longer lock is no moment.
 const SNAPSHOT_LOCK_WAIT_MAX: Duration = Duration::from_secs(60);
-
-fn batch_rows() -> u32 {
-    16_384
-}
 
 fn snapshot_lock_wait() -> DurationText {
     DurationText(Duration::from_secs(1))
@@ -44,7 +38,7 @@ pub struct Options {
     /// numeric cursor, a duration for a temporal one. Needs `key`.
     pub late_window: Option<LateWindow>,
     /// The most rows of one record batch.
-    #[serde(default = "batch_rows")]
+    #[serde(default = "relational::batch_rows")]
     #[schemars(range(min = 1, max = 1_048_576))]
     pub batch_rows: u32,
     /// About how many new rows one round reads at most; the next round follows at once. Needs `cursor`.
@@ -70,6 +64,18 @@ impl Options {
             _ => None,
         }
     }
+
+    /// What is read, and how much of it.
+    pub(super) fn choice(&self) -> Choice<'_> {
+        Choice {
+            table: self.table.as_ref(),
+            query: self.query.as_ref(),
+            cursor: self.cursor.as_ref(),
+            late_window: self.late_window,
+            batch_rows: self.batch_rows,
+            max_rows: self.max_rows,
+        }
+    }
 }
 
 /// Every problem of a source's options.
@@ -78,73 +84,13 @@ pub(super) fn problems(spec: &SourceSpec) -> Vec<Diagnostic> {
         Ok(options) => options,
         Err(problem) => return vec![problem],
     };
-    let mut problems = Vec::new();
-    let mut problem = |key: &str, message: String, help: &str| {
-        problems.push(Diagnostic::new(message, spec.options.span_of(key)).with_help(help));
-    };
-    match (&options.table, &options.query) {
-        (Some(_), Some(_)) => problem("query", "`table` and `query` exclude each other".into(), "keep one of them"),
-        (None, None) => problem(
-            "table",
-            format!("source `{}` names neither `table` nor `query`", spec.name),
-            "write table = \"NAME\" or query = \"SELECT …\"",
-        ),
-        _ => {}
-    }
-    let texts = [
-        ("user", Some(&options.user)),
-        ("database", Some(&options.database)),
-        ("table", options.table.as_ref()),
-        ("query", options.query.as_ref()),
-        ("cursor", options.cursor.as_ref()),
-    ];
-    for (key, text) in texts {
-        if text.is_some_and(|text| text.trim().is_empty()) {
-            problem(key, format!("`{key}` is empty"), "write a name");
-        } else if text.is_some_and(|text| text.contains('\0')) {
-            problem(key, format!("`{key}` holds a NUL character"), "no name on the server does");
-        }
-    }
-    if options.batch_rows == 0 || options.batch_rows > BATCH_ROWS_MAX {
-        let message = format!("`batch_rows` is {}, not from 1 to {BATCH_ROWS_MAX}", options.batch_rows);
-        problem("batch_rows", message, "the default is 16384");
-    }
+    let (choice, mut problems) = (options.choice(), Problems::of(spec));
+    choice.check_names(&[("user", Some(&options.user)), ("database", Some(&options.database))], &mut problems);
+    choice.check_batch_rows(&mut problems);
     if options.snapshot_lock_wait.0.is_zero() || options.snapshot_lock_wait.0 > SNAPSHOT_LOCK_WAIT_MAX {
-        let message = "`snapshot_lock_wait` must be more than 0 and at most 1min".into();
-        problem("snapshot_lock_wait", message, "the default is 1s; writers of the server may wait as long");
+        let message = "`snapshot_lock_wait` must be more than 0 and at most 1min";
+        problems.add("snapshot_lock_wait", message, "the default is 1s; writers of the server may wait as long");
     }
-    if options.max_rows == Some(0) {
-        problem("max_rows", "`max_rows` is 0".into(), "leave it out to read everything");
-    }
-    if !spec.columns.is_empty() {
-        let message = "`columns` does nothing here: a column has the type that the server says".into();
-        problem("columns", message, "write a `query` with CAST(… AS …)");
-    }
-    if options.cursor.is_none() {
-        if options.late_window.is_some() {
-            problem("late_window", "`late_window` needs `cursor`".into(), "name the column that rises");
-        }
-        if options.max_rows.is_some() {
-            problem("max_rows", "`max_rows` needs `cursor`".into(), "without a cursor a read cannot be continued");
-        }
-    } else if spec.mode == Some(WriteMode::Replace) {
-        problem(
-            "cursor",
-            "with `mode = \"replace\"` the table would hold only what is new since the last round".into(),
-            "use mode = \"append\", or leave `cursor` out",
-        );
-    }
-    match options.late_window {
-        Some(_) if spec.key.is_empty() => problem(
-            "late_window",
-            "`late_window` reads rows again and needs `key` to recognise them".into(),
-            "write key = [\"id\"]; add the cursor column to it if every version of a row is to be kept",
-        ),
-        Some(LateWindow::Number(0)) => problem("late_window", "`late_window` is 0".into(), "leave it out"),
-        Some(LateWindow::Time(time)) if time.0.is_zero() => {
-            problem("late_window", "`late_window` is 0".into(), "leave it out");
-        }
-        _ => {}
-    }
-    problems
+    choice.check_read(spec, &mut problems);
+    problems.into_found()
 }

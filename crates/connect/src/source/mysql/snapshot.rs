@@ -22,9 +22,10 @@ use portolan_model::source::{Meeting, Output, Phase};
 use portolan_model::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
-use super::connection::{Connection, KillGuard, Kills};
+use super::connection::Connection;
 use super::identity::several_servers;
 use super::statement::Relation;
+use crate::relational::{EndGuard, Endings};
 
 const START: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 /// How often snapshots are started by the log: under so many commits that they never meet, a lock is shorter.
@@ -103,7 +104,7 @@ pub(super) async fn open(
     connection: &mut Connection,
     footing: &mut Footing,
     lock_wait: Duration,
-    kills: &Kills,
+    endings: &Endings,
     output: &mut dyn Output,
 ) -> Result<Option<String>> {
     let requests = footing.requests();
@@ -125,7 +126,7 @@ pub(super) async fn open(
             return Ok(meeting.word(leader).map(str::to_owned));
         }
         if !can_agree || starts == STARTS_MAX {
-            return locked(connection, footing, lock_wait, kills, &meeting, can_agree, output).await;
+            return locked(connection, footing, lock_wait, endings, &meeting, can_agree, output).await;
         }
         connection.send_requests(&requests).await?;
         word = started(connection, footing, output).await?;
@@ -182,7 +183,7 @@ async fn locked(
     connection: &mut Connection,
     footing: &mut Footing,
     lock_wait: Duration,
-    kills: &Kills,
+    endings: &Endings,
     before: &Meeting,
     can_do_without: bool,
     output: &mut dyn Output,
@@ -190,7 +191,7 @@ async fn locked(
     let leader = before.leader();
     let mut lock = None;
     let word = if before.own == leader {
-        match Lock::take(connection, footing, lock_wait, kills).await {
+        match Lock::take(connection, footing, lock_wait, endings).await {
             Ok(taken) => {
                 lock = Some(taken);
                 LOCKED.to_owned()
@@ -285,14 +286,14 @@ async fn name(connection: &mut Connection) -> Result<String> {
 struct Lock {
     connection: Connection,
     /// Ends it if it is dropped, even while the server still waits for it.
-    guard: KillGuard,
+    guard: EndGuard,
     end: &'static str,
     /// When it was asked for.
     taken: Instant,
 }
 
 impl Lock {
-    async fn take(reader: &Connection, footing: &mut Footing, allowed: Duration, kills: &Kills) -> Result<Self> {
+    async fn take(reader: &Connection, footing: &mut Footing, allowed: Duration, endings: &Endings) -> Result<Self> {
         let mut spare = footing.spare.take();
         let is_alive = match &mut spare {
             Some(spare) => spare.is_alive().await,
@@ -305,7 +306,7 @@ impl Lock {
         if connection.identity != reader.identity {
             return Err(several_servers(&reader.identity, &connection.identity));
         }
-        let guard = KillGuard::new(&connection, kills);
+        let guard = connection.guard(endings);
         let (before, lock, end) = if footing.has_stages {
             (Some("BACKUP STAGE START"), "BACKUP STAGE BLOCK_COMMIT", "BACKUP STAGE END")
         } else {

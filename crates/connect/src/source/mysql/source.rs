@@ -3,26 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use aws_lc_rs::digest;
 use portolan_model::name::SourceName;
 use portolan_model::source::{Capabilities, Output, Phase, Probe, ReadEnd, Source};
 use portolan_model::{Error, ErrorKind, Position, Result, Retry};
 
 use super::columns::TimeAs;
-use super::connection::{Connection, Endpoint, KillGuard, Kills, PreparedStatement, Step};
+use super::connection::{Connection, PreparedStatement, Step};
 use super::cursor::{CursorKind, Parameter};
 use super::decode::RowDecoder;
-use super::rows::{check_key, check_names, no_column, quarantined};
+use super::error::Endpoint;
 use super::snapshot;
-use super::statement::{From, Relation, Statement};
+use super::statement::{Relation, Statement};
 use super::wire::Column;
 use super::wire::message::column_flag;
 use super::wire::packets::malformed;
-use crate::relational::{LateWindow, row_identity};
-
-/// A batch is handed on once it has so many bytes, however few its rows.
-const BATCH_BYTES_MAX: usize = 4 << 20;
+use crate::relational::{
+    CAPABILITIES, Cursor, Endings, From, Kind as _, LateWindow, Next, Plan, Problem, Progress, Rows, check_key,
+    check_names, digest_of, no_column, null_cursor,
+};
 
 /// What a source reads, and how.
 pub(super) struct Settings {
@@ -44,26 +45,17 @@ pub(super) struct MySqlSource {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) settings: Settings,
     pub(super) ready: Option<Ready>,
-    pub(super) kills: Kills,
+    pub(super) endings: Endings,
 }
 
 /// A connection with what has been prepared on it.
 pub(super) struct Ready {
     connection: Connection,
     columns: Vec<Column>,
-    cursor: Option<Cursor>,
+    cursor: Option<Cursor<CursorKind>>,
     statements: Vec<(Statement, PreparedStatement)>,
     /// The connection that takes the lock of snapshots, kept between rounds.
     spare: Option<Connection>,
-}
-
-/// What is known of the cursor column.
-#[derive(Clone, Debug)]
-struct Cursor {
-    name: String,
-    kind: CursorKind,
-    is_unique: bool,
-    is_nullable: bool,
 }
 
 /// Where one read begins and ends.
@@ -78,13 +70,49 @@ struct Range {
 }
 
 impl Range {
-    /// Whether a read that ends at `last` has come further than its position for sure: the next one then does too.
-    fn is_beyond(&self, cursor: &Cursor, last: &str) -> bool {
-        let Statement::Rows { from, .. } = self.statement else { return false };
-        match &self.before {
-            None => true,
-            Some(before) => (from == From::After && !self.turns_back) || cursor.kind.is_later(last, before),
+    /// Every row is beyond the position.
+    fn is_beyond(&self) -> bool {
+        matches!(self.statement, Statement::Rows { from: From::After, .. }) && !self.turns_back
+    }
+}
+
+/// The rows of an answer.
+struct AnswerRows<'a> {
+    connection: &'a mut Connection,
+    decoder: RowDecoder,
+    /// The cursor, and its column.
+    cursor: Option<(&'a Cursor<CursorKind>, &'a Column)>,
+}
+
+impl Rows for AnswerRows<'_> {
+    fn advance(&mut self) -> Result<Next> {
+        match self.connection.next_row()? {
+            Step::Row(packet) => self.decoder.push(packet).map(|()| Next::Row).map_err(malformed),
+            Step::Pending => Ok(Next::Pending),
+            Step::End => Ok(Next::End),
         }
+    }
+
+    async fn fill(&mut self) -> Result<()> {
+        self.connection.fill().await
+    }
+
+    fn take_received_bytes(&mut self) -> u64 {
+        self.connection.take_received_bytes()
+    }
+
+    fn size(&self) -> (usize, usize) {
+        (self.decoder.rows(), self.decoder.bytes())
+    }
+
+    fn cursor_text(&self) -> Result<Option<String>> {
+        let Some((cursor, column)) = self.cursor else { return Ok(None) };
+        let raw = self.decoder.cursor_value().ok_or_else(|| null_cursor(&cursor.name))?;
+        cursor.kind.text_of(column, raw).map(Some).map_err(malformed)
+    }
+
+    fn finish(&mut self) -> std::result::Result<(RecordBatch, Vec<Problem>), ArrowError> {
+        self.decoder.finish()
     }
 }
 
@@ -106,9 +134,7 @@ impl MySqlSource {
         match &self.settings.relation {
             Relation::Table(table) => format!("table `{database}`.`{table}`"),
             Relation::Query(query) => {
-                let words = query.split_whitespace().collect::<Vec<_>>().join(" ");
-                let digest = digest::digest(&digest::SHA256, words.as_bytes());
-                let digest: String = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+                let digest = digest_of(query);
                 format!("a query of `{database}` with the digest {digest}")
             }
         }
@@ -139,7 +165,7 @@ impl MySqlSource {
     }
 
     /// What orders the rows, and whether two rows can share a value of it.
-    async fn cursor_facts(&self, ready: &mut Ready, name: &str) -> Result<Cursor> {
+    async fn cursor_facts(&self, ready: &mut Ready, name: &str) -> Result<Cursor<CursorKind>> {
         let Some(column) = ready.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name)) else {
             return Err(no_column("cursor", name, &ready.columns));
         };
@@ -156,22 +182,12 @@ impl MySqlSource {
         if let Relation::Table(table) = &self.settings.relation {
             cursor.is_unique |= is_unique(&mut ready.connection, table, name).await?;
         }
-        if !cursor.is_unique && self.settings.key.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Configuration,
-                "prepare cursor",
-                format!("several rows may share a value of cursor `{name}`, and no `key` tells them apart"),
-            )
-            .with_hint(format!(
-                "write key = [\"id\", \"{name}\"] (columns that identify a row and its version), \
-                 or use a column with a unique index of its own as cursor"
-            )));
-        }
+        cursor.check(&self.settings.key)?;
         Ok(cursor)
     }
 
     /// Where a read that continues begins.
-    fn from(&self, cursor: &Cursor) -> From {
+    fn from(&self, cursor: &Cursor<CursorKind>) -> From {
         if cursor.is_unique { From::After } else { From::With }
     }
 
@@ -226,7 +242,7 @@ impl MySqlSource {
     async fn bounds(
         &self,
         ready: &mut Ready,
-        cursor: &Cursor,
+        cursor: &Cursor<CursorKind>,
         from: From,
         lower: Option<Parameter>,
     ) -> Result<Vec<String>> {
@@ -270,66 +286,24 @@ impl MySqlSource {
         let columns = ready.connection.answer_columns().await.map_err(own)?;
         check_names(&columns).map_err(own)?;
         let cursor = ready.cursor.as_ref().map(|cursor| find_cursor(cursor, &columns)).transpose().map_err(own)?;
-        let mut decoder = RowDecoder::new(&columns, self.settings.time_as, cursor.map(|(_, index)| index));
-        let identity = self.identity(&columns);
-        let mut rows_before = 0;
-        let mut last = None;
-        loop {
-            match ready.connection.next_row().map_err(own)? {
-                Step::Row(packet) => {
-                    decoder.push(packet).map_err(|error| own(malformed(error)))?;
-                    let is_full = decoder.rows() >= self.settings.batch_rows || decoder.bytes() >= BATCH_BYTES_MAX;
-                    if !is_full {
-                        continue;
-                    }
-                }
-                Step::Pending => {
-                    ready.connection.fill().await.map_err(own)?;
-                    output.mark(Phase::LastByte);
-                    continue;
-                }
-                Step::End => break,
-            }
-            if let Some((cursor, index)) = cursor {
-                last = Some(cursor_text(cursor, &columns[index], &decoder).map_err(own)?);
-            }
-            output.count_bytes(ready.connection.take_received_bytes());
-            rows_before += self.hand_on(&mut decoder, &columns, &identity, rows_before, output).await?;
-            if let (Some((cursor, _)), Some(last)) = (cursor, &last)
-                && output.is_enough()
-                && range.is_beyond(cursor, last)
-            {
-                output.mark(Phase::LastByte);
-                let position = Some(cursor.kind.position(&self.of(), &cursor.name, last));
-                let end = ReadEnd { position, more: true, snapshot, ..ReadEnd::default() };
-                return Ok(Reading { end, is_cut: true });
-            }
-        }
-        output.mark(Phase::LastByte);
-        output.count_bytes(ready.connection.take_received_bytes());
-        if decoder.rows() > 0 {
-            if let Some((cursor, index)) = cursor {
-                last = Some(cursor_text(cursor, &columns[index], &decoder).map_err(own)?);
-            }
-            self.hand_on(&mut decoder, &columns, &identity, rows_before, output).await?;
-        }
-        let position = match (cursor, last) {
-            (Some((cursor, _)), Some(last)) => {
-                // Re-read rows may end before the position where the newest row was deleted meanwhile.
-                let last = match &range.before {
-                    Some(before) => cursor.kind.later(last, before),
-                    None => last,
-                };
-                Some(cursor.kind.position(&self.of(), &cursor.name, &last))
-            }
-            (Some(_), None) => from.cloned(),
-            (None, _) => None,
+        let decoder = RowDecoder::new(&columns, self.settings.time_as, cursor.map(|(_, index)| index));
+        let plan = Plan {
+            of: self.of(),
+            cursor: ready.cursor.as_ref(),
+            from,
+            before: range.before.as_deref(),
+            is_beyond: range.is_beyond(),
+            batch_rows: self.settings.batch_rows,
+            identity: &self.identity(&columns),
         };
-        if output.is_snapshot() {
+        let cursor = cursor.map(|(cursor, index)| (cursor, &columns[index]));
+        let mut rows = AnswerRows { connection: &mut ready.connection, decoder, cursor };
+        let Progress { position, is_cut } = plan.read(&mut rows, output, own).await?;
+        if !is_cut && output.is_snapshot() {
             ready.connection.query("COMMIT").await.map_err(own)?;
         }
-        let end = ReadEnd { position, more: range.more, unchanged: false, validator: None, snapshot };
-        Ok(Reading { end, is_cut: false })
+        let end = ReadEnd { position, more: is_cut || range.more, snapshot, ..ReadEnd::default() };
+        Ok(Reading { end, is_cut })
     }
 
     /// Opens the snapshot that all sources of this server read in their round; `None` where they could not agree on one.
@@ -339,30 +313,9 @@ impl MySqlSource {
         let mut footing = snapshot::footing(&mut ready.connection, relation, *snapshot_lock).await?;
         footing.spare = ready.spare.take();
         let opened =
-            snapshot::open(&mut ready.connection, &mut footing, *snapshot_lock_wait, &self.kills, output).await;
+            snapshot::open(&mut ready.connection, &mut footing, *snapshot_lock_wait, &self.endings, output).await;
         ready.spare = footing.spare;
         opened
-    }
-
-    /// Hands the rows collected so far on; returns their number.
-    async fn hand_on(
-        &self,
-        decoder: &mut RowDecoder,
-        columns: &[Column],
-        identity: &[usize],
-        rows_before: u64,
-        output: &mut dyn Output,
-    ) -> Result<u64> {
-        let (batch, problems) = decoder.finish().map_err(|error| {
-            self.named(Error::new(ErrorKind::Internal, "build batch", "rows do not form a batch").with_cause(error))
-        })?;
-        for problem in problems {
-            let row = row_identity(&batch, identity, problem.row, rows_before);
-            output.quarantine(quarantined(problem, columns, row)).await?;
-        }
-        let rows = batch.num_rows() as u64;
-        output.batch(batch).await?;
-        Ok(rows)
     }
 
     /// The columns that identify a row for people: the key, else the primary key, else the cursor.
@@ -384,7 +337,7 @@ impl MySqlSource {
 #[async_trait]
 impl Source for MySqlSource {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { resume: self.settings.cursor.is_some(), ..super::CAPABILITIES }
+        Capabilities { resume: self.settings.cursor.is_some(), ..CAPABILITIES }
     }
 
     async fn prepare(&mut self) -> Result<()> {
@@ -406,15 +359,9 @@ impl Source for MySqlSource {
         let Some(mut ready) = self.ready.take() else {
             return Err(self.named(Error::new(ErrorKind::Internal, "read rows", "prepared without a connection")));
         };
-        let mut guard = KillGuard::new(&ready.connection, &self.kills);
+        let mut guard = ready.connection.guard(&self.endings);
         let result = self.read_rows(&mut ready, from, output).await;
-        match &result {
-            Ok(reading) if !reading.is_cut => guard.disarm(),
-            Ok(_) => {}
-            // The server has ended it itself, and after a restart the number may be another connection's.
-            Err(error) if error.kind() == ErrorKind::Disconnected || ready.connection.is_refused() => guard.disarm(),
-            Err(_) => {}
-        }
+        guard.settle(&result, |reading| reading.is_cut, ready.connection.is_refused());
         let Reading { end, is_cut } = result?;
         if !is_cut {
             self.ready = Some(ready);
@@ -450,7 +397,7 @@ impl Source for MySqlSource {
         if let Some(ready) = self.ready.take() {
             ready.connection.close().await;
         }
-        self.kills.finish(self.endpoint.connect_timeout).await;
+        self.endings.finish(self.endpoint.connect_timeout).await;
     }
 }
 
@@ -478,7 +425,7 @@ async fn is_unique(connection: &mut Connection, table: &str, column: &str) -> Re
 }
 
 /// The cursor among the columns that really came: the table may have changed since it was prepared.
-fn find_cursor<'a>(cursor: &'a Cursor, columns: &[Column]) -> Result<(&'a Cursor, usize)> {
+fn find_cursor<'a>(cursor: &'a Cursor<CursorKind>, columns: &[Column]) -> Result<(&'a Cursor<CursorKind>, usize)> {
     let index = columns.iter().position(|column| column.name == cursor.name);
     match index.map(|index| (index, CursorKind::of(&columns[index]))) {
         Some((index, Ok(kind))) if kind == cursor.kind => Ok((cursor, index)),
@@ -489,16 +436,4 @@ fn find_cursor<'a>(cursor: &'a Cursor, columns: &[Column]) -> Result<(&'a Cursor
         )
         .with_retry(Retry::Transient)),
     }
-}
-
-fn cursor_text(cursor: &Cursor, column: &Column, decoder: &RowDecoder) -> Result<String> {
-    match decoder.cursor_value() {
-        Some(raw) => cursor.kind.text_of(column, raw).map_err(malformed),
-        None => Err(null_cursor(&cursor.name)),
-    }
-}
-
-fn null_cursor(name: &str) -> Error {
-    Error::new(ErrorKind::Data, "read rows", format!("a row has NULL in cursor `{name}`: it could never be recognised"))
-        .with_hint(format!("declare the column NOT NULL, or use query = \"SELECT … WHERE {name} IS NOT NULL\""))
 }

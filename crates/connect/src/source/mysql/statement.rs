@@ -1,22 +1,13 @@
 //! The SQL that a source sends. Names are quoted, values travel as parameters.
 
 use super::cursor::CursorKind;
+use crate::relational::{From, trimmed};
 
 /// What is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Relation {
     Table(String),
     Query(String),
-}
-
-/// Where a read with a cursor begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum From {
-    Start,
-    /// After the value: `>`.
-    After,
-    /// With the value: `>=`, because other rows may share it.
-    With,
 }
 
 /// One of the statements a source may need.
@@ -101,10 +92,6 @@ impl Relation {
             }
         }
     }
-}
-
-fn trimmed(query: &str) -> &str {
-    query.trim_end_matches(|c: char| c == ';' || c.is_whitespace())
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Dates and times of the binary protocol as counts since the epoch; what no calendar knows is told apart.
 
-use super::wire::Malformed;
-use super::wire::reader::Reader;
+use super::wire::reader::{Malformed, Reader};
 
 const MICROSECONDS_A_DAY: i64 = 86_400_000_000;
 /// A TIME has at most 35 days; the limit only keeps the arithmetic from overflowing.

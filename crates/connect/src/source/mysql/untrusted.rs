@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::columns::TimeAs;
 use super::decode::RowDecoder;
-use super::wire::reader::{Reader, put_bytes};
-use super::wire::{Column, Malformed};
+use super::wire::Column;
+use super::wire::reader::{Malformed, Reader, put_bytes};
 
 /// The most columns made of one input.
 const COLUMNS_MAX: u8 = 8;

@@ -8,6 +8,7 @@ use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, Fields, TimeUn
 
 use super::statement;
 use super::wire::Column;
+use crate::relational::Named;
 
 /// Numbers of built-in types (`pg_type.dat`).
 pub(super) mod oid {
@@ -140,6 +141,12 @@ pub(super) struct Selected {
     pub(super) column: Column,
     pub(super) kind: Kind,
     pub(super) cast: Cast,
+}
+
+impl Named for Selected {
+    fn name(&self) -> &str {
+        &self.column.name
+    }
 }
 
 /// Whether a type is known without the catalog.

@@ -8,23 +8,21 @@
 //! [`Connection::query`] has begun (`BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`), the same bytes read that block's
 //! snapshot, and the block has to be ended after the read.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use portolan_model::source::{Output, Phase, Secret};
+use portolan_model::source::{Output, Phase};
 use portolan_model::{Error, ErrorKind, Result, Retry};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::task::JoinHandle;
 
-use super::error::Subject;
+use super::error::Endpoint;
 use super::handshake::{self, Session};
 use super::wire::answer::{self, Column, tag};
 use super::wire::messages::{Located, malformed};
 use super::wire::reader::Malformed;
 use super::wire::request::Request;
-use crate::transport::tls::Tls;
-use crate::transport::{Dialer, HoldKind, ObservedSocket};
+use crate::relational::{EndGuard, Endings};
+use crate::transport::HoldKind;
 
 /// Answers to our own small questions have at most so many bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -40,16 +38,6 @@ const LIVENESS: &str = "SET client_connection_check_interval = '10s'";
 const WHOLE: &str = "portolan_whole";
 /// The prepared COPY.
 const COPY: &str = "portolan_copy";
-
-/// Where to connect, and as whom.
-pub(super) struct Endpoint {
-    pub(super) dialer: Dialer,
-    pub(super) tls: Option<Tls>,
-    pub(super) password: Option<Secret>,
-    pub(super) subject: Subject,
-    pub(super) connect_timeout: Duration,
-    pub(super) idle_timeout: Duration,
-}
 
 /// What the next message of a COPY is.
 pub(super) enum Step<'a> {
@@ -76,9 +64,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects, logs in and makes the session.
     pub(super) async fn open(endpoint: &Arc<Endpoint>) -> Result<Self> {
-        let allowed = endpoint.connect_timeout;
-        let deadline = tokio::time::Instant::now() + allowed;
-        let socket = ObservedSocket::new(endpoint.dialer.clone().connect(deadline, allowed).await?);
+        let (socket, deadline) = endpoint.connect().await?;
         let mut answered = false;
         let session = async {
             let session = handshake::log_in(socket, endpoint, &mut answered).await?;
@@ -98,7 +84,7 @@ impl Connection {
         };
         match tokio::time::timeout_at(deadline, session).await {
             Ok(result) => result,
-            Err(_) => Err(handshake::no_answer(allowed, answered)),
+            Err(_) => Err(handshake::no_answer(endpoint.connect_timeout, answered)),
         }
     }
 
@@ -288,6 +274,17 @@ impl Connection {
         }
     }
 
+    /// Ends what this connection does when it is dropped: a read that is dropped leaves no query behind on the server.
+    pub(super) fn guard(&self, endings: &Endings) -> EndGuard {
+        let (endpoint, session) = (self.endpoint.clone(), &self.session);
+        // Whoever knows the session's secret may end what it does. A failure means that the server or the statement is
+        // gone already.
+        let request = Request::cancel(session.process, &session.secret);
+        EndGuard::new(endings, async move {
+            let _ = tokio::time::timeout(endpoint.connect_timeout, cancel(&endpoint, &request)).await;
+        })
+    }
+
     async fn send(&mut self, request: Request) -> Result<()> {
         self.session.messages.send(request.bytes()).await
     }
@@ -362,71 +359,8 @@ fn is_aside(tag: u8) -> bool {
     matches!(tag, tag::NOTICE | tag::NOTIFICATION | tag::PARAMETER_STATUS)
 }
 
-/// Ends a statement that nobody waits for any more: a read that is dropped leaves no query behind on the server.
-pub(super) struct CancelGuard {
-    endpoint: Arc<Endpoint>,
-    request: Vec<u8>,
-    is_armed: bool,
-    cancels: Cancels,
-}
-
-/// The ends of statements that are under way, so that a program that stops does not leave before them.
-#[derive(Clone, Default)]
-pub(super) struct Cancels(Arc<Mutex<Vec<JoinHandle<()>>>>);
-
-impl Cancels {
-    fn add(&self, cancel: JoinHandle<()>) {
-        let mut cancels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        cancels.retain(|cancel| !cancel.is_finished());
-        cancels.push(cancel);
-    }
-
-    /// Waits until they have been sent, as long as `patience` allows.
-    pub(super) async fn finish(&self, patience: Duration) {
-        let cancels = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let ended = async {
-            for cancel in cancels {
-                // A task that failed has said so already.
-                let _ = cancel.await;
-            }
-        };
-        let _ = tokio::time::timeout(patience, ended).await;
-    }
-}
-
-impl CancelGuard {
-    pub(super) fn new(connection: &Connection, cancels: &Cancels) -> Self {
-        let session = &connection.session;
-        let request = Request::cancel(session.process, &session.secret);
-        Self { endpoint: connection.endpoint.clone(), request, is_armed: true, cancels: cancels.clone() }
-    }
-
-    /// The statement has ended by itself.
-    pub(super) fn disarm(&mut self) {
-        self.is_armed = false;
-    }
-}
-
-impl Drop for CancelGuard {
-    fn drop(&mut self) {
-        if !self.is_armed {
-            return;
-        }
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (endpoint, request) = (self.endpoint.clone(), std::mem::take(&mut self.request));
-            // Whoever knows the session's secret may end what it does. A failure means that the server or the statement is
-            // gone already.
-            self.cancels.add(runtime.spawn(async move {
-                let _ = tokio::time::timeout(endpoint.connect_timeout, cancel(&endpoint, &request)).await;
-            }));
-        }
-    }
-}
-
 async fn cancel(endpoint: &Endpoint, request: &[u8]) -> Result<()> {
-    let allowed = endpoint.connect_timeout;
-    let deadline = tokio::time::Instant::now() + allowed;
-    let socket = ObservedSocket::new(endpoint.dialer.clone().connect(deadline, allowed).await?);
+    let (socket, _) = endpoint.connect().await?;
     let (mut stream, _) = handshake::secure(socket, endpoint).await?;
     let sent = async {
         stream.write_all(request).await?;

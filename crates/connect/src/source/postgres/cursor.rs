@@ -1,25 +1,17 @@
-//! The cursor column: which types order rows without surprise, how its value travels to the server and back, and the
-//! position made of it.
+//! The cursor column: which types order rows without surprise, and how its value travels to the server and back.
 //!
 //! Promise: a position is exact for every type accepted; the server compares, in the column's own type and collation.
 
 use std::cmp::Ordering;
 
-use jiff::SignedDuration;
-use jiff::civil::DateTime;
 use portolan_model::{Error, ErrorKind, Position, Result};
-use serde_json::json;
 
 use super::columns::{Cast, Kind, Selected, oid};
 use super::numeric::Numeric;
 use super::statement::literal;
 use super::temporal;
-use super::wire::Malformed;
-use crate::relational::LateWindow;
-
-/// The version of the position format written here.
-const POSITION_VERSION: u32 = 1;
-const OPERATION: &str = "continue from position";
+use super::wire::reader::Malformed;
+use crate::relational::{self, Kind as _, LateWindow, WindowUnit, moment_before, no_position, parse_moment};
 
 /// What kind of order a cursor has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,22 +82,6 @@ impl CursorKind {
         })
     }
 
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Integer { .. } => "integer",
-            Self::Decimal => "decimal",
-            Self::Double => "double",
-            Self::Float => "float",
-            Self::Date => "date",
-            Self::DateTime => "datetime",
-            Self::Instant => "instant",
-            Self::Time => "time",
-            Self::Text => "text",
-            Self::Bytes => "bytes",
-            Self::Uuid => "uuid",
-        }
-    }
-
     /// A raw value of a row as position text.
     pub(super) fn text_of(self, kind: &Kind, raw: &[u8]) -> Result<String, NoPlace> {
         fn fixed<const N: usize>(raw: &[u8]) -> Result<[u8; N], Malformed> {
@@ -162,8 +138,7 @@ impl CursorKind {
     /// Position text as a literal, `window` before it.
     pub(super) fn literal_before(self, text: &str, window: Option<LateWindow>) -> Result<String> {
         let Some(window) = window else { return Ok(self.literal_of(text)) };
-        let unreadable =
-            || Error::new(ErrorKind::Data, OPERATION, format!("stored cursor value {text:?} is not {}", self.name()));
+        let unreadable = || self.unreadable(text);
         match (self, window) {
             (Self::Integer { min, max }, LateWindow::Number(units)) => {
                 let value: i128 = text.parse().map_err(|_| unreadable())?;
@@ -176,14 +151,9 @@ impl CursorKind {
             // However many digits it has, the server subtracts exactly.
             (Self::Decimal, LateWindow::Number(units)) => Ok(format!("({}::numeric - {units})", literal(text))),
             (Self::Date | Self::DateTime | Self::Instant, LateWindow::Time(window)) => {
-                let value: DateTime = text.replacen(' ', "T", 1).parse().map_err(|_| unreadable())?;
-                let window = SignedDuration::try_from(window.0).map_err(|_| unreadable())?;
-                let earliest = jiff::civil::date(1, 1, 1).at(0, 0, 0, 0);
-                let value = value.saturating_sub(window).max(earliest);
-                Ok(self.literal_of(&match self {
-                    Self::Date => value.strftime("%Y-%m-%d").to_string(),
-                    _ => value.strftime("%Y-%m-%d %H:%M:%S.%6f").to_string(),
-                }))
+                let moment = parse_moment(text).ok_or_else(unreadable)?;
+                let before = moment_before(moment, window, self == Self::Date).ok_or_else(unreadable)?;
+                Ok(self.literal_of(&before))
             }
             _ => self.accept(window).and_then(|()| Err(unreadable())),
         }
@@ -197,31 +167,32 @@ impl CursorKind {
         }
     }
 
-    /// Checks that `window` can be taken off a cursor of this kind.
-    pub(super) fn accept(self, window: LateWindow) -> Result<()> {
-        let fits = match window {
-            LateWindow::Number(_) => matches!(self, Self::Integer { .. } | Self::Decimal | Self::Double | Self::Float),
-            LateWindow::Time(_) => matches!(self, Self::Date | Self::DateTime | Self::Instant),
-        };
-        if fits {
-            return Ok(());
+    /// The cursor value of a position that this connector has written.
+    pub(super) fn stored_value(self, of: &str, cursor: &str, position: &Position) -> Result<String> {
+        let value = self.value_of(of, cursor, position)?;
+        // It has always noted what is read, and no text of the server holds a NUL.
+        let is_noted = position.value.get("of").is_some_and(serde_json::Value::is_string);
+        if is_noted && !value.contains('\0') { Ok(value) } else { no_position() }
+    }
+}
+
+impl relational::Kind for CursorKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Integer { .. } => "integer",
+            Self::Decimal => "decimal",
+            Self::Double => "double",
+            Self::Float => "float",
+            Self::Date => "date",
+            Self::DateTime => "datetime",
+            Self::Instant => "instant",
+            Self::Time => "time",
+            Self::Text => "text",
+            Self::Bytes => "bytes",
+            Self::Uuid => "uuid",
         }
-        let message = format!("`late_window` does not fit a cursor of kind {}", self.name());
-        Err(Error::new(ErrorKind::Configuration, "prepare cursor", message)
-            .with_hint("a number for a numeric cursor, a duration such as \"10min\" for a date or time"))
     }
 
-    /// The later of two position texts, for the kinds that a late window can turn back.
-    pub(super) fn later(self, one: String, other: &str) -> String {
-        if self.order(&one, other) == Some(Ordering::Less) { other.to_owned() } else { one }
-    }
-
-    /// Whether `one` is later than `other`; false also where only the server can tell.
-    pub(super) fn is_later(self, one: &str, other: &str) -> bool {
-        self.order(one, other) == Some(Ordering::Greater)
-    }
-
-    /// The order of two position texts; `None` for the kind whose order is the server's alone.
     fn order(self, one: &str, other: &str) -> Option<Ordering> {
         match self {
             Self::Integer { .. } => one.parse::<i128>().ok().partial_cmp(&other.parse().ok()),
@@ -233,31 +204,11 @@ impl CursorKind {
         }
     }
 
-    /// The position of a cursor value in `of`, what is read.
-    pub(super) fn position(self, of: &str, cursor: &str, text: &str) -> Position {
-        Position::new(POSITION_VERSION, json!({ "of": of, "cursor": cursor, "kind": self.name(), "value": text }))
-    }
-
-    /// The cursor value of a position that this connector has written.
-    pub(super) fn value_of(self, of: &str, cursor: &str, position: &Position) -> Result<String> {
-        let field = |name: &str| position.value.get(name).and_then(serde_json::Value::as_str);
-        let hint = "put the configuration back, or give the source a new name, which starts from the beginning";
-        let refused = |message: String| Err(Error::new(ErrorKind::Configuration, OPERATION, message).with_hint(hint));
-        if position.version != POSITION_VERSION {
-            return refused(format!("position version {} was written by a newer program", position.version));
-        }
-        match (field("of"), field("cursor"), field("kind"), field("value")) {
-            (Some(stored), ..) if stored != of => {
-                refused(format!("the stored position belongs to {stored}, the configuration reads {of}"))
-            }
-            (_, Some(name), ..) if name != cursor => {
-                refused(format!("the stored position belongs to cursor `{name}`, the configuration says `{cursor}`"))
-            }
-            (_, _, Some(kind), _) if kind != self.name() => {
-                refused(format!("cursor `{cursor}` was of kind {kind} and is now of kind {}", self.name()))
-            }
-            (Some(_), Some(_), Some(_), Some(value)) if !value.contains('\0') => Ok(value.to_owned()),
-            _ => refused("the stored position is not one of this connector".into()),
+    fn window_unit(self) -> Option<WindowUnit> {
+        match self {
+            Self::Integer { .. } | Self::Decimal | Self::Double | Self::Float => Some(WindowUnit::Number),
+            Self::Date | Self::DateTime | Self::Instant => Some(WindowUnit::Time),
+            Self::Time | Self::Text | Self::Bytes | Self::Uuid => None,
         }
     }
 }
@@ -291,6 +242,7 @@ mod tests {
 
     use portolan_model::config::DurationText;
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
 
@@ -318,17 +270,19 @@ mod tests {
     #[test]
     fn a_position_is_refused_where_it_does_not_belong() {
         let position = INTEGER.position("table a", "id", "7");
-        assert_eq!(INTEGER.value_of("table a", "id", &position).unwrap(), "7");
+        assert_eq!(INTEGER.stored_value("table a", "id", &position).unwrap(), "7");
         for (kind, of, cursor) in
             [(INTEGER, "table a", "other"), (CursorKind::Text, "table a", "id"), (INTEGER, "table b", "id")]
         {
-            let error = kind.value_of(of, cursor, &position).unwrap_err();
+            let error = kind.stored_value(of, cursor, &position).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Configuration);
         }
-        assert!(INTEGER.value_of("table a", "id", &Position::new(9, json!({}))).is_err());
-        assert!(INTEGER.value_of("table a", "id", &Position::new(1, json!([1]))).is_err());
+        assert!(INTEGER.stored_value("table a", "id", &Position::new(9, json!({}))).is_err());
+        assert!(INTEGER.stored_value("table a", "id", &Position::new(1, json!([1]))).is_err());
+        let unnamed = Position::new(1, json!({ "cursor": "id", "kind": "integer", "value": "7" }));
+        assert!(INTEGER.stored_value("table a", "id", &unnamed).is_err());
         let nul = CursorKind::Text.position("table a", "id", "a\0b");
-        assert!(CursorKind::Text.value_of("table a", "id", &nul).is_err());
+        assert!(CursorKind::Text.stored_value("table a", "id", &nul).is_err());
     }
 
     #[test]

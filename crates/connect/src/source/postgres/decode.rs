@@ -11,29 +11,15 @@ use arrow::record_batch::RecordBatch;
 
 use super::columns::{Facts, Kind, Selected};
 use super::values::{CONTENT_BYTES_MAX, Values, escaped};
-use super::wire::reader::Reader;
-use super::wire::{Column, Malformed};
+use super::wire::Column;
+use super::wire::reader::{Malformed, Reader};
+use crate::relational::{PendingBatch, Problem};
 
 /// What a COPY begins with, before its flags and its header's extension.
 const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xFF\r\n\0";
 
 /// Rows of the first batch before its builders are asked for memory again.
 const ROWS_EXPECTED: usize = 1_024;
-
-/// A value that has no place in its column's type; NULL stands in the batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The row within the batch.
-    pub row: usize,
-    /// The column.
-    pub column: usize,
-    /// Stable short reason.
-    pub reason: &'static str,
-    /// The value as the server would write it.
-    pub content: String,
-    /// What is wrong, for people.
-    pub detail: &'static str,
-}
 
 /// Collects rows into record batches.
 pub struct RowDecoder {
@@ -42,16 +28,9 @@ pub struct RowDecoder {
     columns: Vec<Values>,
     /// The columns whose arrays' other shapes follow after the columns, in their order.
     shapes: Vec<usize>,
-    rows: usize,
-    bytes: usize,
-    problems: Vec<Problem>,
-    cursor: Option<usize>,
-    cursor_value: Vec<u8>,
-    cursor_saw_null: bool,
+    pending: PendingBatch,
     has_begun: bool,
     has_ended: bool,
-    /// A row was only partly added.
-    is_broken: bool,
 }
 
 impl RowDecoder {
@@ -71,15 +50,9 @@ impl RowDecoder {
             kinds: columns.iter().map(|column| column.kind.clone()).collect(),
             columns: columns.iter().map(|column| Values::new(&column.kind, ROWS_EXPECTED, 0)).collect(),
             shapes: (0..columns.len()).filter(|index| columns[*index].shape().is_some()).collect(),
-            rows: 0,
-            bytes: 0,
-            problems: Vec::new(),
-            cursor,
-            cursor_value: Vec::new(),
-            cursor_saw_null: false,
+            pending: PendingBatch::new(cursor),
             has_begun: false,
             has_ended: false,
-            is_broken: false,
         }
     }
 
@@ -90,12 +63,12 @@ impl RowDecoder {
 
     /// Rows since the last batch.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.pending.rows()
     }
 
     /// Bytes of messages and of quarantined text since the last batch.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.pending.bytes()
     }
 
     /// Whether the server has said that no more rows come.
@@ -105,7 +78,7 @@ impl RowDecoder {
 
     /// The cursor's raw value in the last row; `None` if it was NULL in any row.
     pub fn cursor_value(&self) -> Option<&[u8]> {
-        (!self.cursor_saw_null).then_some(&self.cursor_value)
+        self.pending.cursor_value()
     }
 
     /// Adds what one message brings: a row, which the head of the COPY may precede, or its end.
@@ -133,45 +106,33 @@ impl RowDecoder {
         if usize::try_from(count) != Ok(self.columns.len() + self.shapes.len()) {
             return Err(Malformed("a row has another number of columns"));
         }
-        self.is_broken = true;
+        self.pending.begin_row();
         for (index, values) in self.columns.iter_mut().enumerate() {
             let value = reader.value()?;
             match value {
                 None => values.push_null(),
                 Some(bytes) => {
                     if let Err(misfit) = values.push(bytes, CONTENT_BYTES_MAX)? {
-                        self.bytes += misfit.content.len();
-                        self.problems.push(Problem {
-                            row: self.rows,
-                            column: index,
-                            reason: misfit.reason,
-                            content: misfit.content,
-                            detail: misfit.detail,
-                        });
+                        self.pending.add_problem(index, misfit.reason, misfit.content, misfit.detail);
                     }
                 }
             }
-            if self.cursor == Some(index) {
-                self.cursor_saw_null |= value.is_none();
-                self.cursor_value.clear();
-                self.cursor_value.extend_from_slice(value.unwrap_or_default());
+            if self.pending.is_cursor(index) {
+                self.pending.note_cursor(value);
             }
         }
         for column in &self.shapes {
             if let Some(text) = reader.value()? {
                 let content = escaped(text, CONTENT_BYTES_MAX);
-                self.bytes += content.len();
                 let detail =
                     "an array of several dimensions, or one that does not begin at 1, is no list; NULL is stored";
-                self.problems.push(Problem { row: self.rows, column: *column, reason: "array_shape", content, detail });
+                self.pending.add_problem(*column, "array_shape", content, detail);
             }
         }
         if !reader.is_empty() {
             return Err(Malformed("a row goes on after its last column"));
         }
-        self.is_broken = false;
-        self.rows += 1;
-        self.bytes += message.len();
+        self.pending.end_row(message.len());
         Ok(())
     }
 
@@ -180,20 +141,16 @@ impl RowDecoder {
     /// # Errors
     /// Arrow's, if a row was only partly added.
     pub fn finish(&mut self) -> Result<(RecordBatch, Vec<Problem>), ArrowError> {
-        if self.is_broken {
-            return Err(ArrowError::InvalidArgumentError("a row was only partly added".into()));
-        }
+        self.pending.check()?;
         let mut arrays = Vec::with_capacity(self.columns.len());
         for (values, kind) in self.columns.iter_mut().zip(&self.kinds) {
             // The next batch is like this one, or a little larger.
-            let (rows, bytes) = (self.rows, values.text_bytes());
+            let (rows, bytes) = (self.pending.rows(), values.text_bytes());
             arrays.push(values.finish()?);
             *values = Values::new(kind, rows, bytes + bytes / 16);
         }
         let batch = RecordBatch::try_new(self.schema.clone(), arrays)?;
-        self.rows = 0;
-        self.bytes = 0;
-        Ok((batch, std::mem::take(&mut self.problems)))
+        Ok((batch, self.pending.end_batch()))
     }
 }
 

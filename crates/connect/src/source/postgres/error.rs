@@ -4,6 +4,7 @@ use portolan_model::{Error, ErrorKind, Retry};
 
 use super::statement::quoted;
 use super::wire::answer::ServerError;
+use crate::relational;
 
 /// What a server's error concerns, for the hints.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +15,9 @@ pub(super) struct Subject {
     pub(super) table: Option<(String, String)>,
     pub(super) is_encrypted: bool,
 }
+
+/// Where to connect, and as whom.
+pub(super) type Endpoint = relational::Endpoint<Subject>;
 
 impl Subject {
     /// The statement that gives the right to read.

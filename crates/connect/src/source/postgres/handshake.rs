@@ -9,8 +9,7 @@ use std::time::Duration;
 use portolan_model::{Error, ErrorKind, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::connection::Endpoint;
-use super::error::Subject;
+use super::error::{Endpoint, Subject};
 use super::wire::answer::{ServerError, tag};
 use super::wire::messages::{MessageStream, malformed};
 use super::wire::reader::{Malformed, Reader};

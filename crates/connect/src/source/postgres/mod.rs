@@ -12,7 +12,6 @@ mod decode;
 mod error;
 mod handshake;
 mod numeric;
-mod rows;
 mod settings;
 mod snapshot;
 mod source;
@@ -25,34 +24,25 @@ mod wire;
 
 use std::sync::Arc;
 
+use portolan_model::Result;
 use portolan_model::catalog::WriteMode;
 use portolan_model::config::{Diagnostic, SourceSpec};
-use portolan_model::source::{Capabilities, Connector, Environment, ReleaseKind, SnapshotGroup, Source};
-use portolan_model::{Error, ErrorKind, Result};
+use portolan_model::source::{Capabilities, Connector, Environment, SnapshotGroup, Source};
 
-use connection::Endpoint;
 use error::Subject;
 use source::{PostgresSource, Settings};
 use statement::Relation;
 
+use crate::options::{password, refused};
+use crate::relational::{CAPABILITIES, Endings, Endpoint};
 use crate::transport::Dialer;
 use crate::transport::tls::Tls;
 
+pub use crate::relational::{Malformed, Problem};
 pub use columns::Kind;
-pub use decode::{Problem, RowDecoder};
+pub use decode::RowDecoder;
 pub use settings::Options;
-pub use wire::{Column, Malformed};
-
-const CAPABILITIES: Capabilities = Capabilities {
-    resume: true,
-    acknowledge: false,
-    reread: true,
-    payload: false,
-    push: false,
-    listens: false,
-    tls: true,
-    release: ReleaseKind::Held,
-};
+pub use wire::Column;
 
 /// The connector.
 #[derive(Clone, Copy, Debug, Default)]
@@ -90,22 +80,15 @@ impl Connector for Postgres {
     }
 
     fn default_mode(&self, spec: &SourceSpec) -> WriteMode {
-        // What is read whole each time replaces what was read before; time travel keeps the earlier rounds.
-        match spec.options.parse::<Options>() {
-            Ok(options) if options.cursor.is_none() => WriteMode::Replace,
-            _ => WriteMode::Append,
-        }
+        spec.options.parse::<Options>().map_or(WriteMode::Append, |options| options.choice().default_mode())
     }
 
     fn open(&self, spec: &SourceSpec, environment: &Environment) -> Result<Box<dyn Source>> {
-        let refused =
-            |message: String| Error::new(ErrorKind::Configuration, "open source", message).with_source(&spec.name);
-        let options: Options = spec.options.parse().map_err(|problem| refused(problem.message))?;
-        let relation = options.relation().ok_or_else(|| refused("name one of `table` and `query`".into()))?;
-        let password = options.password.as_ref().map(|reference| environment.secrets.resolve(reference));
-        let password = password.transpose().map_err(|error| error.with_source(&spec.name))?;
+        let options: Options = spec.options.parse().map_err(|problem| refused(spec, problem.message))?;
+        let relation = options.relation().ok_or_else(|| refused(spec, "name one of `table` and `query`"))?;
+        let password = password(spec, environment, options.password.as_ref())?;
         if password.as_ref().is_some_and(|password| password.expose().contains('\0')) {
-            return Err(refused("`password` holds a NUL character, which no password of the server does".into()));
+            return Err(refused(spec, "`password` holds a NUL character, which no password of the server does"));
         }
         let tls = spec.tls.is_enabled().then(|| Tls::new(spec, &[])).transpose()?;
         let tls = tls.map(|tls| tls.with_starttls("postgres"));
@@ -135,7 +118,7 @@ impl Connector for Postgres {
                 key: spec.key.clone(),
             },
             ready: None,
-            cancels: connection::Cancels::default(),
+            endings: Endings::default(),
         }))
     }
 }

@@ -1,6 +1,6 @@
 //! The binary form of `numeric`: digits of base 10,000, a weight, a sign and the digits shown after the point.
 
-use super::wire::Malformed;
+use super::wire::reader::Malformed;
 use super::wire::reader::Reader;
 
 const NEGATIVE: u16 = 0x4000;

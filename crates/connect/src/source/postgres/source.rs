@@ -2,26 +2,28 @@
 
 use std::sync::Arc;
 
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use aws_lc_rs::digest;
 use portolan_model::name::SourceName;
 use portolan_model::source::{Capabilities, Output, Phase, Probe, ReadEnd, Source};
 use portolan_model::{Error, ErrorKind, Position, Result, Retry};
 
 use super::catalog;
 use super::columns::{Facts, Selected};
-use super::connection::{CancelGuard, Cancels, Connection, Endpoint, Step};
+use super::connection::{Connection, Step};
 use super::cursor::{CursorKind, NoPlace};
 use super::decode::RowDecoder;
-use super::rows::{check_key, check_names, no_column, null_cursor, quarantined};
+use super::error::Endpoint;
 use super::snapshot;
-use super::statement::{From, Range, Relation};
+use super::statement::{Range, Relation};
+use super::wire::Column;
 use super::wire::messages::malformed;
-use super::wire::{Column, Malformed};
-use crate::relational::{LateWindow, row_identity};
-
-/// A batch is handed on once it has so many bytes, however few its rows.
-const BATCH_BYTES_MAX: usize = 4 << 20;
+use super::wire::reader::Malformed;
+use crate::relational::{
+    CAPABILITIES, Cursor, Endings, From, Kind as _, LateWindow, Next, Plan, Problem, Progress, Rows, check_key,
+    check_names, digest_of, no_column, null_cursor,
+};
 
 /// What a source reads, and how.
 pub(super) struct Settings {
@@ -40,7 +42,7 @@ pub(super) struct PostgresSource {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) settings: Settings,
     pub(super) ready: Option<Ready>,
-    pub(super) cancels: Cancels,
+    pub(super) endings: Endings,
 }
 
 /// A connection with what has been prepared on it.
@@ -51,19 +53,10 @@ pub(super) struct Ready {
     selection: Vec<String>,
     /// The columns that identify a row for people.
     identity: Vec<usize>,
-    cursor: Option<Cursor>,
+    /// The cursor, and the place of its column.
+    cursor: Option<(Cursor<CursorKind>, usize)>,
     /// What the catalog has said of the columns, where a field's name may change without the columns doing so.
     facts: Option<Facts>,
-}
-
-/// What is known of the cursor column.
-#[derive(Clone, Debug)]
-struct Cursor {
-    name: String,
-    index: usize,
-    kind: CursorKind,
-    is_unique: bool,
-    is_nullable: bool,
 }
 
 /// Where one read begins and ends.
@@ -75,13 +68,54 @@ struct Extent {
     more: bool,
 }
 
-impl Extent {
-    /// Whether a read that ends at `last` has come further than its position for sure: the next one then does too.
-    fn is_beyond(&self, cursor: &Cursor, last: &str) -> bool {
-        match &self.before {
-            None => true,
-            Some(before) => self.from == From::After || cursor.kind.is_later(last, before),
+/// The rows of a COPY.
+struct CopyRows<'a> {
+    connection: &'a mut Connection,
+    decoder: RowDecoder,
+    /// The cursor, and its column.
+    cursor: Option<(&'a Cursor<CursorKind>, &'a Selected)>,
+}
+
+impl Rows for CopyRows<'_> {
+    fn advance(&mut self) -> Result<Next> {
+        match self.connection.next()? {
+            Step::Data(message) => self.decoder.push(message).map(|()| Next::Row).map_err(malformed),
+            Step::Pending => Ok(Next::Pending),
+            Step::End if self.decoder.has_ended() => Ok(Next::End),
+            Step::End => Err(malformed(Malformed("a COPY without its end"))),
         }
+    }
+
+    async fn fill(&mut self) -> Result<()> {
+        self.connection.fill().await
+    }
+
+    fn take_received_bytes(&mut self) -> u64 {
+        self.connection.take_received_bytes()
+    }
+
+    fn size(&self) -> (usize, usize) {
+        (self.decoder.rows(), self.decoder.bytes())
+    }
+
+    fn cursor_text(&self) -> Result<Option<String>> {
+        let Some((cursor, selected)) = self.cursor else { return Ok(None) };
+        let name = &cursor.name;
+        let raw = self.decoder.cursor_value().ok_or_else(|| null_cursor(name))?;
+        cursor.kind.text_of(&selected.kind, raw).map(Some).map_err(|problem| match problem {
+            NoPlace::Malformed(problem) => malformed(problem),
+            NoPlace::Endless => {
+                let message = format!(
+                    "a row has infinity, NaN or a year beyond 1 to 9999 in cursor `{name}`: nothing could follow it"
+                );
+                Error::new(ErrorKind::Data, "read rows", message)
+                    .with_hint(format!("leave such rows out: query = \"SELECT … WHERE {name} < …\""))
+            }
+        })
+    }
+
+    fn finish(&mut self) -> std::result::Result<(RecordBatch, Vec<Problem>), ArrowError> {
+        self.decoder.finish()
     }
 }
 
@@ -112,9 +146,7 @@ impl PostgresSource {
         match &self.settings.relation {
             Relation::Table { schema, table } => format!("table \"{database}\".\"{schema}\".\"{table}\""),
             Relation::Query(query) => {
-                let words = query.split_whitespace().collect::<Vec<_>>().join(" ");
-                let digest = digest::digest(&digest::SHA256, words.as_bytes());
-                let digest: String = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+                let digest = digest_of(query);
                 format!("a query of \"{database}\" with the digest {digest}")
             }
         }
@@ -179,10 +211,9 @@ impl PostgresSource {
     }
 
     /// What orders the rows, and whether two rows can share a value of it.
-    async fn cursor_facts(&self, ready: &mut Ready, name: &str) -> Result<Cursor> {
+    async fn cursor_facts(&self, ready: &mut Ready, name: &str) -> Result<(Cursor<CursorKind>, usize)> {
         let Some(index) = ready.columns.iter().position(|selected| selected.column.name == name) else {
-            let columns: Vec<Column> = ready.columns.iter().map(|selected| selected.column.clone()).collect();
-            return Err(no_column("cursor", name, &columns));
+            return Err(no_column("cursor", name, &ready.columns));
         };
         let kind = CursorKind::of(&ready.columns[index])?;
         if let Some(window) = self.settings.late_window {
@@ -190,7 +221,6 @@ impl PostgresSource {
         }
         let mut cursor = Cursor {
             name: name.to_owned(),
-            index,
             kind,
             is_unique: self.settings.key.len() == 1 && self.settings.key[0] == name,
             is_nullable: true,
@@ -200,28 +230,18 @@ impl PostgresSource {
             cursor.is_unique |= promise.is_unique;
             cursor.is_nullable = promise.is_nullable;
         }
-        if !cursor.is_unique && self.settings.key.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Configuration,
-                "prepare cursor",
-                format!("several rows may share a value of cursor `{name}`, and no `key` tells them apart"),
-            )
-            .with_hint(format!(
-                "write key = [\"id\", \"{name}\"] (columns that identify a row and its version), \
-                 or use a column with a unique index of its own as cursor"
-            )));
-        }
-        Ok(cursor)
+        cursor.check(&self.settings.key)?;
+        Ok((cursor, index))
     }
 
     /// Where this read begins and ends.
     async fn extent(&self, ready: &mut Ready, from: Option<&Position>) -> Result<Extent> {
         let relation = &self.settings.relation;
-        let Some(cursor) = ready.cursor.clone() else {
+        let Some((cursor, _)) = ready.cursor.clone() else {
             let copy = relation.copy(&ready.selection);
             return Ok(Extent { copy, from: From::Start, before: None, more: false });
         };
-        let before = from.map(|position| cursor.kind.value_of(&self.of(), &cursor.name, position)).transpose()?;
+        let before = from.map(|position| cursor.kind.stored_value(&self.of(), &cursor.name, position)).transpose()?;
         if cursor.is_nullable {
             let rows = ready.connection.query(&relation.has_null(&cursor.name)).await?;
             if rows.first().and_then(|row| row.first()).is_some_and(|has_null| has_null.as_deref() == Some("t")) {
@@ -268,69 +288,24 @@ impl PostgresSource {
             None
         };
         ready.connection.begin_copy().await.map_err(own)?;
-        let cursor = ready.cursor.as_ref();
-        let mut decoder = RowDecoder::new(&ready.columns, cursor.map(|cursor| cursor.index));
-        let mut rows_before = 0;
-        let mut last = None;
-        loop {
-            match ready.connection.next().map_err(own)? {
-                Step::Data(message) => {
-                    decoder.push(message).map_err(|error| own(malformed(error)))?;
-                    let is_full = decoder.rows() >= self.settings.batch_rows || decoder.bytes() >= BATCH_BYTES_MAX;
-                    if !is_full {
-                        continue;
-                    }
-                }
-                Step::Pending => {
-                    ready.connection.fill().await.map_err(own)?;
-                    output.mark(Phase::LastByte);
-                    continue;
-                }
-                Step::End => break,
-            }
-            if let Some(cursor) = cursor {
-                last = Some(cursor_text(cursor, &ready.columns, &decoder).map_err(own)?);
-            }
-            output.count_bytes(ready.connection.take_received_bytes());
-            rows_before += self.hand_on(&mut decoder, &ready.columns, &ready.identity, rows_before, output).await?;
-            if let (Some(cursor), Some(last)) = (cursor, &last)
-                && output.is_enough()
-                && extent.is_beyond(cursor, last)
-            {
-                output.mark(Phase::LastByte);
-                let position = Some(cursor.kind.position(&self.of(), &cursor.name, last));
-                let end = ReadEnd { position, more: true, snapshot, ..ReadEnd::default() };
-                return Ok(Reading { end, is_cut: true });
-            }
-        }
-        if !decoder.has_ended() {
-            return Err(own(malformed(Malformed("a COPY without its end"))));
-        }
-        output.mark(Phase::LastByte);
-        output.count_bytes(ready.connection.take_received_bytes());
-        if decoder.rows() > 0 {
-            if let Some(cursor) = cursor {
-                last = Some(cursor_text(cursor, &ready.columns, &decoder).map_err(own)?);
-            }
-            self.hand_on(&mut decoder, &ready.columns, &ready.identity, rows_before, output).await?;
-        }
-        let position = match (cursor, last) {
-            (Some(cursor), Some(last)) => {
-                // Re-read rows may end before the position where the newest row was deleted meanwhile.
-                let last = match &extent.before {
-                    Some(before) => cursor.kind.later(last, before),
-                    None => last,
-                };
-                Some(cursor.kind.position(&self.of(), &cursor.name, &last))
-            }
-            (Some(_), None) => from.cloned(),
-            (None, _) => None,
+        let decoder = RowDecoder::new(&ready.columns, ready.cursor.as_ref().map(|(_, index)| *index));
+        let cursor = ready.cursor.as_ref().map(|(cursor, index)| (cursor, &ready.columns[*index]));
+        let plan = Plan {
+            of: self.of(),
+            cursor: cursor.map(|(cursor, _)| cursor),
+            from,
+            before: extent.before.as_deref(),
+            is_beyond: extent.from == From::After,
+            batch_rows: self.settings.batch_rows,
+            identity: &ready.identity,
         };
-        if output.is_snapshot() {
+        let mut rows = CopyRows { connection: &mut ready.connection, decoder, cursor };
+        let Progress { position, is_cut } = plan.read(&mut rows, output, own).await?;
+        if !is_cut && output.is_snapshot() {
             ready.connection.query("COMMIT").await.map_err(own)?;
         }
-        let end = ReadEnd { position, more: extent.more, unchanged: false, validator: None, snapshot };
-        Ok(Reading { end, is_cut: false })
+        let end = ReadEnd { position, more: is_cut || extent.more, snapshot, ..ReadEnd::default() };
+        Ok(Reading { end, is_cut })
     }
 
     /// Opens the snapshot that all sources of this database read in their round.
@@ -358,30 +333,9 @@ impl PostgresSource {
             .with_hint("it is read with its new fields next time"))
     }
 
-    /// Hands the rows collected so far on; returns their number.
-    async fn hand_on(
-        &self,
-        decoder: &mut RowDecoder,
-        columns: &[Selected],
-        identity: &[usize],
-        rows_before: u64,
-        output: &mut dyn Output,
-    ) -> Result<u64> {
-        let (batch, problems) = decoder.finish().map_err(|error| {
-            self.named(Error::new(ErrorKind::Internal, "build batch", "rows do not form a batch").with_cause(error))
-        })?;
-        for problem in problems {
-            let row = row_identity(&batch, identity, problem.row, rows_before);
-            output.quarantine(quarantined(problem, columns, row)).await?;
-        }
-        let rows = batch.num_rows() as u64;
-        output.batch(batch).await?;
-        Ok(rows)
-    }
-
     async fn facts(&self, ready: &mut Ready) -> Result<Vec<(String, String)>> {
         let mut facts = vec![("columns".to_owned(), ready.columns.len().to_string())];
-        if let Some(cursor) = &ready.cursor {
+        if let Some((cursor, _)) = &ready.cursor {
             facts.push(("cursor kind".into(), cursor.kind.name().to_owned()));
             facts.push(("cursor is unique".into(), cursor.is_unique.to_string()));
         }
@@ -411,7 +365,7 @@ impl PostgresSource {
 #[async_trait]
 impl Source for PostgresSource {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { resume: self.settings.cursor.is_some(), ..super::CAPABILITIES }
+        Capabilities { resume: self.settings.cursor.is_some(), ..CAPABILITIES }
     }
 
     async fn prepare(&mut self) -> Result<()> {
@@ -434,20 +388,14 @@ impl Source for PostgresSource {
         let Some(mut ready) = self.ready.take() else {
             return Err(self.named(Error::new(ErrorKind::Internal, "read rows", "prepared without a connection")));
         };
-        let mut guard = CancelGuard::new(&ready.connection, &self.cancels);
+        let mut guard = ready.connection.guard(&self.endings);
         let mut result = self.read_rows(&mut ready, from, output).await;
         if let Ok(reading) = &result
             && let Err(error) = self.check_fields(&mut ready, reading.is_cut).await
         {
             result = Err(self.named(error));
         }
-        match &result {
-            Ok(reading) if !reading.is_cut => guard.disarm(),
-            Ok(_) => {}
-            // The server has ended it itself.
-            Err(error) if error.kind() == ErrorKind::Disconnected || ready.connection.is_refused() => guard.disarm(),
-            Err(_) => {}
-        }
+        guard.settle(&result, |reading| reading.is_cut, ready.connection.is_refused());
         let Reading { end, is_cut } = result?;
         if !is_cut {
             self.ready = Some(ready);
@@ -475,21 +423,6 @@ impl Source for PostgresSource {
         if let Some(ready) = self.ready.take() {
             ready.connection.close().await;
         }
-        self.cancels.finish(self.endpoint.connect_timeout).await;
+        self.endings.finish(self.endpoint.connect_timeout).await;
     }
-}
-
-fn cursor_text(cursor: &Cursor, columns: &[Selected], decoder: &RowDecoder) -> Result<String> {
-    let Some(raw) = decoder.cursor_value() else { return Err(null_cursor(&cursor.name)) };
-    cursor.kind.text_of(&columns[cursor.index].kind, raw).map_err(|problem| match problem {
-        NoPlace::Malformed(problem) => malformed(problem),
-        NoPlace::Endless => {
-            let name = &cursor.name;
-            let message = format!(
-                "a row has infinity, NaN or a year beyond 1 to 9999 in cursor `{name}`: nothing could follow it"
-            );
-            Error::new(ErrorKind::Data, "read rows", message)
-                .with_hint(format!("leave such rows out: query = \"SELECT … WHERE {name} < …\""))
-        }
-    })
 }

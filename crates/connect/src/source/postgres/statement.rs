@@ -1,20 +1,12 @@
 //! The SQL that a source sends. Names are quoted; values are literals, because COPY takes no parameters.
 
+use crate::relational::{From, trimmed};
+
 /// What is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Relation {
     Table { schema: String, table: String },
     Query(String),
-}
-
-/// Where a read with a cursor begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum From {
-    Start,
-    /// After the value: `>`.
-    After,
-    /// With the value: `>=`, because other rows may share it.
-    With,
 }
 
 /// The rows that a read asks for.
@@ -106,10 +98,6 @@ fn condition(cursor: &str, range: &Range) -> String {
     let upper = range.upper.as_ref().map(|value| format!("{name} <= {value}"));
     let parts: Vec<String> = lower.into_iter().chain(upper).collect();
     if parts.is_empty() { String::new() } else { format!(" WHERE {}", parts.join(" AND ")) }
-}
-
-fn trimmed(query: &str) -> &str {
-    query.trim_end_matches(|c: char| c == ';' || c.is_whitespace())
 }
 
 #[cfg(test)]

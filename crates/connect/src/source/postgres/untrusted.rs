@@ -5,8 +5,9 @@ use proptest::prelude::*;
 use super::columns::{Facts, Selected, Type};
 use super::decode::RowDecoder;
 use super::values::CONTENT_BYTES_MAX;
+use super::wire::Column;
 use super::wire::answer::{ServerError, columns};
-use super::wire::{Column, Malformed};
+use super::wire::reader::Malformed;
 
 /// Types of which the bytes choose: built-in ones, an enum, an array of numbers, of words and of composites, and a composite.
 const TYPES: [u32; 26] = [

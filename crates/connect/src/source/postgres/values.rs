@@ -14,7 +14,7 @@ use arrow::error::ArrowError;
 use super::columns::Kind;
 use super::numeric::Numeric;
 use super::temporal::{self, OutOfCalendar};
-use super::wire::Malformed;
+use super::wire::reader::Malformed;
 use super::wire::reader::Reader;
 
 /// The most bytes of text that are asked for before any has come.

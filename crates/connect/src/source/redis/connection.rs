@@ -10,9 +10,10 @@ use portolan_model::source::{Output, Phase, QuarantineItem, Secret};
 use portolan_model::{Error, ErrorKind, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::command::write_command;
 use super::error::{CLUSTER, Subject, refused};
 use super::reply::{Reply, Value};
-use super::resp::{Parser, write_command};
+use super::resp::Parser;
 use crate::transport::tls::Tls;
 use crate::transport::{Dialer, HoldKind, ObservedSocket, Stream, sniff};
 

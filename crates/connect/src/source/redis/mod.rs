@@ -4,6 +4,7 @@
 //! is only read, but for what a group is: its deliveries and acknowledgements.
 
 mod cells;
+mod command;
 mod connection;
 mod entry;
 mod error;
@@ -21,10 +22,10 @@ mod stream;
 mod untrusted;
 mod window;
 
+use portolan_model::Result;
 use portolan_model::catalog::WriteMode;
 use portolan_model::config::{Diagnostic, SourceSpec};
 use portolan_model::source::{Capabilities, Connector, Environment, ReleaseKind, Source};
-use portolan_model::{Error, ErrorKind, Result};
 
 use connection::Endpoint;
 use error::Subject;
@@ -33,13 +34,15 @@ use plan::Plan;
 use source::RedisSource;
 use stream::PageSize;
 
+use crate::options::{password, refused};
 use crate::transport::Dialer;
 use crate::transport::tls::Tls;
 
+pub use command::write_command;
 pub use entry::{Entries, EntryId, GroupInfo, StreamInfo, push_entries, survey};
 pub use plan::{FieldsAs, KeyKind, ValueFormat};
 pub use reply::{Reply, Value};
-pub use resp::{Fault, Node, Parser, write_command};
+pub use resp::{Fault, Node, Parser};
 pub use rows::{Layout, Table};
 pub use settings::Options;
 
@@ -100,12 +103,9 @@ impl Connector for Redis {
     }
 
     fn open(&self, spec: &SourceSpec, environment: &Environment) -> Result<Box<dyn Source>> {
-        let refused =
-            |message: String| Error::new(ErrorKind::Configuration, "open source", message).with_source(&spec.name);
-        let options: Options = spec.options.parse().map_err(|problem| refused(problem.message))?;
-        let plan = options.plan(spec).ok_or_else(|| refused("name one of `keys` and `stream`".into()))?;
-        let password = options.password.as_ref().map(|reference| environment.secrets.resolve(reference));
-        let password = password.transpose().map_err(|error| error.with_source(&spec.name))?;
+        let options: Options = spec.options.parse().map_err(|problem| refused(spec, problem.message))?;
+        let plan = options.plan(spec).ok_or_else(|| refused(spec, "name one of `keys` and `stream`"))?;
+        let password = password(spec, environment, options.password.as_ref())?;
         let (keys, group, count) = match &plan {
             Plan::Keys(plan) => (plan.pattern.clone(), None, plan.count),
             Plan::Stream(plan) => {

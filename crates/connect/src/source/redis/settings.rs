@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::plan::{FieldsAs, GroupPlan, KeyKind, KeyPlan, Plan, StreamPlan, ValueFormat};
 use super::rows::Layout;
 use crate::format::ColumnType;
+use crate::options::Problems;
 
 const COUNT_MAX: u32 = 100_000;
 const COUNT_DEFAULT: u32 = 1_000;
@@ -136,19 +137,9 @@ pub(super) fn problems(spec: &SourceSpec) -> Vec<Diagnostic> {
         Ok(options) => options,
         Err(problem) => return vec![problem],
     };
-    let mut problems = Vec::new();
-    let mut problem = |key: &str, message: String, help: &str| {
-        problems.push(Diagnostic::new(message, spec.options.span_of(key)).with_help(help));
-    };
-    match (&options.keys, &options.stream) {
-        (Some(_), Some(_)) => problem("stream", "`keys` and `stream` exclude each other".into(), "keep one of them"),
-        (None, None) => problem(
-            "keys",
-            format!("source `{}` names neither `keys` nor `stream`", spec.name),
-            "write keys = \"PATTERN:*\" or stream = \"NAME\"",
-        ),
-        _ => {}
-    }
+    let mut problems = Problems::of(spec);
+    let either = [("keys", options.keys.is_some()), ("stream", options.stream.is_some())];
+    problems.check_either(either, "write keys = \"PATTERN:*\" or stream = \"NAME\"");
     let texts = [
         ("user", &options.user),
         ("keys", &options.keys),
@@ -159,25 +150,25 @@ pub(super) fn problems(spec: &SourceSpec) -> Vec<Diagnostic> {
     ];
     for (key, text) in texts {
         if text.as_ref().is_some_and(|text| text.trim().is_empty()) {
-            problem(key, format!("`{key}` is empty"), "write a name");
+            problems.add(key, format!("`{key}` is empty"), "write a name");
         }
     }
     if options.user.is_some() && options.password.is_none() && spec.tls.certificate.is_none() {
-        problem("user", "`user` without `password`".into(), "write password = { env = \"NAME\" }");
+        problems.add("user", "`user` without `password`", "write password = { env = \"NAME\" }");
     }
     if let Some(count) = options.count
         && !(1..=COUNT_MAX).contains(&count)
     {
-        problem("count", format!("`count` is {count}, not from 1 to {COUNT_MAX}"), "the default is 1000");
+        problems.add("count", format!("`count` is {count}, not from 1 to {COUNT_MAX}"), "the default is 1000");
     }
     if let Some(size) = options.max_value
         && !(1..=VALUE_MAX.0).contains(&size.0)
     {
-        problem("max_value", format!("`max_value` is {size}, not from 1B to {VALUE_MAX}"), "the default is 64MiB");
+        problems.add("max_value", format!("`max_value` is {size}, not from 1B to {VALUE_MAX}"), "the default is 64MiB");
     }
     for (column, type_) in &spec.columns {
         if let Err(message) = ColumnType::parse(type_) {
-            problem(
+            problems.add(
                 "columns",
                 format!("column `{column}`: {message}"),
                 "write a type such as \"bigint\" or \"timestamptz\"",
@@ -197,34 +188,34 @@ pub(super) fn problems(spec: &SourceSpec) -> Vec<Diagnostic> {
     ];
     if options.stream.is_some() {
         for (key, _) in of_keys.into_iter().filter(|(_, is_set)| *is_set) {
-            problem(key, format!("`{key}` is for `keys`, not for a stream"), "leave it out");
+            problems.add(key, format!("`{key}` is for `keys`, not for a stream"), "leave it out");
         }
         for (key, is_set) in [("consumer", options.consumer.is_some()), ("create_group", options.create_group)] {
             if is_set && options.group.is_none() {
-                problem(key, format!("`{key}` needs `group`"), "name the consumer group");
+                problems.add(key, format!("`{key}` needs `group`"), "name the consumer group");
             }
         }
         if spec.mode == Some(WriteMode::Replace) {
-            problem(
+            problems.add(
                 "mode",
-                "with `mode = \"replace\"` the table would hold only what is new since the last round".into(),
+                "with `mode = \"replace\"` the table would hold only what is new since the last round",
                 "use mode = \"append\" for a stream",
             );
         }
     } else if options.keys.is_some() {
         for (key, _) in of_streams.into_iter().filter(|(_, is_set)| *is_set) {
-            problem(key, format!("`{key}` is for `stream`, not for keys"), "leave it out");
+            problems.add(key, format!("`{key}` is for `stream`, not for keys"), "leave it out");
         }
         if options.fields_as == FieldsAs::Rows && options.key_type.is_some_and(|kind| kind != KeyKind::Hash) {
-            problem("fields_as", "`fields_as` is for hashes".into(), "write type = \"hash\", or leave it out");
+            problems.add("fields_as", "`fields_as` is for hashes", "write type = \"hash\", or leave it out");
         }
         if options.format == ValueFormat::Json && matches!(options.key_type, None | Some(KeyKind::Hash)) {
-            problem(
+            problems.add(
                 "format",
-                "`format = \"json\"` needs the `type` of keys whose values are JSON: string, list, set or zset".into(),
+                "`format = \"json\"` needs the `type` of keys whose values are JSON: string, list, set or zset",
                 "for a field of a hash write columns = { FIELD = \"json\" }",
             );
         }
     }
-    problems
+    problems.into_found()
 }

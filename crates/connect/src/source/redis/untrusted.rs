@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::command::write_command;
 use super::entry::{GroupInfo, StreamInfo, push_entries, survey};
-use super::resp::{Fault, Parser, write_command};
+use super::resp::{Fault, Parser};
 use super::rows::{Layout, Table};
 use crate::format::Item;
 

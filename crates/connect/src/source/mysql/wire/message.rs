@@ -4,6 +4,7 @@
 //! extended column metadata).
 
 use super::reader::{Malformed, Reader};
+use crate::relational::Named;
 
 /// Capability flags (`CLIENT_…`) that are used here.
 pub(crate) mod capability {
@@ -169,6 +170,12 @@ pub struct Column {
     pub decimals: u8,
     /// A type or format that only MariaDB has (`json`, `uuid`, `inet6`, `point` …).
     pub extended_type: Option<String>,
+}
+
+impl Named for Column {
+    fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 impl Column {

@@ -9,4 +9,3 @@ pub(crate) mod packets;
 pub(crate) mod reader;
 
 pub use message::{Column, column_type};
-pub use reader::Malformed;

@@ -5,19 +5,21 @@ use std::ops::Range;
 use std::time::Duration;
 
 use portolan_model::{Error, ErrorKind, Result};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::reader::Malformed;
+use crate::relational::{BUFFER_BYTES, Buffered, Hints};
 use crate::transport::tls::Tls;
 
 /// The longest row accepted, in bytes: a limit of ours that keeps a row from taking the machine's memory.
 pub(crate) const PACKET_BYTES_MAX: usize = 128 << 20;
 /// A packet of this length continues in the next one.
 const FRAME_BYTES_MAX: usize = 0xFF_FFFF;
-const BUFFER_BYTES: usize = 128 << 10;
-/// What to do where a connection has ended.
-const CLOSED_HINT: &str =
-    "look at the server's error log; limits that end connections: max_allowed_packet, net_write_timeout, wait_timeout";
+const HINTS: Hints = Hints {
+    closed: "look at the server's error log; limits that end connections: max_allowed_packet, net_write_timeout, \
+             wait_timeout",
+    silent: "a lock or a slow query may hold it up: SHOW FULL PROCESSLIST; else raise `idle_timeout`",
+};
 
 /// Where a whole packet lies; valid until the stream is touched again.
 #[derive(Clone, Debug)]
@@ -28,60 +30,42 @@ pub(crate) enum Located {
 
 /// Packets over a byte stream.
 pub(crate) struct PacketStream<S> {
-    stream: S,
-    /// Explains errors that TLS shows only after the handshake, such as a refused client certificate.
-    tls: Option<Tls>,
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
+    stream: Buffered<S>,
     /// A packet of several frames is put together here.
     joined: Vec<u8>,
     joining: bool,
     sequence: u8,
-    received_bytes: u64,
-    idle_timeout: Duration,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> PacketStream<S> {
-    pub(crate) fn new(stream: S, idle_timeout: Duration) -> Self {
-        Self {
-            stream,
-            tls: None,
-            buffer: vec![0; BUFFER_BYTES],
-            start: 0,
-            end: 0,
-            joined: Vec::new(),
-            joining: false,
-            sequence: 0,
-            received_bytes: 0,
-            idle_timeout,
-        }
+    pub(crate) fn new(stream: S, tls: Option<Tls>, idle_timeout: Duration) -> Self {
+        let stream = Buffered::new(stream, tls, idle_timeout, HINTS);
+        Self { stream, joined: Vec::new(), joining: false, sequence: 0 }
     }
 
     /// Gives the byte stream out, to put TLS over it, with the next sequence number. Bytes that came before the
     /// handshake must not be taken for the server's: they are an error.
     pub(crate) fn into_stream(self) -> Result<(S, u8)> {
-        if self.start != self.end {
+        if !self.stream.unread().is_empty() {
             return Err(Error::new(ErrorKind::Protocol, "log in", "the server speaks out of turn"));
         }
-        Ok((self.stream, self.sequence))
+        Ok((self.stream.into_stream(), self.sequence))
     }
 
     /// Goes on where the plain stream stopped.
-    pub(crate) fn resumed(mut self, sequence: u8, tls: Option<Tls>) -> Self {
+    pub(crate) fn resumed(mut self, sequence: u8) -> Self {
         self.sequence = sequence;
-        self.tls = tls;
         self
     }
 
     /// Bytes received since the last call.
     pub(crate) fn take_received_bytes(&mut self) -> u64 {
-        std::mem::take(&mut self.received_bytes)
+        self.stream.take_received_bytes()
     }
 
     /// The bytes that have come and are not read yet: what a peer of another protocol said.
     pub(crate) fn unread(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
+        self.stream.unread()
     }
 
     /// Starts a new exchange.
@@ -109,35 +93,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PacketStream<S> {
                 break;
             }
         }
-        let sent = async {
-            self.stream.write_all(&frames).await?;
-            self.stream.flush().await
-        };
-        match tokio::time::timeout(self.idle_timeout, sent).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.broken("send request", error)),
-            Err(_) => Err(self.silent("send request")),
-        }
+        self.stream.send(&frames).await
     }
 
     /// The next packet, if the whole of it has been received.
     pub(crate) fn locate(&mut self) -> Result<Option<Located>> {
         loop {
-            let available = self.end - self.start;
-            let Some(header) = self.buffer[self.start..self.end].first_chunk::<4>() else {
+            let unread = self.stream.unread();
+            let Some(header) = unread.first_chunk::<4>() else {
                 return Ok(None);
             };
             let length = u32::from_le_bytes([header[0], header[1], header[2], 0]) as usize;
             let sequence = header[3];
-            if available < 4 + length {
+            if unread.len() < 4 + length {
                 return Ok(None);
             }
             if sequence != self.sequence {
                 return Err(malformed(Malformed("its sequence number is not the next one")));
             }
             self.sequence = sequence.wrapping_add(1);
-            let payload = self.start + 4..self.start + 4 + length;
-            self.start = payload.end;
+            let payload = self.stream.read(4, 4 + length);
             if !self.joining && length < FRAME_BYTES_MAX {
                 return Ok(Some(Located::Buffered(payload)));
             }
@@ -153,7 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PacketStream<S> {
                 )
                 .with_hint("leave the long column out with `query`"));
             }
-            self.joined.extend_from_slice(&self.buffer[payload]);
+            self.joined.extend_from_slice(self.stream.bytes(&payload));
             if length < FRAME_BYTES_MAX {
                 self.joining = false;
                 return Ok(Some(Located::Joined));
@@ -164,26 +139,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PacketStream<S> {
     /// The bytes of a packet that [`Self::locate`] found.
     pub(crate) fn bytes(&self, located: &Located) -> &[u8] {
         match located {
-            Located::Buffered(range) => self.buffer.get(range.clone()).unwrap_or_default(),
+            Located::Buffered(payload) => self.stream.bytes(payload),
             Located::Joined => &self.joined,
         }
     }
 
     /// Waits for more bytes. Cancel-safe.
     pub(crate) async fn fill(&mut self) -> Result<()> {
-        self.make_room();
-        let read = self.stream.read(&mut self.buffer[self.end..]);
-        match tokio::time::timeout(self.idle_timeout, read).await {
-            Ok(Ok(0)) => Err(Error::new(ErrorKind::Disconnected, "read answer", "the server closed the connection")
-                .with_hint(CLOSED_HINT)),
-            Ok(Ok(length)) => {
-                self.end += length;
-                self.received_bytes += length as u64;
-                Ok(())
-            }
-            Ok(Err(error)) => Err(self.broken("read answer", error)),
-            Err(_) => Err(self.silent("read answer")),
+        if !self.joining && self.joined.capacity() > 8 * BUFFER_BYTES {
+            self.joined = Vec::new();
         }
+        let needed = match self.stream.unread().first_chunk::<4>() {
+            Some([a, b, c, _]) => 4 + u32::from_le_bytes([*a, *b, *c, 0]) as usize,
+            None => 4,
+        };
+        self.stream.fill(needed).await
     }
 
     /// The next packet, waited for.
@@ -198,63 +168,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PacketStream<S> {
 
     /// Says that no more requests come.
     pub(crate) async fn shutdown(&mut self) {
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.shutdown()).await;
-    }
-
-    fn make_room(&mut self) {
-        if !self.joining && self.joined.capacity() > 8 * BUFFER_BYTES {
-            self.joined = Vec::new();
-        }
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-            if self.buffer.len() > 8 * BUFFER_BYTES {
-                self.buffer = vec![0; BUFFER_BYTES];
-            }
-        }
-        let needed = match self.buffer[self.start..self.end].first_chunk::<4>() {
-            Some([a, b, c, _]) => 4 + u32::from_le_bytes([*a, *b, *c, 0]) as usize,
-            None => 4,
-        };
-        if self.start + needed > self.buffer.len() || self.end == self.buffer.len() {
-            self.buffer.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-            if needed > self.buffer.len() {
-                self.buffer.resize(needed, 0);
-            }
-        }
+        self.stream.shutdown().await;
     }
 
     pub(crate) fn broken(&self, operation: &'static str, error: io::Error) -> Error {
-        match &self.tls {
-            Some(tls) if error.kind() == io::ErrorKind::InvalidData => tls.explain(error, &[]),
-            _ => Error::new(ErrorKind::Disconnected, operation, "the connection broke")
-                .with_hint(CLOSED_HINT)
-                .with_cause(error),
-        }
-    }
-
-    fn silent(&self, operation: &'static str) -> Error {
-        let seconds = self.idle_timeout.as_secs_f64();
-        Error::new(ErrorKind::Timeout, operation, format!("the server stayed silent for {seconds} s"))
-            .with_hint("a lock or a slow query may hold it up: SHOW FULL PROCESSLIST; else raise `idle_timeout`")
+        self.stream.broken(operation, error)
     }
 }
 
 /// The cross-crate form of a packet that does not follow the protocol.
 pub(crate) fn malformed(cause: Malformed) -> Error {
-    Error::new(ErrorKind::Protocol, "read answer", "the server does not follow the MySQL protocol").with_cause(cause)
+    cause.into_error("MySQL", "packet")
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     fn over(bytes: &[u8]) -> PacketStream<tokio::io::DuplexStream> {
         let (mut near, far) = tokio::io::duplex(1 << 20);
         let bytes = bytes.to_vec();
         tokio::spawn(async move { near.write_all(&bytes).await });
-        PacketStream::new(far, Duration::from_secs(5))
+        PacketStream::new(far, None, Duration::from_secs(5))
     }
 
     #[tokio::test]

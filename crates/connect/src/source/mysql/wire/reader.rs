@@ -1,65 +1,15 @@
-//! A cursor over the bytes of one packet. Reading past the end is an error, never a panic.
+//! How the numbers and texts of a packet are written.
 
-use std::fmt;
+pub(crate) use crate::relational::Malformed;
 
-/// A packet that does not follow the protocol; says what was being read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed(pub &'static str);
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "malformed packet: {}", self.0)
-    }
-}
-
-impl std::error::Error for Malformed {}
+/// The protocol of these bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Packet {}
 
 /// The unread rest of a packet.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reader<'a> {
-    rest: &'a [u8],
-}
+pub(crate) type Reader<'a> = crate::relational::Reader<'a, Packet>;
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
-    }
-
-    pub(crate) fn rest(&self) -> &'a [u8] {
-        self.rest
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rest.is_empty()
-    }
-
-    #[inline]
-    pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
-        match self.rest.split_at_checked(length) {
-            Some((head, rest)) => {
-                self.rest = rest;
-                Ok(head)
-            }
-            None => Err(Malformed("it ends too early")),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        match self.rest.split_first_chunk::<N>() {
-            Some((head, rest)) => {
-                self.rest = rest;
-                Ok(*head)
-            }
-            None => Err(Malformed("it ends too early")),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn u8(&mut self) -> Result<u8, Malformed> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
     pub(crate) fn u16(&mut self) -> Result<u16, Malformed> {
         self.array().map(u16::from_le_bytes)
     }
@@ -108,13 +58,9 @@ impl<'a> Reader<'a> {
 
     /// Bytes up to a NUL, which is consumed; up to the end where there is none.
     pub(crate) fn until_nul(&mut self) -> &'a [u8] {
-        match self.rest.iter().position(|byte| *byte == 0) {
-            Some(end) => {
-                let head = &self.rest[..end];
-                self.rest = &self.rest[end + 1..];
-                head
-            }
-            None => std::mem::take(&mut self.rest),
+        match self.split_nul() {
+            Some(head) => head,
+            None => self.take(self.rest().len()).unwrap_or_default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a server says, beside rows.
 
 use super::reader::{Malformed, Reader};
+use crate::relational::Named;
 
 /// The most columns of one row that PostgreSQL knows (`MaxTupleAttributeNumber`).
 const COLUMNS_MAX: usize = 1_664;
@@ -42,6 +43,12 @@ pub struct Column {
     pub type_id: u32,
     /// What narrows the type, such as the digits of a `numeric`; −1 if nothing does.
     pub modifier: i32,
+}
+
+impl Named for Column {
+    fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// The columns of a RowDescription.

@@ -5,107 +5,84 @@ use std::ops::Range;
 use std::time::Duration;
 
 use portolan_model::{Error, ErrorKind, Result};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::reader::Malformed;
+use crate::relational::{Buffered, Hints};
 use crate::transport::tls::Tls;
 
 /// The longest row accepted, in bytes: a limit of ours that keeps a row from taking the machine's memory.
 const MESSAGE_BYTES_MAX: usize = 128 << 20;
-const BUFFER_BYTES: usize = 128 << 10;
 /// A tag and a length.
 const HEAD_BYTES: usize = 5;
-/// What to do where a connection has ended.
-const CLOSED_HINT: &str =
-    "look at the server's log; limits that end connections: idle_session_timeout, tcp_user_timeout";
+const HINTS: Hints = Hints {
+    closed: "look at the server's log; limits that end connections: idle_session_timeout, tcp_user_timeout",
+    silent: "a lock or a slow query may hold it up: SELECT * FROM pg_stat_activity; else raise `idle_timeout`",
+};
 
 /// Where a whole message lies; valid until the stream is touched again.
 #[derive(Clone, Debug)]
 pub(crate) struct Located {
     pub(crate) tag: u8,
-    range: Range<usize>,
+    payload: Range<usize>,
 }
 
 /// Messages over a byte stream.
 pub(crate) struct MessageStream<S> {
-    stream: S,
-    /// Explains errors that TLS shows only after the handshake, such as a refused client certificate.
-    tls: Option<Tls>,
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-    received_bytes: u64,
-    idle_timeout: Duration,
+    stream: Buffered<S>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> MessageStream<S> {
     pub(crate) fn new(stream: S, tls: Option<Tls>, idle_timeout: Duration) -> Self {
-        Self { stream, tls, buffer: vec![0; BUFFER_BYTES], start: 0, end: 0, received_bytes: 0, idle_timeout }
+        Self { stream: Buffered::new(stream, tls, idle_timeout, HINTS) }
     }
 
     /// Bytes received since the last call.
     pub(crate) fn take_received_bytes(&mut self) -> u64 {
-        std::mem::take(&mut self.received_bytes)
+        self.stream.take_received_bytes()
     }
 
     /// The bytes that have come and are not read yet: what a peer of another protocol said.
     pub(crate) fn unread(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
+        self.stream.unread()
     }
 
     /// How long the server may stay silent from now on.
     pub(crate) fn set_idle_timeout(&mut self, idle_timeout: Duration) {
-        self.idle_timeout = idle_timeout;
+        self.stream.set_idle_timeout(idle_timeout);
     }
 
     /// Sends whole messages.
     pub(crate) async fn send(&mut self, request: &[u8]) -> Result<()> {
-        let sent = async {
-            self.stream.write_all(request).await?;
-            self.stream.flush().await
-        };
-        match tokio::time::timeout(self.idle_timeout, sent).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.broken("send request", error)),
-            Err(_) => Err(self.silent("send request")),
-        }
+        self.stream.send(request).await
     }
 
     /// The next message, if the whole of it has been received.
     #[inline]
     pub(crate) fn locate(&mut self) -> Result<Option<Located>> {
-        let unread = &self.buffer[self.start..self.end];
+        let unread = self.stream.unread();
         let Some([tag, a, b, c, d]) = unread.first_chunk::<HEAD_BYTES>() else { return Ok(None) };
         let length = length_of([*a, *b, *c, *d])?;
         if unread.len() < 1 + length {
             return Ok(None);
         }
-        let range = self.start + HEAD_BYTES..self.start + 1 + length;
-        self.start = range.end;
-        Ok(Some(Located { tag: *tag, range }))
+        let tag = *tag;
+        Ok(Some(Located { tag, payload: self.stream.read(HEAD_BYTES, 1 + length) }))
     }
 
     /// The bytes of a message that [`Self::locate`] found.
     #[inline]
     pub(crate) fn bytes(&self, located: &Located) -> &[u8] {
-        self.buffer.get(located.range.clone()).unwrap_or_default()
+        self.stream.bytes(&located.payload)
     }
 
     /// Waits for more bytes. Cancel-safe.
     pub(crate) async fn fill(&mut self) -> Result<()> {
-        self.make_room()?;
-        let read = self.stream.read(&mut self.buffer[self.end..]);
-        match tokio::time::timeout(self.idle_timeout, read).await {
-            Ok(Ok(0)) => Err(Error::new(ErrorKind::Disconnected, "read answer", "the server closed the connection")
-                .with_hint(CLOSED_HINT)),
-            Ok(Ok(length)) => {
-                self.end += length;
-                self.received_bytes += length as u64;
-                Ok(())
-            }
-            Ok(Err(error)) => Err(self.broken("read answer", error)),
-            Err(_) => Err(self.silent("read answer")),
-        }
+        let needed = match self.stream.unread().first_chunk::<HEAD_BYTES>() {
+            Some([_, a, b, c, d]) => 1 + length_of([*a, *b, *c, *d])?,
+            None => HEAD_BYTES,
+        };
+        self.stream.fill(needed).await
     }
 
     /// The next message, waited for.
@@ -120,45 +97,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> MessageStream<S> {
 
     /// Says that no more requests come.
     pub(crate) async fn shutdown(&mut self) {
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.shutdown()).await;
-    }
-
-    fn make_room(&mut self) -> Result<()> {
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-            if self.buffer.len() > 8 * BUFFER_BYTES {
-                self.buffer = vec![0; BUFFER_BYTES];
-            }
-        }
-        let needed = match self.buffer[self.start..self.end].first_chunk::<HEAD_BYTES>() {
-            Some([_, a, b, c, d]) => 1 + length_of([*a, *b, *c, *d])?,
-            None => HEAD_BYTES,
-        };
-        if self.start + needed > self.buffer.len() || self.end == self.buffer.len() {
-            self.buffer.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-            if needed > self.buffer.len() {
-                self.buffer.resize(needed, 0);
-            }
-        }
-        Ok(())
+        self.stream.shutdown().await;
     }
 
     pub(crate) fn broken(&self, operation: &'static str, error: io::Error) -> Error {
-        match &self.tls {
-            Some(tls) if error.kind() == io::ErrorKind::InvalidData => tls.explain(error, &[]),
-            _ => Error::new(ErrorKind::Disconnected, operation, "the connection broke")
-                .with_hint(CLOSED_HINT)
-                .with_cause(error),
-        }
-    }
-
-    fn silent(&self, operation: &'static str) -> Error {
-        let seconds = self.idle_timeout.as_secs_f64();
-        Error::new(ErrorKind::Timeout, operation, format!("the server stayed silent for {seconds} s")).with_hint(
-            "a lock or a slow query may hold it up: SELECT * FROM pg_stat_activity; else raise `idle_timeout`",
-        )
+        self.stream.broken(operation, error)
     }
 }
 
@@ -178,13 +121,15 @@ fn length_of(bytes: [u8; 4]) -> Result<usize> {
 
 /// The cross-crate form of a message that does not follow the protocol.
 pub(crate) fn malformed(cause: Malformed) -> Error {
-    Error::new(ErrorKind::Protocol, "read answer", "the server does not follow the PostgreSQL protocol")
-        .with_cause(cause)
+    cause.into_error("PostgreSQL", "message")
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
+    use crate::relational::BUFFER_BYTES;
 
     fn over(bytes: &[u8]) -> MessageStream<tokio::io::DuplexStream> {
         let (mut near, far) = tokio::io::duplex(1 << 20);

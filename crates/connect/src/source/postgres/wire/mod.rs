@@ -10,4 +10,3 @@ pub(crate) mod request;
 pub(crate) mod scram;
 
 pub use answer::Column;
-pub use reader::Malformed;

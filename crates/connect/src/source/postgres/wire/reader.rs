@@ -1,64 +1,15 @@
-//! A cursor over the bytes of one message. Reading past the end is an error, never a panic.
+//! How the numbers and texts of a message are written.
 
-use std::fmt;
+pub(crate) use crate::relational::Malformed;
 
-/// A message that does not follow the protocol; says what was being read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed(pub &'static str);
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "malformed message: {}", self.0)
-    }
-}
-
-impl std::error::Error for Malformed {}
+/// The protocol of these bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Message {}
 
 /// The unread rest of a message.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reader<'a> {
-    rest: &'a [u8],
-}
+pub(crate) type Reader<'a> = crate::relational::Reader<'a, Message>;
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
-    }
-
-    pub(crate) fn rest(&self) -> &'a [u8] {
-        self.rest
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rest.is_empty()
-    }
-
-    #[inline]
-    pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
-        match self.rest.split_at_checked(length) {
-            Some((head, rest)) => {
-                self.rest = rest;
-                Ok(head)
-            }
-            None => Err(Malformed("it ends too early")),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        match self.rest.split_first_chunk::<N>() {
-            Some((head, rest)) => {
-                self.rest = rest;
-                Ok(*head)
-            }
-            None => Err(Malformed("it ends too early")),
-        }
-    }
-
-    pub(crate) fn u8(&mut self) -> Result<u8, Malformed> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
     #[inline]
     pub(crate) fn i16(&mut self) -> Result<i16, Malformed> {
         self.array().map(i16::from_be_bytes)
@@ -88,10 +39,8 @@ impl<'a> Reader<'a> {
 
     /// Text up to a NUL, which is consumed.
     pub(crate) fn text(&mut self) -> Result<String, Malformed> {
-        let Some(end) = memchr::memchr(0, self.rest) else { return Err(Malformed("a text without an end")) };
-        let text = String::from_utf8_lossy(&self.rest[..end]).into_owned();
-        self.rest = &self.rest[end + 1..];
-        Ok(text)
+        let text = self.split_nul().ok_or(Malformed("a text without an end"))?;
+        Ok(String::from_utf8_lossy(text).into_owned())
     }
 }
 

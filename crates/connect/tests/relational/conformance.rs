@@ -4,12 +4,15 @@ use std::ops::Range;
 
 use anyhow::Result;
 use arrow::datatypes::DataType;
-use portolan_connect::source::postgres::Postgres;
 use portolan_model::config::{SourceSpec, TlsSpec};
 use portolan_model::source::{Capabilities, Connector};
 use portolan_testkit::conformance::source::{Shape, SourceFixture, run, spec};
-use portolan_testkit::servers::{COLLECTOR_PASSWORD, Postgres as Server};
+use portolan_testkit::servers::COLLECTOR_PASSWORD;
 use serde_json::{Value, json};
+
+use super::Dialect;
+use crate::engine::{Engine, Server};
+use crate::harness::Protocol;
 
 struct Fixture {
     server: Server,
@@ -21,21 +24,24 @@ struct Fixture {
 impl Fixture {
     fn start(is_encrypted: bool, is_whole: bool) -> Result<Self> {
         let server = Server::start()?;
-        server.sql(
+        server.sql(&format!(
             "CREATE TABLE items (id bigint PRIMARY KEY, name varchar(40) NOT NULL, price double precision NOT NULL, \
-             \"on\" boolean NOT NULL, padding text)",
-        )?;
+             {} {} NOT NULL, padding {})",
+            Engine::quoted("on"),
+            Engine::BOOLEAN,
+            Engine::LONG_TEXT
+        ))?;
         Ok(Self { server, is_encrypted, is_whole })
     }
 }
 
 impl SourceFixture for Fixture {
     fn connector(&self) -> &dyn Connector {
-        &Postgres
+        Engine::CONNECTOR
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { resume: !self.is_whole, ..Postgres.capabilities() }
+        Capabilities { resume: !self.is_whole, ..Engine::CONNECTOR.capabilities() }
     }
 
     fn server_port(&self) -> u16 {
@@ -44,13 +50,14 @@ impl SourceFixture for Fixture {
 
     fn spec(&self, port: u16, shape: Shape) -> SourceSpec {
         let mut options = format!(
-            "user = \"collector\"\npassword = {{ literal = \"{COLLECTOR_PASSWORD}\" }}\ndatabase = \"{}\"\ntable = \"items\"\n",
+            "user = \"collector\"\npassword = {{ literal = \"{COLLECTOR_PASSWORD}\" }}\ndatabase = \"{}\"\n\
+             table = \"items\"\n",
             Server::DATABASE
         );
         if shape == Shape::Incremental {
             options.push_str("cursor = \"id\"\n");
         }
-        let mut spec = spec("items", "postgres", port, &options);
+        let mut spec = spec("items", Engine::CONNECTOR.protocol(), port, &options);
         if self.is_encrypted {
             spec.tls = TlsSpec { ca: Some(self.server.tls().authority.clone()), ..TlsSpec::default() };
         }
@@ -61,10 +68,10 @@ impl SourceFixture for Fixture {
         if ids.is_empty() {
             return Ok(());
         }
-        let (first, last) = (ids.start, ids.end - 1);
         self.server.sql(&format!(
-            "INSERT INTO items SELECT seq, 'item ' || seq, seq + 0.25, seq % 2 = 0, \
-             NULLIF(repeat('x', {padding}), '') FROM generate_series({first}, {last}) AS seq"
+            "INSERT INTO items SELECT seq, concat('item ', seq), seq + 0.25, seq % 2 = 0, \
+             nullif(repeat('x', {padding}), '') FROM {}",
+            Engine::series(ids.start, ids.end - 1)
         ))?;
         Ok(())
     }
@@ -98,7 +105,7 @@ impl SourceFixture for Fixture {
     }
 
     fn not_applicable(&self) -> &'static [&'static str] {
-        // The server's own limit of a value bounds a row.
+        // The server's own limit bounds a row.
         if self.is_whole {
             &[
                 "resume_yields_exactly_the_new_rows",
