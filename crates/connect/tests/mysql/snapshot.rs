@@ -161,7 +161,7 @@ async fn a_read_that_is_given_up_leaves_no_lock_behind() {
 async fn a_lock_is_held_no_longer_than_allowed() {
     let own = Arc::new(MariaDb::start().unwrap());
     let name = table(&own, "InnoDB");
-    let mut source = open_at(own.port(), &format!("table = \"{name}\"\nsnapshot_lock_wait = \"200ms\""));
+    let mut source = open_at(own.port(), &format!("table = \"{name}\"\nsnapshot_lock_wait = \"1s\""));
     let told = Arc::new(Notify::new());
     let mut output = Met::new(|_, _| Some(String::new()));
     output.others.hangs_at = Some((2, told.clone()));
