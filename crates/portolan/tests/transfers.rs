@@ -55,6 +55,8 @@ impl Observer for Silent {
 enum Bank {
     MariaDb(MariaDb),
     Postgres(Postgres),
+    /// Money moves on the first, and the second is read.
+    Standby(Postgres, Postgres),
 }
 
 type Session = Box<dyn FnMut(&str) -> anyhow::Result<()> + Send>;
@@ -82,7 +84,7 @@ impl Bank {
                 let mut session = server.session().unwrap();
                 Box::new(move |sql| session.execute(sql).map(drop))
             }
-            Self::Postgres(server) => {
+            Self::Postgres(server) | Self::Standby(server, _) => {
                 let mut session = server.session().unwrap();
                 Box::new(move |sql| session.execute(sql).map(drop))
             }
@@ -92,7 +94,7 @@ impl Bank {
     fn configuration(&self, consistency: &str, options: &str) -> String {
         let (protocol, port) = match self {
             Self::MariaDb(server) => ("mysql", server.port()),
-            Self::Postgres(server) => ("postgres", server.port()),
+            Self::Postgres(server) | Self::Standby(_, server) => ("postgres", server.port()),
         };
         let sources: Vec<String> = (0..TABLES)
             .map(|table| {
@@ -316,4 +318,14 @@ fn on_postgres_every_total_is_right() {
     let bank = Bank::Postgres(Postgres::start().unwrap()).with_accounts();
     proof(&bank, "PostgreSQL", "", 150);
     control(&bank, "PostgreSQL");
+}
+
+#[test]
+fn on_a_standby_of_postgres_every_total_is_right() {
+    if !is_asked("postgres") {
+        return;
+    }
+    let server = Postgres::start().unwrap();
+    let standby = server.standby().unwrap();
+    proof(&Bank::Standby(server, standby).with_accounts(), "PostgreSQL, a standby", "", 100);
 }

@@ -55,19 +55,35 @@ impl Postgres {
 
     /// Starts a server with further settings.
     pub fn start_with(options: PostgresOptions) -> Result<Self> {
-        let template = template()?;
-        let folder = tempfile::Builder::new().prefix("portolan-postgres-").tempdir()?;
-        // The server's account has to pass through it.
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
+        let (template, folder) = (template()?, folder()?);
         let data = folder.path().join("data");
         folders::copy(&template, &data)?;
         let tls = TlsFiles::create(&folder.path().join("tls"))?;
         std::fs::write(data.join("pg_hba.conf"), access(&options))?;
         std::fs::write(data.join("pg_ident.conf"), "certificate collector certified\n")?;
-        std::fs::copy(&tls.server_key, data.join("server.key"))?;
-        std::fs::set_permissions(data.join("server.key"), std::fs::Permissions::from_mode(0o600))?;
+        take_key(&tls, &data)?;
         std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700))?;
         hand_over(&data)?;
+        let (process, port) = on_free_port(|port| launch(folder.path(), &tls, &options, port))?;
+        Ok(Self { process, port, tls, options, folder })
+    }
+
+    /// A standby of its own, which takes over what is committed here and can be read meanwhile.
+    pub fn standby(&self) -> Result<Self> {
+        let folder = folder()?;
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data)?;
+        std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700))?;
+        hand_over(&data)?;
+        let (program, before) = as_account(&server_program("pg_basebackup")?);
+        let mut copy = Command::new(program);
+        copy.args(before).arg("--pgdata").arg(&data).args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]);
+        copy.args(["--host=127.0.0.1", "--username=postgres", "--no-password"]).arg(format!("--port={}", self.port));
+        run(&mut copy)?;
+        let tls = TlsFiles::create(&folder.path().join("tls"))?;
+        take_key(&tls, &data)?;
+        hand_over(&data)?;
+        let options = self.options.clone();
         let (process, port) = on_free_port(|port| launch(folder.path(), &tls, &options, port))?;
         Ok(Self { process, port, tls, options, folder })
     }
@@ -146,6 +162,20 @@ impl Drop for Postgres {
     }
 }
 
+/// Puts the server's key where its account alone may read it.
+fn take_key(tls: &TlsFiles, data: &Path) -> Result<()> {
+    let key = data.join("server.key");
+    std::fs::copy(&tls.server_key, &key)?;
+    Ok(std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o600))?)
+}
+
+/// A folder that the server's account can pass through.
+fn folder() -> Result<TempDir> {
+    let folder = tempfile::Builder::new().prefix("portolan-postgres-").tempdir()?;
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
+    Ok(folder)
+}
+
 fn client(port: u16) -> Result<Command> {
     let mut command = Command::new(server_program("psql")?);
     // Nothing of the caller's own settings.
@@ -164,7 +194,7 @@ fn client(port: u16) -> Result<Command> {
 
 /// Who may come in, the first line that fits counts.
 fn access(options: &PostgresOptions) -> String {
-    let usual = "host all postgres 127.0.0.1/32 trust\n\
+    let usual = "host all,replication postgres 127.0.0.1/32 trust\n\
                  hostssl all certified 127.0.0.1/32 cert map=certificate\n\
                  host all all 127.0.0.1/32 scram-sha-256\n";
     options.access.iter().map(|line| format!("{line}\n")).collect::<String>() + usual
