@@ -106,6 +106,12 @@ async fn jobs_change_nothing_that_is_seen() {
     }
     let error = LakeReader::open(path).unwrap().snapshot(At::Round(1)).unwrap_err();
     assert_eq!(error.kind(), portolan_model::ErrorKind::NotFound);
+    // The latest round's own snapshot has expired, too: the head shows its state.
+    let reader = LakeReader::open(path).unwrap();
+    let latest = reader.last_round().unwrap().unwrap().0.0;
+    assert_eq!(reader.snapshot(At::Round(latest)).unwrap().id(), reader.snapshot(At::Head).unwrap().id());
+    let hint = format!("the oldest round whose state can be read is {latest}, the latest is {latest}");
+    assert_eq!(error.hint(), Some(hint.as_str()));
     // What is on disk is what the catalog names, and nothing else.
     let head = at(path, At::Head);
     let named: usize = head.tables().unwrap().iter().map(|table| table.files.len()).sum();

@@ -179,3 +179,25 @@ fn the_configuration_is_planned_where_the_lake_has_the_tables() {
     let result = bench.query("select outcome, detail from portolan.checks");
     assert_eq!(result[0]["outcome"], "error");
 }
+
+#[test]
+fn what_is_no_answer_is_planned_too() {
+    let check = |name: &str, more: &str| format!("[[check]]\nname = \"{name}\"\nsource = \"orders\"\n{more}\n");
+    let wrong = [
+        check("misspelt", "unique = [\"idd\"]"),
+        check("no truth", "sql = \"select 1 from orders\""),
+        check("no rows", "rows = \"select id from orders\""),
+        check("no instant", "freshness = { column = \"amount\", max_age = \"1h\" }"),
+    ];
+    let (_api, bench) = world(&format!("{}{AMOUNTS}", wrong.concat()));
+    bench.text(&["fetch", "--save"]);
+    let output = bench.run(&["check"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2));
+    for part in ["check `misspelt`", "check `no truth`", "check `no rows`", "check `no instant`", "timestamptz"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(!told.contains("check `no debts`"), "{told}");
+    let details = bench.query("select detail from portolan.checks where name = 'no instant'");
+    assert!(details[0]["detail"].as_str().unwrap().contains("timestamptz"), "{details:?}");
+}

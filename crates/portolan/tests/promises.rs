@@ -55,6 +55,10 @@ fn released_rounds_say_what_they_reached() {
     let released = count("reached = 'released'");
     bench.wait_until("rounds are released again", || count("reached = 'released'") > released);
     collector.stop(Signal::TERM, PATIENCE).unwrap();
+    // Told when it begins and when it is over, not each time.
+    let log = bench.log();
+    let told = ["WARN the round is skew_exceeded, not released: ", "INFO the round is kept, as it promises"];
+    assert!(told.iter().all(|part| log.matches(part).count() == 1), "{log}");
     assert!(count("reason like '%over max_skew of 250ms, in 3 attempts'") > 0);
     assert_eq!(count("reached = 'released' and (reason is not null or skew_bound_us > 250000)"), 0);
     // Nobody was released before all were ready.
@@ -101,4 +105,63 @@ fn two_collects_that_agree_hold_one_state() {
     let states = bench.query("select l.state as l, r.state as r from \"left\" l, \"right\" r");
     let (left, right) = (states[0]["l"].as_i64().unwrap(), states[0]["r"].as_i64().unwrap());
     assert!(left == right || left == right + 1, "{left} {right}");
+}
+
+#[test]
+fn a_round_by_hand_keeps_what_the_round_of_its_sources_promises() {
+    let (api, proxy) = world();
+    proxy.set(Mode::Latency(Duration::from_millis(150)));
+    let promise = "consistency = \"released\"\nmax_skew = \"50ms\"\nattempts = 2\non_failure = \"reject\"";
+    let bench = Bench::new(&configuration([api.port(), proxy.port()], promise));
+    let output = bench.run(&["fetch", "--save"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(9), "{told}");
+    assert!(told.contains("reject: the round is skew_exceeded, not released: "), "{told}");
+    let kept = |order: &str| {
+        let sql = "select verdict, consistency, attempts from portolan.rounds order by round desc limit 1";
+        assert_eq!(bench.query(sql), [serde_json::from_str::<serde_json::Value>(order).unwrap()]);
+    };
+    kept(r#"{"verdict": "rejected", "consistency": "released", "attempts": 2}"#);
+    let status = bench.text(&["status"]);
+    assert!(
+        status.contains("round fetch: the last one is rejected: ") && status.contains("portolan rounds show "),
+        "{status}"
+    );
+    assert_eq!(bench.json(&["status", "--json"])["rounds"][0]["verdict"], "rejected");
+    // One of them alone is of the round, too.
+    let output = bench.run(&["fetch", "left", "--save"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    kept(r#"{"verdict": "complete", "consistency": "released", "attempts": 1}"#);
+    // Together with others nothing is promised, and that is told.
+    let file = bench.path().join("portolan.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text = text.replace("[\"left\", \"right\"]", "[\"left\"]");
+    std::fs::write(&file, format!("{text}[[round]]\nname = \"other\"\nsources = [\"right\"]\n")).unwrap();
+    let output = bench.run(&["fetch", "--save"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && told.contains("(both) is not asked for"), "{told}");
+    kept(r#"{"verdict": "complete", "consistency": "none", "attempts": 1}"#);
+}
+
+/// A required port that is not there: every round is rejected, and who looks for the reason finds it.
+#[test]
+fn rounds_that_are_rejected_are_told_once_and_in_the_status() {
+    let (api, proxy) = world();
+    let bench = Bench::new(&configuration([api.port(), proxy.port()], ""));
+    proxy.set(Mode::Refuse);
+    let mut collector = bench.start(&["run"]);
+    bench.wait_for_lake("left");
+    let count = |what: &str| bench.number(&format!("select count(*) as n from portolan.rounds where {what}"));
+    bench.wait_until("rounds are rejected", || count("verdict = 'rejected'") >= 5);
+    bench.wait_until("the other port is not asked", || {
+        bench.number("select count(*) as n from portolan.receipts where verdict = 'skipped' and error is not null") > 0
+    });
+    proxy.set(Mode::Pass);
+    bench.wait_until("rounds are complete", || count("verdict = 'complete'") > 0);
+    proxy.set(Mode::Refuse);
+    bench.wait_until("rounds are rejected again", || bench.log().matches("the round is rejected: ").count() == 2);
+    collector.stop(Signal::TERM, PATIENCE).unwrap();
+    assert_eq!(bench.log().matches("WARN the round is rejected: `right` is required, and not there").count(), 2);
+    let status = bench.text(&["status"]);
+    assert!(status.contains("round both: the last one is rejected: `right` is required, and not there"), "{status}");
 }

@@ -199,19 +199,23 @@ impl RoundRunner {
             self.slots.iter_mut().partition(|slot| slot.is_due(start.monotonic()));
         let mut skipped_receipts: Vec<(bool, Receipt)> = skipped
             .iter()
-            .map(|slot| (slot.required, Receipt::new(slot.name.clone(), ReceiptVerdict::Skipped)))
+            .map(|slot| {
+                let status = slot.status();
+                let cause = status.cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+                (slot.required, not_asked(&slot.name, format!("it is {}{cause}", status.state.as_str())))
+            })
             .collect();
-        skipped_receipts.extend(
-            self.away.values().map(|away| (away.required, Receipt::new(away.name.clone(), ReceiptVerdict::Skipped))),
-        );
+        let tried = "it is down, and tried beside the rounds";
+        skipped_receipts
+            .extend(self.away.values().map(|away| (away.required, not_asked(&away.name, tried.to_owned()))));
         if due.is_empty() {
             // Nobody to read: no round. States are in `status`; an empty record every interval would say no more.
             return RoundEnd::default();
         }
         // The round is rejected already: nobody is read for nothing.
         if skipped_receipts.iter().any(|(required, _)| *required) {
-            skipped_receipts
-                .extend(due.drain(..).map(|slot| (false, Receipt::new(slot.name.clone(), ReceiptVerdict::Skipped))));
+            let of_others = "a source that the round requires is not there".to_owned();
+            skipped_receipts.extend(due.drain(..).map(|slot| (false, not_asked(&slot.name, of_others.clone()))));
         }
         let collector =
             Collector { spec: &self.spec, shared: &shared, patience: self.patience, memory_bytes_max, start };
@@ -335,6 +339,11 @@ impl RoundRunner {
 pub(crate) fn is_storage(error: &Error) -> bool {
     use portolan_model::ErrorKind::{Conflict, Corrupt, Storage, StorageFull};
     matches!(error.kind(), Storage | StorageFull | Corrupt | Conflict)
+}
+
+/// The receipt of a source that was not read, with the reason.
+fn not_asked(source: &SourceName, reason: String) -> Receipt {
+    Receipt { error: Some(format!("not asked: {reason}")), ..Receipt::new(source.clone(), ReceiptVerdict::Skipped) }
 }
 
 /// The required sources that a round lacks, which rejects it, for people.

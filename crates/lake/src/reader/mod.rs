@@ -103,7 +103,10 @@ impl Snapshot {
                 connection.query_row(&format!("{select} WHERE snapshot_id = ?1"), [id], read).optional()
             }
             At::Round(round) => {
-                let condition = "WHERE snapshot_id = (SELECT snapshot_id FROM portolan_round WHERE round = ?1)";
+                // Its own snapshot, or, where that has expired, the first one kept that shows no later round.
+                let condition = "WHERE snapshot_id = (SELECT min(s.snapshot_id) FROM ducklake_snapshot s, portolan_round r \
+                                 WHERE r.round = ?1 AND s.snapshot_id >= r.snapshot_id AND NOT EXISTS (SELECT 1 \
+                                 FROM portolan_round o WHERE o.snapshot_id > r.snapshot_id AND o.snapshot_id <= s.snapshot_id))";
                 connection.query_row(&format!("{select} {condition}"), [round], read).optional()
             }
             At::Time(time) => {
@@ -202,16 +205,18 @@ pub(crate) fn parse_time(text: &str) -> Result<Timestamp> {
 }
 
 fn unknown(connection: &Connection, at: At) -> Error {
-    let oldest = connection
-        .query_row("SELECT min(snapshot_id) FROM ducklake_snapshot WHERE snapshot_id > 0", [], |row| {
-            row.get::<_, Option<i64>>(0)
-        })
+    let oldest: Option<(i64, String)> = connection
+        .query_row(
+            "SELECT snapshot_id, snapshot_time FROM ducklake_snapshot WHERE snapshot_id > 0 ORDER BY snapshot_id LIMIT 1",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()
         .unwrap_or(None);
-    let oldest_round = connection
-        .query_row("SELECT min(round) FROM portolan_round JOIN ducklake_snapshot USING (snapshot_id)", [], |row| {
-            row.get::<_, Option<i64>>(0)
-        })
-        .unwrap_or(None);
+    // The latest can always be read: the head shows it.
+    let sql = "SELECT coalesce((SELECT min(round) FROM portolan_round JOIN ducklake_snapshot USING (snapshot_id)), \
+               (SELECT max(round) FROM portolan_round))";
+    let oldest_round = connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).unwrap_or(None);
     let latest_round = connection
         .query_row("SELECT max(round) FROM portolan_round", [], |row| row.get::<_, Option<i64>>(0))
         .unwrap_or(None);
@@ -219,18 +224,18 @@ fn unknown(connection: &Connection, at: At) -> Error {
         At::Head => ("the lake has no snapshot".to_owned(), None),
         At::Snapshot(id) => (
             format!("snapshot {id} is unknown or has expired"),
-            oldest.map(|oldest| format!("the oldest snapshot kept is {oldest}")),
+            oldest.map(|(oldest, _)| format!("the oldest snapshot kept is {oldest}")),
         ),
         At::Round(round) => (
             format!("round {round} is unknown or its snapshot has expired"),
             oldest_round.map(|oldest| {
                 let latest = latest_round.map(|latest| format!(", the latest is {latest}")).unwrap_or_default();
-                format!("the oldest round that can be read with its snapshot is {oldest}{latest}")
+                format!("the oldest round whose state can be read is {oldest}{latest}")
             }),
         ),
         At::Time(time) => (
             format!("no snapshot is as old as {time}"),
-            oldest.map(|oldest| format!("the oldest snapshot kept is {oldest}; see `keep_snapshots` under [lake]")),
+            oldest.map(|(_, time)| format!("the oldest state kept is of {time}; see `keep_snapshots` under [lake]")),
         ),
     };
     let error = Error::new(ErrorKind::NotFound, "open snapshot", what);

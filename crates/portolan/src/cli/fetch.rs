@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_lake::{Lake, LakeReader};
-use portolan_model::config::{CheckSpec, Configuration, ConsistencySpec, DurationText, RoundSpec, SourceSpec};
-use portolan_model::round::RoundVerdict;
+use portolan_model::config::{
+    CheckSpec, Configuration, Consistency, ConsistencySpec, DurationText, RoundSpec, SourceSpec,
+};
+use portolan_model::round::{RoundConsistency, RoundVerdict};
 use portolan_model::{Error, ErrorKind, RoundName, SourceName};
 use portolan_rounds::coordinator::{Event, Observer, RoundRunner, Shared};
 use portolan_rounds::output::{MemoryRows, Receiver};
@@ -23,7 +25,8 @@ use crate::wiring;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Without --save nothing is stored or checked and every source is read from its start; with --save, or --new, a
-source that has a cursor yields only what the lake does not have yet.
+source that has a cursor yields only what the lake does not have yet. With --save the checks of the sources' rounds are
+asked, and what the round promises (`consistency`) is kept where all sources read are of one.
 
 Examples:
   portolan fetch                                     {source: [rows], …} of every source
@@ -206,7 +209,7 @@ async fn save(
         sources: specs.iter().map(|spec| spec.name.clone()).collect(),
         every: Duration::from_secs(1),
         deadline: arguments.deadline.0,
-        consistency: ConsistencySpec::default(),
+        consistency: promise(configuration, specs),
         checks: checks(configuration, specs),
     };
     let shared = Shared {
@@ -236,6 +239,12 @@ async fn save(
     let mut is_rejected = false;
     if let Some(record) = &end.record {
         is_rejected = record.verdict == RoundVerdict::Rejected;
+        let RoundConsistency { promised, reached, reason, .. } = &record.consistency;
+        if let (false, Some(reason)) = (reached.keeps(*promised), reason) {
+            let word = if is_rejected { "reject" } else { "warn" };
+            let (promised, reached) = (promised.as_str(), reached.as_str());
+            tell(format_args!("{word}: the round is {reached}, not {promised}: {}\n", output::visible(reason)));
+        }
         for check in record.checks.iter().filter(|check| check.outcome.is_failure()) {
             tell(format_args!("{}: {}\n", check.on_failure.as_str(), output::visible(&check.words())));
         }
@@ -252,6 +261,24 @@ async fn save(
         .map(|(name, rows)| Fetched { has_more: end.more.contains(&name), name, rows })
         .collect();
     Ok(Saved { fetched, failures: end.failures, is_rejected })
+}
+
+/// What is promised of the sources together: what the round promises that all of them are in.
+fn promise(configuration: &Configuration, specs: &[&SourceSpec]) -> ConsistencySpec {
+    let has_all = |round: &&RoundSpec| specs.iter().all(|spec| round.sources.contains(&spec.name));
+    if let Some(round) = configuration.rounds.iter().find(has_all) {
+        return round.consistency.clone();
+    }
+    let promises = |round: &&RoundSpec| round.consistency.mode != Consistency::None;
+    let promising: Vec<&str> = configuration.rounds.iter().filter(promises).map(|round| round.name.as_str()).collect();
+    if !promising.is_empty() {
+        tell(format_args!(
+            "warning: sources of several rounds are read together, and what these promise ({}) is not asked for\n  \
+             next: name the sources of one round alone\n",
+            promising.join(", ")
+        ));
+    }
+    ConsistencySpec::default()
 }
 
 /// The checks of rounds of which a source is read.

@@ -1,11 +1,13 @@
 //! `portolan run`: collects for good.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use portolan_model::round::{ReceiptVerdict, RoundVerdict};
+use portolan_model::round::{ReceiptVerdict, RoundConsistency, RoundRecord, RoundVerdict};
 use portolan_model::state::State;
+use portolan_model::{RoundId, RoundName};
 use portolan_rounds::coordinator::{Event, Observer};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -70,7 +72,7 @@ pub(crate) async fn run(config: &Path, arguments: Arguments) -> Result<Exit, Sto
         signals.next().await
     });
     tokio::select! {
-        collected = async { Collector::start(configuration, &folder, Arc::new(Log)).await?.run(stop, changes).await } => {
+        collected = async { Collector::start(configuration, &folder, Arc::new(Log::default())).await?.run(stop, changes).await } => {
             collected?;
             tracing::info!("stopped");
             Ok(Exit::Success)
@@ -113,7 +115,39 @@ impl StopSignals {
 }
 
 /// Writes events to the log.
-struct Log;
+#[derive(Default)]
+struct Log {
+    /// What was said last of each round that was not kept as it was meant to be.
+    said: Mutex<BTreeMap<RoundName, String>>,
+}
+
+impl Log {
+    /// Says of a round that it is rejected, or not what it promises, when that begins and when it is over.
+    fn tell_promise(&self, round: RoundId, record: &RoundRecord) {
+        let RoundConsistency { promised, reached, reason, .. } = &record.consistency;
+        let state = match (&record.verdict, reason) {
+            (RoundVerdict::Rejected, _) => Some("rejected".to_owned()),
+            (_, Some(_)) => Some(format!("{}, not {}", reached.as_str(), promised.as_str())),
+            (_, None) => None,
+        };
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = said.get(&record.name);
+        match state {
+            Some(state) if before != Some(&state) => {
+                let next = format!("portolan rounds show {round}; it is said again when it changes");
+                let reason = reason.as_deref().unwrap_or_default();
+                tracing::warn!(%round, name = %record.name, next, "the round is {state}: {reason}");
+                said.insert(record.name.clone(), state);
+            }
+            Some(_) => {}
+            None if before.is_some() => {
+                tracing::info!(%round, name = %record.name, "the round is kept, as it promises");
+                said.remove(&record.name);
+            }
+            None => {}
+        }
+    }
+}
 
 impl Observer for Log {
     fn event(&self, event: Event) {
@@ -126,6 +160,7 @@ impl Observer for Log {
                         next = "look at portolan.checks, or portolan rounds show", "{}", check.words()
                     );
                 }
+                self.tell_promise(commit.round, &record);
                 let rows: u64 = record.receipts.iter().map(|receipt| receipt.rows).sum();
                 let duration_ms = record.duration_us as f64 / 1_000.0;
                 match record.verdict {

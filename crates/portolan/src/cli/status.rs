@@ -1,17 +1,22 @@
-//! `portolan status`: where each source stands, from the lake, whether or not a collector runs. A source that the
-//! configuration does not name any more is shown with the state that it was left in, and said to be one.
+//! `portolan status`: where each source and each round stands, from the lake, whether or not a collector runs. A source that
+//! the configuration does not name any more is shown with the state that it was left in, and said to be one.
 
 use std::path::{Path, PathBuf};
 
 use comfy_table::{Table, presets};
 use jiff::Timestamp;
-use portolan_lake::LakeReader;
+use portolan_lake::{LakeReader, RoundFilter, StoredRound};
 use portolan_model::catalog::SourceStatus;
 use portolan_model::clock::{Clock, SystemClock};
 use portolan_model::{Position, SourceName};
 
 use crate::exit::{Exit, Stop};
 use crate::output::visible;
+
+/// Rounds that are looked at for the last one of each name.
+const ROUNDS_LISTED: usize = 100;
+/// Rounds that are looked at for the last one of a name that the configuration has.
+const ROUNDS_SEEN: i64 = 100_000;
 
 /// Arguments of `portolan status`.
 #[derive(Debug, clap::Args)]
@@ -42,6 +47,9 @@ pub(crate) fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
     let positions = reader.positions()?;
     let collector = reader.collector()?;
     let now = SystemClock::new().wall();
+    let rounds = configuration.iter().flat_map(|known| &known.rounds);
+    let names: Vec<String> = rounds.map(|round| round.name.to_string()).collect();
+    let rounds = last_rounds(&reader, &names)?;
     if arguments.json {
         let sources: Vec<serde_json::Value> = statuses
             .iter()
@@ -55,6 +63,7 @@ pub(crate) fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
             "lake": path.display().to_string(),
             "collector": { "running": collector.is_some(), "pid": collector },
             "sources": sources,
+            "rounds": rounds.iter().map(round_to_json).collect::<Vec<_>>(),
         });
         super::print_line(document)?;
         return Ok(Exit::Success);
@@ -90,7 +99,53 @@ pub(crate) fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
             super::print_line(format_args!("  next: {}", visible(hint)))?;
         }
     }
+    for round in &rounds {
+        if let Some(reason) = &round.reason {
+            let (name, number) = (visible(&round.name), round.round);
+            let state = match (round.verdict.as_str(), &round.reached) {
+                ("rejected", _) | (_, None) => visible(&round.verdict),
+                (_, Some(reached)) => visible(reached),
+            };
+            super::print_line(format_args!("round {name}: the last one is {state}: {}", visible(reason)))?;
+            super::print_line(format_args!("  next: portolan rounds show {number}"))?;
+        }
+    }
     Ok(Exit::Success)
+}
+
+/// The last round of each name: of the latest, and of those that the configuration names as far as they are not too long ago.
+fn last_rounds(reader: &LakeReader, names: &[String]) -> Result<Vec<StoredRound>, Stop> {
+    let all = RoundFilter { name: None, since_round: None, since: None, limit: ROUNDS_LISTED };
+    let mut last: Vec<StoredRound> = Vec::new();
+    for round in reader.rounds(&all)? {
+        if !last.iter().any(|other| other.name == round.name) {
+            last.push(round);
+        }
+    }
+    let since_round = last.first().map(|latest| latest.round.saturating_sub(ROUNDS_SEEN));
+    for name in names {
+        if !last.iter().any(|other| other.name == *name) {
+            last.extend(reader.rounds(&RoundFilter {
+                name: Some(name.clone()),
+                since_round,
+                limit: 1,
+                ..all.clone()
+            })?);
+        }
+    }
+    Ok(last)
+}
+
+fn round_to_json(round: &StoredRound) -> serde_json::Value {
+    serde_json::json!({
+        "name": round.name,
+        "round": round.round,
+        "started_at": round.started_at.map(|time| time.to_string()),
+        "verdict": round.verdict,
+        "consistency": round.consistency,
+        "reached": round.reached,
+        "reason": round.reason,
+    })
 }
 
 fn to_json(status: &SourceStatus, position: Option<&Position>, now: Timestamp) -> serde_json::Value {

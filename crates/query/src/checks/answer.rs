@@ -1,11 +1,12 @@
 //! What the rows of an answer say of a check.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit, TimestampMicrosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures_util::StreamExt;
 use jiff::Timestamp;
@@ -51,6 +52,7 @@ impl Found {
 /// # Errors
 /// What the engine says, and `Data` for an answer that is none.
 pub(super) async fn read(stream: QueryStream, answer: &Answer, rows: u64, started_at: Timestamp) -> Result<Found> {
+    fits(&stream.schema, answer)?;
     if *answer == Answer::Rows {
         return failing(stream, rows).await;
     }
@@ -58,11 +60,6 @@ pub(super) async fn read(stream: QueryStream, answer: &Answer, rows: u64, starte
     match answer {
         Answer::Boolean => {
             let column = batch.column(0);
-            if batch.num_columns() != 1 || *column.data_type() != DataType::Boolean {
-                let shown =
-                    batch.schema().fields().iter().map(|field| field.data_type().to_string()).collect::<Vec<_>>();
-                return Err(wrong(format!("the answer is no boolean: it has {}", shown.join(", "))));
-            }
             let detail = if column.is_null(0) { "the answer is NULL" } else { "the answer is false" };
             Ok(Found::holds(column.is_valid(0) && column.as_boolean().value(0), detail.to_owned()))
         }
@@ -75,6 +72,40 @@ pub(super) async fn read(stream: QueryStream, answer: &Answer, rows: u64, starte
         Answer::Newest(age) => newest(&batch, *age, started_at),
         Answer::Rows => Err(wrong("rows are read one by one".to_owned())),
     }
+}
+
+/// Whether columns of these types can be an answer.
+///
+/// # Errors
+/// `Data`, with what they are.
+pub(super) fn fits(schema: &Schema, answer: &Answer) -> Result<()> {
+    let types: Vec<&DataType> = schema.fields().iter().map(|field| field.data_type()).collect();
+    match (answer, types.as_slice()) {
+        (Answer::Boolean, [DataType::Boolean]) => Ok(()),
+        (Answer::Boolean, _) => {
+            let shown: Vec<String> = types.iter().map(ToString::to_string).collect();
+            Err(wrong(format!("the answer is no boolean: it has {}", shown.join(", ")))
+                .with_hint("ask for one truth, such as sql = \"select count(*) > 0 from orders\""))
+        }
+        (Answer::Rows, _) => row_number(schema).map(drop),
+        (Answer::Newest(_), [DataType::Timestamp(..) | DataType::Date32, ..]) => Ok(()),
+        (Answer::Newest(_), _) => {
+            let shown = types.first().map(ToString::to_string).unwrap_or_default();
+            Err(wrong(format!("the column is {shown}, not of instants or dates")).with_hint(
+                "where the source gives texts, say what they are, such as columns = { at = \"timestamptz\" }",
+            ))
+        }
+        (Answer::Counts(_) | Answer::Sums(_), _) => Ok(()),
+    }
+}
+
+/// The column that has the numbers of the rows that fail.
+fn row_number(schema: &Schema) -> Result<usize> {
+    let is_number = |field: &Arc<Field>| field.name() == ROW_NUMBER && *field.data_type() == DataType::Int64;
+    schema.fields().iter().position(is_number).ok_or_else(|| {
+        wrong(format!("the answer has no column `{ROW_NUMBER}` of the rows that fail"))
+            .with_hint(format!("such as rows = \"select {ROW_NUMBER} from orders where …\""))
+    })
 }
 
 fn wrong(message: String) -> Error {
@@ -96,11 +127,7 @@ async fn one_row(mut stream: QueryStream) -> Result<RecordBatch> {
 }
 
 async fn failing(mut stream: QueryStream, staged: u64) -> Result<Found> {
-    let place = stream.schema.fields().iter().position(|field| field.name() == ROW_NUMBER);
-    let place = place.filter(|place| *stream.schema.field(*place).data_type() == DataType::Int64);
-    let Some(place) = place else {
-        return Err(wrong(format!("the answer has no column `{ROW_NUMBER}` of the rows that fail")));
-    };
+    let place = row_number(&stream.schema)?;
     let (mut rows, mut beyond, mut stored) = (BTreeSet::new(), 0_u64, 0_u64);
     let mut examples: Vec<String> = Vec::new();
     while let Some(batch) = stream.batches.next().await {
@@ -180,9 +207,6 @@ fn counts(batch: &RecordBatch, allowed: &RowCountTable) -> Result<Found> {
 
 fn newest(batch: &RecordBatch, age: Duration, started_at: Timestamp) -> Result<Found> {
     let values = batch.column(0);
-    if !matches!(values.data_type(), DataType::Timestamp(..) | DataType::Date32) {
-        return Err(wrong(format!("the column is {}, not of instants or dates", values.data_type())));
-    }
     if values.is_null(0) {
         return Ok(Found::of(CheckOutcome::Failed, "there is no value at all".to_owned()));
     }

@@ -103,7 +103,10 @@ impl Round {
                     Some(obstacle) => Found::of(CheckOutcome::NotEvaluated, obstacle),
                     None => self.evaluate(&engine, &tables, check, question).await,
                 },
-                Err(error) => Found::of(CheckOutcome::Error, error.chain()),
+                Err(error) => {
+                    let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                    Found::of(CheckOutcome::Error, format!("{}{hint}", error.chain()))
+                }
             };
             let mut snapshot = None;
             if let Ok(question) = question {

@@ -7,6 +7,7 @@ use portolan_lake::{At, LakeReader};
 use portolan_model::config::{CheckKind, CheckSpec, Configuration, Diagnostic, OnCheckFailure};
 use portolan_model::{Error, ErrorKind, Result};
 
+use super::answer::fits;
 use super::question::{AFTER, BEFORE, Mention, Part, Question};
 use crate::engine::{Engine, EngineOptions};
 use crate::lake::{LakeTable, ROW_NUMBER, Stored};
@@ -78,7 +79,7 @@ fn diagnostic(check: &CheckSpec, error: &Error) -> Diagnostic {
 }
 
 impl super::LakeChecker {
-    /// What is wrong with the queries of checks as the columns of the lake in `folder` are now; a query that names a table that the lake does
+    /// What is wrong with checks as the columns of the lake in `folder` are now; a query that names a table that the lake does
     /// not have yet is left out.
     ///
     /// # Errors
@@ -98,13 +99,12 @@ impl super::LakeChecker {
         for check in configuration.rounds.iter().flat_map(|round| &round.checks) {
             let Ok(question) = Question::of(&check.kind) else { continue };
             let is_known = question.mentions.iter().all(|mention| views.iter().any(|view| view.name == mention.source));
-            if check.kind.sql().is_none() || !is_known {
+            if !is_known {
                 continue;
             }
             // Planned, and dropped before a row is read.
-            if let Err(error) = engine.sql(&question.sql).await {
-                found.push(diagnostic(check, &error));
-            }
+            let planned = engine.sql(&question.sql).await.and_then(|stream| fits(&stream.schema, &question.answer));
+            found.extend(planned.err().map(|error| diagnostic(check, &error)));
         }
         Ok(found)
     }

@@ -293,7 +293,12 @@ struct Lock {
 }
 
 impl Lock {
-    async fn take(reader: &Connection, footing: &mut Footing, allowed: Duration, endings: &Endings) -> Result<Self> {
+    async fn take(
+        reader: &mut Connection,
+        footing: &mut Footing,
+        allowed: Duration,
+        endings: &Endings,
+    ) -> Result<Self> {
         let mut spare = footing.spare.take();
         let is_alive = match &mut spare {
             Some(spare) => spare.is_alive().await,
@@ -329,7 +334,7 @@ impl Lock {
         let taken = taken.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "lock", "no answer")));
         match taken {
             Ok(taken) => Ok(Self { connection, guard, end, taken }),
-            Err(error) => Err(explained(error, reader, allowed)),
+            Err(error) => Err(explained(error, reader, allowed).await),
         }
     }
 
@@ -346,17 +351,23 @@ impl Lock {
 }
 
 /// Why there is no lock, and what to do.
-fn explained(error: Error, reader: &Connection, allowed: Duration) -> Error {
-    let user = reader.endpoint.subject.user.replace('\'', "''");
+async fn explained(error: Error, reader: &mut Connection, allowed: Duration) -> Error {
     match error.kind() {
         ErrorKind::Permission => {
+            let user = reader.endpoint.subject.user.clone();
+            // The account as the server knows it: the same name may have others for other hosts.
+            let account =
+                reader.query("SELECT CURRENT_USER()").await.ok().and_then(|rows| rows.into_iter().next()?.pop()?);
+            let account = account.unwrap_or_else(|| format!("{user}@%"));
+            let (name, host) = account.rsplit_once('@').unwrap_or((&account, "%"));
+            let account = [name, host].map(|part| format!("'{}'", part.replace('\'', "''"))).join("@");
             let message = format!(
                 "sources of one server can read one snapshot by its binary log, which does not do here, or by a lock, \
                  for which `{user}` lacks the right: {}",
                 error.message()
             );
             Error::new(ErrorKind::Permission, "open snapshot", message).with_hint(format!(
-                "as an administrator: GRANT RELOAD ON *.* TO '{user}'@'%'; or, on MariaDB, turn the binary log on (log_bin)"
+                "as an administrator: GRANT RELOAD ON *.* TO {account}; or, on MariaDB, turn the binary log on (log_bin)"
             ))
         }
         ErrorKind::Timeout | ErrorKind::Server => {

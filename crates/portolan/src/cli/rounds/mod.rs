@@ -188,6 +188,15 @@ fn slowest(round: &StoredRound) -> Option<(&str, i64)> {
     ends.max_by_key(|(_, end_us)| *end_us)
 }
 
+/// The same beside a drawing, which counts from the start of the round.
+fn consistency_drawn(round: &StoredRound) -> String {
+    let is_last_drawn = round.consistency.as_deref() != Some("double_collect");
+    match round.attempts.is_some_and(|attempts| attempts > 1) && is_last_drawn {
+        true => format!("{} (the last is drawn; those before it as prepare)", consistency(round)),
+        false => consistency(round),
+    }
+}
+
 /// What was promised, what came of it, and in how many attempts.
 fn consistency(round: &StoredRound) -> String {
     let part = |text: &Option<String>| visible(text.as_deref().unwrap_or("none"));

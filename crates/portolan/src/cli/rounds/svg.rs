@@ -33,7 +33,7 @@ pub(super) fn draw(round: &StoredRound) -> String {
     let title = format!("Round {} · {}", round.round, visible(&round.name));
     text(&mut body, 24.0, 36.0, "title", &title);
     text(&mut body, RIGHT + 86.0, 36.0, "dim right", &super::started(round));
-    let facts = format!("{} · consistency: {}", super::facts(round), super::consistency(round));
+    let facts = format!("{} · consistency: {}", super::facts(round), super::consistency_drawn(round));
     text(&mut body, 24.0, 58.0, "dim", &facts);
     let mut y = 58.0;
     if let Some(reason) = &round.reason {

@@ -33,7 +33,7 @@ pub(super) fn draw(round: &StoredRound, width: usize, ascii: bool) -> String {
     };
     line(format!("round {} · {} · {}", round.round, visible(&round.name), super::started(round)));
     line(super::facts(round));
-    line(format!("consistency: {}", super::consistency(round)));
+    line(format!("consistency: {}", super::consistency_drawn(round)));
     if let Some(reason) = &round.reason {
         line(format!("reason: {}", visible(reason)));
     }
