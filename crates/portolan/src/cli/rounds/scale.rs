@@ -2,6 +2,8 @@
 
 use portolan_lake::{StoredReceipt, StoredRound};
 
+use crate::output::visible;
+
 /// What a port does in a part of its bar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -72,6 +74,17 @@ pub(super) fn ticks(span_us: i64, count: i64) -> Vec<i64> {
     (0..=span_us / step).map(|index| index * step).collect()
 }
 
+/// A source's name in so many characters: of a longer one the middle is left out, as names of one kind differ at their ends.
+pub(super) fn named(source: &str, limit: usize, gap: char) -> String {
+    let name: Vec<char> = visible(source).chars().collect();
+    if name.len() <= limit {
+        return name.into_iter().collect();
+    }
+    let head = limit / 2;
+    let tail = limit.saturating_sub(head + 1);
+    name[..head].iter().chain([&gap]).chain(&name[name.len() - tail..]).collect()
+}
+
 /// A duration in the unit in which it is read best, to three or four digits.
 pub(super) fn duration(us: i64) -> String {
     let (value, unit) = match us.unsigned_abs() {
@@ -112,6 +125,13 @@ mod tests {
     fn durations_are_short() {
         let all = [0, 999, 1_000, 1_234, 45_600, 999_000, 1_500_000].map(duration);
         assert_eq!(all, ["0 µs", "999 µs", "1 ms", "1.23 ms", "45.6 ms", "999 ms", "1.5 s"]);
+    }
+
+    #[test]
+    fn long_names_keep_both_ends() {
+        assert_eq!(named("orders", 12, '…'), "orders");
+        let names = ["production_orders_eu_1", "production_orders_eu_2"].map(|name| named(name, 12, '…'));
+        assert_eq!(names, ["produc…_eu_1", "produc…_eu_2"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use portolan_lake::{StoredReceipt, StoredRound};
 
-use super::scale::{Phase, duration, end, last_release, phases, ticks, window};
+use super::scale::{Phase, duration, end, last_release, named, phases, ticks, window};
 use crate::output::visible;
 
 const WIDTH: f64 = 1_000.0;
@@ -128,7 +128,7 @@ fn panel(
             LEFT - 12.0,
             y + 10.0,
             if is_lost { "bad right" } else { "right" },
-            &short(&receipt.source, NAME_MAX),
+            &named(&receipt.source, NAME_MAX, '…'),
         );
         let mut end = LEFT;
         for (phase, from, to) in phases(receipt) {

@@ -2,7 +2,7 @@
 
 use portolan_lake::{StoredReceipt, StoredRound};
 
-use super::scale::{Phase, duration, end, last_release, phases, ticks, window};
+use super::scale::{Phase, duration, end, last_release, named, phases, ticks, window};
 use crate::output::visible;
 
 /// Characters of a source's name.
@@ -131,7 +131,7 @@ impl Chart {
         if let Some(released) = receipt.released_us {
             cells[self.cell(released, span)] = if self.ascii { '|' } else { '┃' };
         }
-        let mut name: String = visible(&receipt.source).chars().take(self.names).collect();
+        let mut name = named(&receipt.source, self.names, if self.ascii { '~' } else { '…' });
         name.extend(std::iter::repeat_n(' ', self.names - name.chars().count().min(self.names)));
         let right = match receipt.verdict.as_str() {
             verdict @ ("failed" | "skipped") => verdict,
