@@ -21,7 +21,7 @@ use portolan_model::source::Environment;
 use portolan_rounds::coordinator::{Event, Observer, RoundRunner, Shared};
 use portolan_rounds::slot::Slot;
 use portolan_testkit::memory::MemoryCatalog;
-use portolan_testkit::servers::{COLLECTOR_PASSWORD, MariaDb, MariaDbOptions, Postgres};
+use portolan_testkit::servers::{COLLECTOR_PASSWORD, MariaDb, MariaDbOptions, Postgres, Session};
 
 const TABLES: usize = 4;
 const ACCOUNTS: usize = 25;
@@ -56,10 +56,8 @@ enum Bank {
     MariaDb(MariaDb),
     Postgres(Postgres),
     /// Money moves on the first, and the second is read.
-    Standby(Postgres, Postgres),
+    Standby(Box<[Postgres; 2]>),
 }
-
-type Session = Box<dyn FnMut(&str) -> anyhow::Result<()> + Send>;
 
 impl Bank {
     fn mariadb(arguments: &[&str]) -> Self {
@@ -70,31 +68,30 @@ impl Bank {
     fn with_accounts(self) -> Self {
         let mut session = self.session();
         for table in 0..TABLES {
-            session(&format!("CREATE TABLE accounts_{table} (id INT PRIMARY KEY, balance BIGINT NOT NULL);")).unwrap();
+            session
+                .execute(&format!("CREATE TABLE accounts_{table} (id INT PRIMARY KEY, balance BIGINT NOT NULL);"))
+                .unwrap();
             let rows: Vec<String> = (0..ACCOUNTS).map(|id| format!("({id}, {BALANCE})")).collect();
-            session(&format!("INSERT INTO accounts_{table} VALUES {};", rows.join(", "))).unwrap();
+            session.execute(&format!("INSERT INTO accounts_{table} VALUES {};", rows.join(", "))).unwrap();
         }
         drop(session);
         self
     }
 
     fn session(&self) -> Session {
-        match self {
-            Self::MariaDb(server) => {
-                let mut session = server.session().unwrap();
-                Box::new(move |sql| session.execute(sql).map(drop))
-            }
-            Self::Postgres(server) | Self::Standby(server, _) => {
-                let mut session = server.session().unwrap();
-                Box::new(move |sql| session.execute(sql).map(drop))
-            }
-        }
+        let session = match self {
+            Self::MariaDb(server) => server.session(),
+            Self::Postgres(server) => server.session(),
+            Self::Standby(servers) => servers[0].session(),
+        };
+        session.unwrap()
     }
 
     fn configuration(&self, consistency: &str, options: &str) -> String {
         let (protocol, port) = match self {
             Self::MariaDb(server) => ("mysql", server.port()),
-            Self::Postgres(server) | Self::Standby(_, server) => ("postgres", server.port()),
+            Self::Postgres(server) => ("postgres", server.port()),
+            Self::Standby(servers) => ("postgres", servers[1].port()),
         };
         let sources: Vec<String> = (0..TABLES)
             .map(|table| {
@@ -144,7 +141,7 @@ impl Bank {
                             below(ACCOUNTS),
                             below(ACCOUNTS)
                         );
-                        session(&sql).unwrap();
+                        session.execute(&sql).unwrap();
                         transfers.fetch_add(1, Ordering::Relaxed);
                     }
                 });
@@ -327,5 +324,5 @@ fn on_a_standby_of_postgres_every_total_is_right() {
     }
     let server = Postgres::start().unwrap();
     let standby = server.standby().unwrap();
-    proof(&Bank::Standby(server, standby).with_accounts(), "PostgreSQL, a standby", "", 100);
+    proof(&Bank::Standby(Box::new([server, standby])).with_accounts(), "PostgreSQL, a standby", "", 100);
 }

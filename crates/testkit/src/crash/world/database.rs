@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Progress, Station, Writing, batch, lock};
 use crate::crash::random::Random;
-use crate::servers::{COLLECTOR_PASSWORD, MariaDb, Postgres};
+use crate::servers::{COLLECTOR_PASSWORD, MariaDb, Postgres, Session};
 
 /// A server with its table.
 #[derive(Debug)]
@@ -24,9 +24,6 @@ enum Server {
     MariaDb(MariaDb),
     Postgres(Postgres),
 }
-
-/// Executes statements in one connection, and gives the rows.
-type Session = Box<dyn FnMut(&str) -> Result<Vec<String>>>;
 
 /// A row of either table as the lake must show it.
 pub(super) fn row(id: i64) -> Value {
@@ -51,16 +48,10 @@ impl Server {
     }
 
     fn session(&self) -> Result<Session> {
-        Ok(match self {
-            Self::MariaDb(server) => {
-                let mut session = server.session()?;
-                Box::new(move |statement| session.execute(statement))
-            }
-            Self::Postgres(server) => {
-                let mut session = server.session()?;
-                Box::new(move |statement| session.execute(statement))
-            }
-        })
+        match self {
+            Self::MariaDb(server) => server.session(),
+            Self::Postgres(server) => server.session(),
+        }
     }
 
     fn pause(&self) -> Result<()> {
@@ -154,7 +145,7 @@ required = false
                 None => {
                     let Ok(mut fresh) = lock(&self.server).session() else { continue };
                     // Whether the statement that was cut off took effect is seen here.
-                    let Ok(rows) = fresh(&highest) else { continue };
+                    let Ok(rows) = fresh.execute(&highest) else { continue };
                     let Some(found) = rows.first().and_then(|row| row.trim().parse().ok()) else { continue };
                     progress.found(table, found);
                     fresh
@@ -163,7 +154,7 @@ required = false
             let ids = batch(&mut writing.random, progress.of(table) + 1);
             let last = ids.end - 1;
             let rows: Vec<String> = ids.map(|id| self.values(id)).collect();
-            if open(&format!("INSERT INTO {table} VALUES {};", rows.join(","))).is_ok() {
+            if open.execute(&format!("INSERT INTO {table} VALUES {};", rows.join(","))).is_ok() {
                 progress.found(table, last);
                 session = Some(open);
             }
