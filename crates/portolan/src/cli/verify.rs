@@ -350,3 +350,120 @@ fn to_json(path: &Path, report: &VerifyReport) -> serde_json::Value {
         "item_keys": KEYS,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use portolan_lake::{DamagedFile, Unproved, VerifiedTable};
+
+    use super::*;
+
+    fn shown(report: &VerifyReport) -> String {
+        lines(Path::new("lake"), report).join("\n") + "\n"
+    }
+
+    fn sound() -> VerifyReport {
+        let table = |rounds, files| VerifiedTable {
+            table: "orders".to_owned(),
+            rounds,
+            rows: rounds * 2,
+            files,
+            payload_digests: rounds,
+            ..VerifiedTable::default()
+        };
+        let chain = VerifiedChain { rounds: 1, files: 1, ..VerifiedChain::default() };
+        VerifyReport { tables: vec![table(1, 1)], chain: Some(chain), ..VerifyReport::default() }
+    }
+
+    fn damaged(path: &str, row_group: Option<usize>, rounds: Option<(i64, i64)>) -> DamagedFile {
+        let (first_round, last_round) = rounds.unzip();
+        let rounds = rounds.map_or(0, |(first, last)| first.abs_diff(last) + 1);
+        let (table, detail) = ("orders".to_owned(), "it is not as it was written".to_owned());
+        DamagedFile { table, path: path.to_owned(), row_group, detail, rounds, first_round, last_round }
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        let mut report = sound();
+        report.unproved = vec![Unproved {
+            table: "orders".to_owned(),
+            rounds: 1,
+            first_round: 3,
+            last_round: 3,
+            reason: "a later round has replaced its rows".to_owned(),
+        }];
+        report.tables[0].foreign_rows = 1;
+        let text = shown(&report);
+        for part in [
+            "not proved: 1 round of `orders` (3): a later",
+            "not proved: 1 row of `orders`",
+            "chain: 1 round proved with what is known of them, from 1 sound file of",
+            "(1 receipt has one)",
+            "proved: 1 receipt with 2 rows, from 1 sound file of",
+            "nothing is damaged",
+        ] {
+            assert!(text.contains(part), "{part:?}: {text}");
+        }
+        assert_eq!((counted(2, "mismatch"), counted(0, "file")), ("2 mismatches".to_owned(), "0 files".to_owned()));
+    }
+
+    #[test]
+    fn a_damaged_file_is_counted_as_one_with_the_rounds_that_it_held() {
+        let mut report = sound();
+        report.damaged_files = vec![damaged("/a.parquet", Some(0), Some((1, 19)))];
+        let text = shown(&report);
+        assert!(text.contains("\n  not proved because of it: 19 rounds of `orders` (1 to 19)\n"), "{text}");
+        assert!(text.contains("DAMAGE: 1 damaged file\n  next: restore each DAMAGED file from a backup"), "{text}");
+        assert!(!text.contains("fsck"), "a flipped byte is nothing that it sees: {text}");
+        // Rows inside the catalog are no file.
+        report.damaged_files.push(damaged("inside the catalog", None, Some((20, 20))));
+        report.left_out = vec!["the positions".to_owned()];
+        report.mismatches_total = 1;
+        report.mismatches = vec![Mismatch { round: 4, ..Mismatch::default() }];
+        let text = shown(&report);
+        assert!(text.contains("(20)\n") && text.contains("not verified: the positions\n"), "{text}");
+        assert!(
+            text.contains("DAMAGE: 1 damaged file, rows inside the catalog that cannot be read, 1 mismatch\n"),
+            "{text}"
+        );
+        assert!(text.contains("verify --lake FOLDER") && text.contains("lake fsck"), "{text}");
+        let json = to_json(Path::new("lake"), &report);
+        assert_eq!(json["damaged_files"][0]["rounds"], 19);
+        assert_eq!(json["left_out"][0], "the positions");
+        assert_eq!(json["mismatches"][0]["expected_rows"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn a_finding_shows_what_was_compared_and_nothing_else() {
+        let digest = |text: &str| Some(text.to_owned());
+        let mut one =
+            Mismatch { round: 4, table: "orders".to_owned(), detail: "wrong".to_owned(), ..Mismatch::default() };
+        assert_eq!(mismatch(&one), ["MISMATCH round 4 of `orders`: wrong"]);
+        (one.expected_sha256, one.found_sha256, one.places) = (digest("aa"), digest("bb"), vec!["inside".to_owned()]);
+        let lines = ["MISMATCH round 4 of `orders`, inside: wrong", "  expected aa", "  found    bb"];
+        assert_eq!(mismatch(&one), lines);
+        (one.expected_rows, one.found_rows, one.found_sha256) = (Some(1), Some(2), None);
+        assert_eq!(mismatch(&one)[1..], ["  expected 1 row, aa", "  found    2 rows"]);
+    }
+
+    #[test]
+    fn a_head_is_said_to_know_the_files_only_where_it_does() {
+        let with = |heads, files_by_head| {
+            let chain = VerifiedChain { heads, files_by_head, ..VerifiedChain::default() };
+            chain_lines(&chain).into_iter().find(|line| line.starts_with("heads")).unwrap_or_default()
+        };
+        assert_eq!(with(0, HeadFiles::NoHead), "");
+        assert_eq!(with(1, HeadFiles::Mismatch), "heads kept outside: 1 is in the chain");
+        assert_eq!(
+            with(1, HeadFiles::NoFiles),
+            "heads kept outside: 1 is in the chain; the lake has no files, now as then"
+        );
+        assert!(with(2, HeadFiles::Held).contains("2 are in the chain; the digests of the files are those that one"));
+        assert!(with(1, HeadFiles::Changed).contains("files were added or removed since"));
+        let of = |files_by_head| {
+            let chain = Some(VerifiedChain { files_by_head, ..VerifiedChain::default() });
+            to_json(Path::new("lake"), &VerifyReport { chain, ..VerifyReport::default() })["chain"]["files_held"]
+                .clone()
+        };
+        assert_eq!((of(HeadFiles::NoFiles), of(HeadFiles::Mismatch)), (true.into(), false.into()));
+    }
+}
