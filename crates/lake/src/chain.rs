@@ -131,6 +131,11 @@ pub(crate) fn files_sha256(connection: &Connection) -> Result<String> {
     Ok(hex(&hash.finalize()))
 }
 
+/// The digest of no files.
+pub(crate) fn no_files_sha256() -> String {
+    hex(&Sha256::digest(FILES))
+}
+
 /// Where a lake stands: what to keep outside of it, and to hold against it later.
 ///
 /// Its text is one line: `portolan-head-1`, then the round, the snapshot, the next file id and the two digests.

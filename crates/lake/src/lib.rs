@@ -52,7 +52,7 @@ pub use rounds::{RoundFilter, StoredCheck, StoredReceipt, StoredRound};
 pub use staged::StagedTableRows;
 pub use stats::{LakeStats, Reclaimable, TableStats};
 pub use verify::{
-    DamagedFile, Mismatch, Unproved, VerifiedChain, VerifiedTable, VerifyProgress, VerifyReport, VerifyScope,
+    DamagedFile, HeadFiles, Mismatch, Unproved, VerifiedChain, VerifiedTable, VerifyProgress, VerifyReport, VerifyScope,
 };
 
 pub use reader::{At, ColumnStatistics, DataFile, DeleteFile, FileRows, LakeReader, Snapshot, TableView};

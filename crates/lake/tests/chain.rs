@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch};
 use common::*;
-use portolan_lake::{ChainHead, LakeReader, LakeSettings, VerifyReport, VerifyScope};
+use portolan_lake::{ChainHead, HeadFiles, LakeReader, LakeSettings, VerifyReport, VerifyScope};
 use portolan_model::catalog::Catalog;
 use portolan_model::round::RoundVerdict;
 use portolan_model::source::QuarantineItem;
@@ -144,10 +144,10 @@ async fn heads_kept_over_time_are_ancestors_and_say_what_is_new() {
     assert!(report.is_sound(), "{report:#?}");
     let chain = report.chain.unwrap();
     // Maintenance has moved files since the last one.
-    assert_eq!((chain.rounds, chain.before, chain.heads, chain.files_held), (12, 0, 3, false));
+    assert_eq!((chain.rounds, chain.before, chain.heads, chain.files_by_head), (12, 0, 3, HeadFiles::Changed));
     let now = head(path);
     let report = verify(path, VerifyScope { heads: vec![now.clone()], ..VerifyScope::default() });
-    assert!(report.is_sound() && report.chain.unwrap().files_held);
+    assert!(report.is_sound() && report.chain.unwrap().files_by_head == HeadFiles::Held);
 
     // Only what a head does not know is read.
     commit(&lake, 12).await;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kinds::{Expected, KINDS, TAILS, Victim, verify};
-use portolan_lake::{ChainHead, LakeReader, VerifyReport, VerifyScope};
+use portolan_lake::{ChainHead, HeadFiles, LakeReader, VerifyReport, VerifyScope};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -81,7 +81,7 @@ async fn every_random_corruption_is_found_and_named() {
         common::copy(&whole, &victim);
         let head = LakeReader::open(&victim).unwrap().head().unwrap();
         let sound = verify(&victim, VerifyScope { heads: vec![head.clone()], ..VerifyScope::default() });
-        assert!(sound.is_sound() && sound.chain.unwrap().files_held);
+        assert!(sound.is_sound() && sound.chain.unwrap().files_by_head == HeadFiles::Held);
         let mut random = StdRng::seed_from_u64(seed);
         for place in 0..EACH.min(count - part * EACH) {
             let all = KINDS.len() + TAILS.len();

@@ -144,12 +144,9 @@ pub(super) fn prove(
         let file = files[place];
         proofs[place] = Proof::Damaged;
         details.sort();
-        report.damaged(DamagedFile {
-            table: table.to_owned(),
-            path: file.path.display().to_string(),
-            row_group: details.iter().find_map(|(row_group, _)| *row_group),
-            detail: details.into_iter().map(|(_, detail)| detail).collect::<Vec<_>>().join("; "),
-        });
+        let row_group = details.iter().find_map(|(row_group, _)| *row_group);
+        let detail = details.into_iter().map(|(_, detail)| detail).collect::<Vec<_>>().join("; ");
+        report.damaged(DamagedFile::new(table, file.path.display().to_string(), row_group, detail));
     }
     proofs
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use portolan_model::Result;
 
 use super::rows::{OwnTable, Round, stray};
-use super::{Mismatch, VerifiedChain, VerifyProgress, VerifyReport, VerifyScope, bytes};
+use super::{HeadFiles, Mismatch, VerifiedChain, VerifyProgress, VerifyReport, VerifyScope, bytes};
 use crate::chain::{self, link_sha256};
 use crate::reader::Snapshot;
 use crate::scan::INSIDE;
@@ -32,6 +32,8 @@ struct Prover<'a> {
     end_sha256: Option<String>,
     /// Heads that were found in the chain, by their place in the scope.
     held: BTreeSet<usize>,
+    /// The digest of the chain up to each round that a head names, and where the round's row is.
+    named: HashMap<i64, (String, Vec<String>)>,
 }
 
 /// Verifies the chain into `report`. Returns the files that are not there: the caller finds out whether they had to be.
@@ -45,7 +47,6 @@ pub(super) fn prove(
     for (name, _) in system::empty()? {
         tables.extend(OwnTable::open(snapshot, name)?);
     }
-    let mut verified = VerifiedChain::default();
     for table in &tables {
         let files: Vec<_> = table.stored.iter().filter(|file| table.is_asked_for(file, scope)).collect();
         let digests = snapshot.with(|connection| bytes::Digests::of(connection, table.view.id))?;
@@ -56,8 +57,6 @@ pub(super) fn prove(
             bytes += read;
             progress(VerifyProgress { table: NAME, bytes, bytes_total });
         });
-        verified.files += files.len() as u64;
-        verified.bytes += bytes_total;
     }
     let mut prover = Prover {
         snapshot,
@@ -65,11 +64,20 @@ pub(super) fn prove(
         tables,
         order: Vec::new(),
         known: HashSet::new(),
-        verified,
+        verified: VerifiedChain::default(),
         end_sha256: None,
         held: BTreeSet::new(),
+        named: HashMap::new(),
     };
     prover.run(report)?;
+    for table in &prover.tables {
+        let title = table.title();
+        let asked = table.stored.iter().filter(|file| table.is_asked_for(file, scope));
+        for file in asked.filter(|file| !report.is_damaged(&title, &file.path.display().to_string())) {
+            prover.verified.files += 1;
+            prover.verified.bytes += file.size_bytes;
+        }
+    }
     report.chain = Some(prover.verified);
     Ok(prover.tables.iter().flat_map(OwnTable::missing).collect())
 }
@@ -103,7 +111,9 @@ impl Prover<'_> {
             }
         }
         for (index, round) in strays {
-            if round.is_none_or(|round| self.scope.holds(round)) {
+            // The round itself may be where nothing can be read.
+            let is_hidden = round.is_some_and(|round| self.hidden(round).is_some());
+            if !is_hidden && round.is_none_or(|round| self.scope.holds(round)) {
                 report.mismatch(stray(&self.tables[index], round));
             }
         }
@@ -119,17 +129,29 @@ impl Prover<'_> {
         self.scope.holds(round) && self.scope.verified.as_ref().is_none_or(|head| head.snapshot < snapshot)
     }
 
+    /// Where a round's own row may be that cannot be read.
+    fn hidden(&self, round: i64) -> Option<String> {
+        self.tables.iter().find(|table| table.is_rounds())?.hidden(round)
+    }
+
     /// Holds one round against its manifest, its link and its predecessor.
     fn check(&mut self, place: usize, rounds: &mut HashMap<i64, Round>, report: &mut VerifyReport) {
         let (snapshot, round) = self.order[place];
         let before = place.checked_sub(1).map(|place| self.order[place].1).filter(|before| *before != round);
         let previous = before.and_then(|before| Some((before, rounds.get(&before)?.link.clone()?)));
         let Some(entry) = rounds.get_mut(&round) else { return };
+        let places = entry.places(&self.tables, system::ROUNDS, round);
+        let broken =
+            |detail: String| Mismatch { places: places.clone(), detail, ..Mismatch::of(round, rounds_title()) };
         let Some(link) = entry.link.clone() else {
-            if self.asks_for(snapshot, round) && previous.is_none() {
+            if let Some(path) = self.hidden(round).filter(|_| entry.rows == 0) {
+                if self.asks_for(snapshot, round) {
+                    report.hide(&rounds_title(), &path, round);
+                }
+            } else if self.asks_for(snapshot, round) && previous.is_none() {
                 self.verified.before += 1;
             } else if previous.is_some() {
-                report.mismatch(self.broken(round, "the round has no link, and the one before it has".to_owned()));
+                report.mismatch(broken("the round has no link, and the one before it has".to_owned()));
             }
             return;
         };
@@ -137,16 +159,23 @@ impl Prover<'_> {
             self.end_sha256 = Some(link.chain.clone());
         }
         let counted = report.mismatches_total;
+        let mut is_readable = true;
         if entry.rows != 1 {
-            report.mismatch(self.broken(round, format!("{} rows say that they are the round", entry.rows)));
+            report.mismatch(broken(format!("{} rows say that they are the round", entry.rows)));
         }
         if link.snapshot != Some(snapshot) {
             let said = link.snapshot.unwrap_or_default();
             let detail = format!("its row says that it made snapshot {said}, and was stored at {snapshot}");
-            report.mismatch(self.broken(round, detail));
+            report.mismatch(broken(detail));
         }
-        for (table, stored, found, rows) in entry.differences(&self.tables) {
+        for (table, stored, found) in entry.differences(&self.tables) {
             let title = format!("{}.{table}", system::SCHEMA);
+            if let Some(path) = entry.hidden(&self.tables, &table, round)
+                && report.hide(&title, &path, round)
+            {
+                is_readable = false;
+                continue;
+            }
             report.mismatch(Mismatch {
                 places: entry.places(&self.tables, &table, round),
                 detail: match (&stored, &found) {
@@ -158,7 +187,6 @@ impl Prover<'_> {
                 },
                 expected_sha256: stored,
                 found_sha256: found,
-                found_rows: rows,
                 ..Mismatch::of(round, title.clone())
             });
         }
@@ -169,6 +197,11 @@ impl Prover<'_> {
                 let stored = [link.chain.clone()].into_iter().chain(link.computed.clone());
                 stored.map(|digest| Some((named, digest))).collect()
             }
+            // The one before it cannot be read.
+            (Some(named), None) if self.hidden(named).is_some() => {
+                is_readable = false;
+                Vec::new()
+            }
             (Some(named), _) if !self.known.contains(&named) => {
                 let detail = format!("the round is not there, and round {round} names it as the one before it");
                 report.mismatch(self.broken(named, detail));
@@ -178,7 +211,7 @@ impl Prover<'_> {
                 let text = |round: Option<i64>| round.map_or("none".to_owned(), |round| format!("round {round}"));
                 let before = text(before.as_ref().map(|(round, _)| *round));
                 let detail = format!("it names {} as the one before it, and that is {before}", text(named));
-                report.mismatch(self.broken(round, detail));
+                report.mismatch(broken(detail));
                 Vec::new()
             }
         };
@@ -190,8 +223,7 @@ impl Prover<'_> {
             })
             .collect();
         if !computed.is_empty() && !computed.contains(&link.chain) {
-            let mut mismatch = self.broken(
-                round,
+            let mut mismatch = broken(
                 "its link is not the digest of its number, snapshot, manifest and predecessor: one of them was changed"
                     .to_owned(),
             );
@@ -202,30 +234,41 @@ impl Prover<'_> {
         if let Some(link) = &mut entry.link {
             link.computed = computed.first().cloned();
         }
-        if self.asks_for(snapshot, round) && report.mismatches_total == counted {
+        if self.asks_for(snapshot, round) && is_readable && report.mismatches_total == counted {
             self.verified.rounds += 1;
         }
         let held = self.heads().enumerate().filter(|(_, head)| head.round == round && head.chain_sha256 == link.chain);
         let held: Vec<usize> = held.map(|(index, _)| index).collect();
         self.held.extend(held);
+        if self.heads().any(|head| head.round == round) {
+            self.named.insert(round, (link.chain, places));
+        }
     }
 
     fn broken(&self, round: i64, detail: String) -> Mismatch {
-        Mismatch {
-            places: vec![INSIDE.to_owned()],
-            detail,
-            ..Mismatch::of(round, format!("{}.{}", system::SCHEMA, system::ROUNDS))
-        }
+        Mismatch { places: vec![INSIDE.to_owned()], detail, ..Mismatch::of(round, rounds_title()) }
     }
 
     /// Holds the heads that were kept outside against the chain.
     fn heads_held(&mut self, report: &mut VerifyReport) -> Result<()> {
         let now = self.snapshot.with(|connection| chain::head(connection, self.snapshot.id()))?;
-        let mut files_held = false;
+        let mut files = HeadFiles::NoHead;
         for (index, head) in self.heads().enumerate() {
+            let (found_sha256, places) = self.named.get(&head.round).cloned().unzip();
+            // What the head speaks of cannot be read.
+            if found_sha256.is_none() && self.hidden(head.round).is_some() {
+                report.left_out.push(format!(
+                    "the head of round {} that was kept outside was not held against the chain: the round's row cannot be \
+                     read",
+                    head.round
+                ));
+                continue;
+            }
             let ends = self.order.last().map_or(0, |(_, round)| *round);
             let mismatch = |detail: String| Mismatch {
                 expected_sha256: Some(head.chain_sha256.clone()),
+                found_sha256: found_sha256.clone(),
+                places: places.clone().unwrap_or_else(|| vec![INSIDE.to_owned()]),
                 ..self.broken(head.round, detail)
             };
             if !self.known.contains(&head.round) {
@@ -245,9 +288,23 @@ impl Prover<'_> {
                     head.snapshot,
                     self.snapshot.id()
                 );
-                report.mismatch(mismatch(detail));
-            } else if let Some(now) = now.as_ref().filter(|now| now.snapshot == head.snapshot) {
-                if (&now.files_sha256, now.next_file) != (&head.files_sha256, head.next_file) {
+                // Its chain is right: what differs is no digest.
+                report.mismatch(Mismatch { expected_sha256: None, found_sha256: None, ..mismatch(detail) });
+            } else if let Some(now) = &now {
+                let is_same = now.files_sha256 == head.files_sha256;
+                let of_head = match now.snapshot == head.snapshot {
+                    true if !is_same || now.next_file != head.next_file => HeadFiles::Mismatch,
+                    _ if !is_same => HeadFiles::Changed,
+                    _ if now.files_sha256 == chain::no_files_sha256() => HeadFiles::NoFiles,
+                    _ => HeadFiles::Held,
+                };
+                // One head that knows the files is enough; one that denies them is a finding.
+                files = match (files, of_head) {
+                    (HeadFiles::Mismatch, _) | (_, HeadFiles::Mismatch) => HeadFiles::Mismatch,
+                    (HeadFiles::Held | HeadFiles::NoFiles, _) => files,
+                    _ => of_head,
+                };
+                if of_head == HeadFiles::Mismatch {
                     report.mismatch(Mismatch {
                         expected_sha256: Some(head.files_sha256.clone()),
                         found_sha256: Some(now.files_sha256.clone()),
@@ -257,12 +314,10 @@ impl Prover<'_> {
                                 .to_owned(),
                         )
                     });
-                } else {
-                    files_held = true;
                 }
             }
         }
-        self.verified.files_held = files_held;
+        self.verified.files_by_head = files;
         self.verified.heads = self.held.len() as u64;
         self.verified.head = now;
         Ok(())
@@ -274,19 +329,36 @@ impl Prover<'_> {
         let end = self.order.last().map(|(snapshot, round)| (*round, *snapshot));
         if let Some(link) = &last
             && end != Some((link.round, link.snapshot))
+            && self.hidden(link.round).is_none()
         {
-            let detail = "the catalog says that the chain ends with the round, and its rows say otherwise".to_owned();
-            report.mismatch(self.broken(link.round, detail));
+            let ends =
+                end.map_or("with no round".to_owned(), |(round, at)| format!("with round {round}, at snapshot {at}"));
+            let detail = format!(
+                "the catalog says that the chain ends with the round, at snapshot {}; its rows end {ends}",
+                link.snapshot
+            );
+            report.mismatch(Mismatch {
+                expected_sha256: Some(link.chain_sha256.clone()),
+                found_sha256: self.end_sha256.clone(),
+                ..self.broken(link.round, detail)
+            });
         }
         if last.is_none() && self.end_sha256.is_some() {
             let round = end.map_or(0, |(round, _)| round);
-            report.mismatch(self.broken(round, "the catalog does not know where the chain ends".to_owned()));
+            report.mismatch(Mismatch {
+                found_sha256: self.end_sha256.clone(),
+                ..self.broken(round, "the catalog does not know where the chain ends".to_owned())
+            });
         }
         if let Some(link) = last.filter(|link| Some((link.round, link.snapshot)) == end)
-            && self.end_sha256.as_ref().is_some_and(|sha256| *sha256 != link.chain_sha256)
+            && let Some(found) = self.end_sha256.clone().filter(|sha256| *sha256 != link.chain_sha256)
         {
             let detail = "the catalog has another digest for the end of the chain than the round's row".to_owned();
-            report.mismatch(self.broken(link.round, detail));
+            report.mismatch(Mismatch {
+                expected_sha256: Some(link.chain_sha256),
+                found_sha256: Some(found),
+                ..self.broken(link.round, detail)
+            });
         }
         let snapshots: HashMap<i64, i64> = self.order.iter().map(|(snapshot, round)| (*round, *snapshot)).collect();
         let listed: Vec<(i64, i64)> = self.snapshot.with(|connection| {
@@ -303,4 +375,8 @@ impl Prover<'_> {
         }
         Ok(())
     }
+}
+
+fn rounds_title() -> String {
+    format!("{}.{}", system::SCHEMA, system::ROUNDS)
 }

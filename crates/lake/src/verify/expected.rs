@@ -9,9 +9,10 @@ use portolan_model::Result;
 use portolan_model::catalog::WriteMode;
 use rusqlite::Connection;
 
-use super::{OPERATION, VerifyScope};
+use super::{DamagedFile, OPERATION, VerifyScope};
 use crate::error::{corrupt, sqlite};
 use crate::reader::{Snapshot, TableView};
+use crate::scan::{Rows, scan_file};
 use crate::spec::has_table;
 use crate::system;
 use crate::types::Column;
@@ -74,6 +75,8 @@ pub(super) struct Receipts {
     pub(super) doubled: Vec<i64>,
     /// Rounds that have been verified before.
     pub(super) verified: HashSet<i64>,
+    /// Where the list of rounds cannot be read, and why.
+    pub(super) unreadable: Vec<DamagedFile>,
 }
 
 impl Receipts {
@@ -125,7 +128,8 @@ pub(super) fn receipts(snapshot: &Snapshot, source: &str, scope: &VerifyScope) -
     })?;
     let table = system_table(snapshot, system::ROUNDS)?;
     let columns = self::columns(&table, &["round", "started_at", "duration_us"])?;
-    snapshot.scan(&table, &columns, &mut |rows| {
+    let mut unreadable = Vec::new();
+    scan_readable(snapshot, &table, &columns, &mut unreadable, &mut |rows| {
         let rounds = rows.batch.column(0).as_primitive::<Int64Type>();
         let starts = rows.batch.column(1).as_primitive::<TimestampMicrosecondType>();
         let durations = rows.batch.column(2).as_primitive::<Int64Type>();
@@ -137,9 +141,38 @@ pub(super) fn receipts(snapshot: &Snapshot, source: &str, scope: &VerifyScope) -
                 receipts.list[*place as usize].span_us = Some((start_us, end_us));
             }
         }
-        Ok(true)
     })?;
+    if !unreadable.is_empty() {
+        // When a round began is unknown then: its rows are proved all the same, their `_time` is not held against it.
+        for expected in &mut receipts.list {
+            expected.span_us.get_or_insert((i64::MIN, i64::MAX));
+        }
+    }
+    receipts.unreadable = unreadable;
     Ok(receipts)
+}
+
+/// Hands the rows of one of the lake's own tables to `take`; files that cannot be read are left out and go to `unreadable`.
+fn scan_readable(
+    snapshot: &Snapshot,
+    table: &TableView,
+    columns: &[Column],
+    unreadable: &mut Vec<DamagedFile>,
+    take: &mut dyn FnMut(Rows),
+) -> Result<()> {
+    table.readable()?;
+    let mut take = |rows: Rows| {
+        take(rows);
+        Ok(true)
+    };
+    let title = format!("{}.{}", table.schema, table.name);
+    for file in &table.files {
+        if let Err(error) = scan_file(file, columns, snapshot.id(), &mut take) {
+            unreadable.push(DamagedFile::new(&title, file.path.display().to_string(), None, error.chain()));
+        }
+    }
+    let inlined = TableView { files: Vec::new(), ..table.clone() };
+    snapshot.scan(&inlined, columns, &mut take)
 }
 
 /// Whether receipts say how rows were written. A lake that no present version has written to has no such column; one

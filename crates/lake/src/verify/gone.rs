@@ -1,11 +1,13 @@
 //! Tells rounds of which no row is stored: replaced and expired, or lost.
 
+use std::collections::BTreeSet;
+
 use portolan_model::Result;
 use portolan_model::catalog::WriteMode;
 
 use super::expected::{self, Digest, Expected};
 use super::prove::{Found, Prover, unproved};
-use super::{Known, NAMED_MAX, OPERATION, VerifyReport, VerifyScope};
+use super::{Known, OPERATION, VerifyReport, VerifyScope};
 use crate::digest::RowDigest;
 use crate::error::sqlite;
 use crate::scan::Place;
@@ -39,17 +41,13 @@ impl Prover<'_> {
         {
             replaced_before = Some(shown);
         }
-        let (replaced, lost): (Vec<Expected>, Vec<Expected>) = gone.iter().copied().partition(|expected| {
-            replaced_before.is_some_and(|before| expected.snapshot < before)
-                && self.lost_places(expected.round, report).is_empty()
-        });
+        let (replaced, lost): (Vec<Expected>, Vec<Expected>) =
+            gone.iter().copied().partition(|expected| replaced_before.is_some_and(|before| expected.snapshot < before));
         let reason = "a later round has replaced its rows, and the snapshots that showed them have expired";
         unproved(report, self.name, &replaced, reason);
         for expected in lost {
-            let places =
-                if report.mismatches.len() < NAMED_MAX { self.lost_places(expected.round, report) } else { Vec::new() };
             let nothing = Found { rows: 0, sha256: Some(RowDigest::new().finish()) };
-            let mismatch = self.mismatch(&expected, Some(&nothing), places, false);
+            let mismatch = self.mismatch(&expected, Some(&nothing), Vec::new(), false);
             report.mismatch(mismatch);
         }
         Ok(())
@@ -72,11 +70,14 @@ impl Prover<'_> {
         Ok(holds)
     }
 
-    /// Where the rows of a round that are not there may have been: damaged files whose bounds leave room for them.
-    fn lost_places(&self, round: i64, report: &VerifyReport) -> Vec<String> {
-        let is_damaged = |place: &Place| report.damaged_files.iter().any(|file| file.path == place.name());
-        let suspects =
-            self.places.iter().enumerate().filter(|(_, place)| is_damaged(place) && self.may_hold(place, round));
-        self.names(suspects.map(|(index, _)| index).collect())
+    /// Notes a round whose rows are not all there with the damaged files that may hold them: the one whose reading broke
+    /// off at it, or those whose bounds leave room for it. False if there is none.
+    pub(super) fn hide(&self, round: i64, report: &mut VerifyReport) -> bool {
+        let suspects: BTreeSet<String> = match self.broken.get(&round) {
+            Some(index) => [self.places[*index].name()].into(),
+            None => self.places.iter().filter(|place| self.may_hold(place, round)).map(Place::name).collect(),
+        };
+        // Each of them takes note.
+        suspects.iter().filter(|path| report.hide(self.name, path, round)).count() > 0
     }
 }

@@ -14,11 +14,14 @@ mod footer;
 mod gone;
 mod positions;
 mod prove;
+mod report;
 mod rows;
+mod scope;
 mod segments;
 mod unordered;
 
 pub(crate) use expected::{columns, system_table};
+pub use report::{DamagedFile, HeadFiles, Mismatch, Unproved, VerifiedChain, VerifiedTable, VerifyReport};
 
 use jiff::Timestamp;
 use portolan_model::{Error, ErrorKind, Result};
@@ -66,152 +69,20 @@ pub struct VerifyProgress<'a> {
     pub bytes_total: u64,
 }
 
-/// What was found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VerifyReport {
-    /// The tables, in order of their names.
-    pub tables: Vec<VerifiedTable>,
-    /// Rounds whose rows are not what their receipts say, the first [`mismatches_total`](Self::mismatches_total) of them.
-    pub mismatches: Vec<Mismatch>,
-    /// All of them.
-    pub mismatches_total: u64,
-    /// Files that are damaged or are not those the catalog means.
-    pub damaged_files: Vec<DamagedFile>,
-    /// What could be neither proved nor disproved.
-    pub unproved: Vec<Unproved>,
-    /// The chain over the rounds; `None` if one table alone was asked for.
-    pub chain: Option<VerifiedChain>,
-}
-
-impl VerifyReport {
-    /// Whether nothing is damaged, as far as could be proved.
-    pub fn is_sound(&self) -> bool {
-        self.mismatches_total == 0 && self.damaged_files.is_empty()
-    }
-
-    fn mismatch(&mut self, mismatch: Mismatch) {
-        self.mismatches_total += 1;
-        if self.mismatches.len() < NAMED_MAX {
-            self.mismatches.push(mismatch);
-        }
-    }
-
-    fn damaged(&mut self, file: DamagedFile) {
-        // What was found of a file first is nearest to the cause.
-        let is_named = |known: &DamagedFile| known.path == file.path && known.table == file.table;
-        if self.damaged_files.len() < NAMED_MAX && !self.damaged_files.iter().any(is_named) {
-            self.damaged_files.push(file);
-        }
-    }
-}
-
-/// The chain over the rounds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VerifiedChain {
-    /// Rounds whose link and manifest are proved.
-    pub rounds: u64,
-    /// Rounds of an earlier version, before the chain begins.
-    pub before: u64,
-    /// Files of the lake's own tables.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Heads kept outside that the chain leads through.
-    pub heads: u64,
-    /// Whether such a head also vouches for the digests of the files: nothing has been stored since it was taken.
-    pub files_held: bool,
-    /// Where the lake stands; `None` before its first link.
-    pub head: Option<ChainHead>,
-}
-
-/// One table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VerifiedTable {
-    /// Its name, which is its source's.
-    pub table: String,
-    /// Rounds whose rows are proved.
-    pub rounds: u64,
-    /// Their rows.
-    pub rows: u64,
-    /// Files read.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Rows that another program has added or changed: no receipt speaks for them.
-    pub foreign_rows: u64,
-    /// Receipts with the digest of what a server sent: it cannot be computed again, because payloads are not kept.
-    pub payload_digests: u64,
-}
-
-/// A round whose rows in a table are not what its receipt or its manifest says, or whose link is not what it was.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Mismatch {
-    /// The round.
-    pub round: i64,
-    /// The table.
-    pub table: String,
-    /// Where the rows are or should be: files, or "inside the catalog".
-    pub places: Vec<String>,
-    /// The receipt's digest.
-    pub expected_sha256: Option<String>,
-    /// The digest of what is stored.
-    pub found_sha256: Option<String>,
-    /// The receipt's rows.
-    pub expected_rows: u64,
-    /// The rows that are stored.
-    pub found_rows: u64,
-    /// What is wrong, for people.
-    pub detail: String,
-}
-
-impl Mismatch {
-    fn of(round: i64, table: String) -> Self {
-        Self { round, table, ..Self::default() }
-    }
-}
-
-/// A file that cannot be read, or is not what the catalog says of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DamagedFile {
-    /// The table.
-    pub table: String,
-    /// The file.
-    pub path: String,
-    /// The first row group whose bytes are not those that were written.
-    pub row_group: Option<usize>,
-    /// What is wrong, for people.
-    pub detail: String,
-}
-
-/// Rounds that could be neither proved nor disproved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unproved {
-    /// The table.
-    pub table: String,
-    /// How many rounds.
-    pub rounds: u64,
-    /// The first of them.
-    pub first_round: i64,
-    /// The last of them.
-    pub last_round: i64,
-    /// Why, for people.
-    pub reason: String,
-}
-
 impl LakeReader {
     /// Verifies what is stored. A collector may run meanwhile; what it stores after its table was begun is left out.
     ///
     /// # Errors
-    /// `NotFound` for a table that neither exists nor has receipts, `Corrupt` where the receipts themselves cannot be
+    /// `NotFound` for a table that neither exists nor has receipts and for rounds that are not there, `Corrupt` where the receipts themselves cannot be
     /// read; what is damaged beyond that is in the report.
     pub fn verify(&self, scope: &VerifyScope, progress: &mut dyn FnMut(VerifyProgress<'_>)) -> Result<VerifyReport> {
         let mut report = VerifyReport::default();
         match self.verify_into(scope, &mut report, progress) {
             // What has been found is the reason why the rest cannot be read.
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Storage) && !report.is_sound() => {
-                let (table, path) = (crate::system::SCHEMA.to_owned(), crate::scan::INSIDE.to_owned());
-                let detail = format!("the rest cannot be verified: {}", error.chain());
-                report.damaged(DamagedFile { table, path, row_group: None, detail });
+                report
+                    .left_out
+                    .push(format!("the rows of sources were not held against their receipts: {}", error.chain()));
                 // Files need no receipts to be proved byte by byte.
                 self.verify_files(scope, &mut report)?;
             }
@@ -226,7 +97,7 @@ impl LakeReader {
         report: &mut VerifyReport,
         progress: &mut dyn FnMut(VerifyProgress<'_>),
     ) -> Result<()> {
-        let mut scope = scope.clone();
+        let (asked, mut scope) = (scope, scope.clone());
         if let Some(since) = scope.since {
             let first = self.steady(|snapshot| expected::first_round_since(snapshot, since))?;
             scope.first_round = scope.first_round.max(Some(first));
@@ -252,7 +123,7 @@ impl LakeReader {
         for name in names {
             self.verify_table(&name, &scope, report, progress)?;
         }
-        Ok(())
+        self.refuse_nothing(asked, report)
     }
 
     fn verify_chain(
@@ -266,7 +137,14 @@ impl LakeReader {
                 let mut found = VerifyReport::default();
                 let missing = chain::prove(snapshot, scope, &mut found, progress)?;
                 if missing.is_empty() {
-                    positions::prove(snapshot, &mut found)?;
+                    match positions::prove(snapshot, &mut found) {
+                        // What has been found is the reason.
+                        Err(error) if !found.is_sound() => found.left_out.push(format!(
+                            "the positions from which sources go on were not held against their receipts: {}",
+                            error.chain()
+                        )),
+                        outcome => outcome?,
+                    }
                 }
                 Ok((found, missing))
             })?;
@@ -330,6 +208,7 @@ impl LakeReader {
             }
             report.tables.append(&mut found.tables);
             report.unproved.append(&mut found.unproved);
+            report.left_out.append(&mut found.left_out);
             report.mismatches_total += found.mismatches_total - found.mismatches.len() as u64;
             found.mismatches.into_iter().for_each(|mismatch| report.mismatch(mismatch));
             found.damaged_files.into_iter().for_each(|file| report.damaged(file));

@@ -9,7 +9,7 @@ use super::expected::{self, Digest, Expected, Receipts};
 use super::segments::{self, Belongs, Layout, Plan, Sorter, damaged};
 use super::{Known, Mismatch, NAMED_MAX, Unproved, VerifiedTable, VerifyProgress, VerifyReport, VerifyScope};
 use crate::digest::RowDigest;
-use crate::reader::Snapshot;
+use crate::reader::{DataFile, Snapshot};
 use crate::scan::Place;
 use crate::types::Column;
 
@@ -50,8 +50,9 @@ pub(super) fn table(
     report: &mut VerifyReport,
     progress: &mut dyn FnMut(VerifyProgress<'_>),
 ) -> Result<Vec<i64>> {
-    let receipts = expected::receipts(snapshot, name, scope)?;
-    let mut verified =
+    let mut receipts = expected::receipts(snapshot, name, scope)?;
+    std::mem::take(&mut receipts.unreadable).into_iter().for_each(|file| report.damaged(file));
+    let verified =
         VerifiedTable { table: name.to_owned(), payload_digests: receipts.payload_digests, ..VerifiedTable::default() };
     let known = match super::look_up(snapshot, name) {
         Ok(known) => known,
@@ -89,12 +90,7 @@ pub(super) fn table(
         let is_new = |id: i64| scope.verified.as_ref().is_none_or(|head| id >= head.next_file);
         places.retain(|place| !matches!(place, Place::File(file) if !is_new(file.id)));
     }
-    for place in &places {
-        if let Place::File(file) = place {
-            verified.files += 1;
-            verified.bytes += file.size_bytes;
-        }
-    }
+    let bytes_total = files(&places).map(|file| file.size_bytes).sum();
     let mut prover = Prover {
         snapshot,
         table: id,
@@ -102,7 +98,7 @@ pub(super) fn table(
         name,
         columns,
         mark,
-        bytes_total: verified.bytes,
+        bytes_total,
         places,
         sorter: Sorter { receipts: &receipts, scope },
         found: HashMap::new(),
@@ -170,19 +166,17 @@ impl Prover<'_> {
                 round,
                 table: self.name.to_owned(),
                 places: self.names(places),
-                expected_sha256: None,
-                found_sha256: None,
-                expected_rows: 0,
-                found_rows: rows,
+                found_rows: Some(rows),
                 detail: "there are rows of the round and no receipt".to_owned(),
+                ..Mismatch::default()
             });
         }
+        for file in files(&self.places).filter(|file| !report.is_damaged(self.name, &file.path.display().to_string())) {
+            self.verified.files += 1;
+            self.verified.bytes += file.size_bytes;
+        }
         report.tables.push(std::mem::take(&mut self.verified));
-        let is_missing = |place: &Place| match place {
-            Place::File(file) if !file.path.exists() => Some(file.id),
-            _ => None,
-        };
-        Ok(self.places.iter().filter_map(is_missing).collect())
+        Ok(files(&self.places).filter(|file| !file.path.exists()).map(|file| file.id).collect())
     }
 
     /// Proves the files' bytes: what is known of each place.
@@ -322,6 +316,11 @@ impl Prover<'_> {
                 deleted.push(*expected);
                 continue;
             }
+            // Where rows are missing that a damaged file may hold, the finding is that of the file.
+            let is_short = found.is_none_or(|found| found.rows < expected.rows);
+            if is_short && expected.digest != Digest::Unreadable && self.hide(expected.round, report) {
+                continue;
+            }
             if found.is_some_and(|found| found.rows == 0) && !matches!(expected.digest, Digest::Unreadable) {
                 gone.push(*expected);
                 continue;
@@ -347,12 +346,8 @@ impl Prover<'_> {
             report.mismatch(Mismatch {
                 round: *round,
                 table: self.name.to_owned(),
-                places: Vec::new(),
-                expected_sha256: None,
-                found_sha256: None,
-                expected_rows: 0,
-                found_rows: 0,
                 detail: "the round has more than one receipt of the source".to_owned(),
+                ..Mismatch::default()
             });
         }
         Ok(())
@@ -383,8 +378,8 @@ impl Prover<'_> {
             places,
             expected_sha256: expected.digest.text(),
             found_sha256: found.and_then(|found| found.sha256.clone()),
-            expected_rows: expected.rows,
-            found_rows,
+            expected_rows: Some(expected.rows),
+            found_rows: found.map(|found| found.rows),
             detail,
         }
     }
@@ -417,6 +412,13 @@ impl Prover<'_> {
         names.truncate(PLACES_MAX);
         names
     }
+}
+
+fn files(places: &[Place]) -> impl Iterator<Item = &DataFile> {
+    places.iter().filter_map(|place| match place {
+        Place::File(file) => Some(file.as_ref()),
+        Place::Inlined(_) => None,
+    })
 }
 
 /// Adds rounds that cannot be proved, if there are any.

@@ -57,12 +57,11 @@ pub(super) struct Round {
 /// Its rows in one table.
 struct Part {
     digest: RowDigest,
-    rows: u64,
     places: Vec<u32>,
 }
 
-/// A table that a manifest names: its digest there, the digest of what is stored, the rows that are.
-pub(super) type Difference = (String, Option<String>, Option<String>, u64);
+/// A table that a manifest names: its digest there, the digest of what is stored.
+pub(super) type Difference = (String, Option<String>, Option<String>);
 
 impl Round {
     pub(super) fn new(tables: usize) -> Self {
@@ -74,18 +73,16 @@ impl Round {
         let manifest = self.link.as_ref().map_or("", |link| link.manifest.as_str());
         let lines = manifest.lines().map(|line| line.rsplit_once(' ').unwrap_or((line, "")));
         let stored: BTreeMap<&str, &str> = lines.collect();
-        let found: BTreeMap<&str, (String, u64)> = tables
+        let found: BTreeMap<&str, String> = tables
             .iter()
             .zip(&self.parts)
             .filter_map(|(table, part)| Some((table.name, part.as_ref()?)))
-            .map(|(name, part)| (name, (part.digest.clone().finish(), part.rows)))
+            .map(|(name, part)| (name, part.digest.clone().finish()))
             .collect();
         let names: BTreeSet<&str> = stored.keys().chain(found.keys()).copied().collect();
-        let differs = |name: &&str| stored.get(name).copied() != found.get(name).map(|(sha256, _)| sha256.as_str());
-        let tell = |name: &str| {
-            let (sha256, rows) = found.get(name).cloned().unzip();
-            (name.to_owned(), stored.get(name).map(|text| (*text).to_owned()), sha256, rows.unwrap_or(0))
-        };
+        let differs = |name: &&str| stored.get(name).copied() != found.get(name).map(String::as_str);
+        let tell =
+            |name: &str| (name.to_owned(), stored.get(name).map(|text| (*text).to_owned()), found.get(name).cloned());
         names.into_iter().filter(differs).map(tell).collect()
     }
 
@@ -94,16 +91,21 @@ impl Round {
         let Some((index, table)) = tables.iter().enumerate().find(|(_, own)| own.name == table) else {
             return Vec::new();
         };
-        let mut places: BTreeSet<u32> = self.parts[index].iter().flat_map(|part| part.places.iter().copied()).collect();
+        let places: BTreeSet<u32> = self.parts[index].iter().flat_map(|part| part.places.iter().copied()).collect();
+        let mut names: Vec<String> = places.into_iter().map(|place| table.place(place)).collect();
+        names.extend(table.hidden(round));
+        names.dedup();
+        names
+    }
+}
+
+impl Round {
+    /// Where its rows in `table` are, all or some of them, that cannot be read.
+    pub(super) fn hidden(&self, tables: &[OwnTable], table: &str, round: i64) -> Option<String> {
+        let (index, table) = tables.iter().enumerate().find(|(_, own)| own.name == table)?;
+        let Some(part) = &self.parts[index] else { return table.hidden(round) };
         let broken = table.broken.borrow();
-        places.extend(broken.iter().filter(|place| {
-            table.view.files.get(**place as usize).is_some_and(|file| table.may_hold(file, round, round))
-        }));
-        let name = |place: u32| match table.view.files.get(place as usize) {
-            Some(file) => file.path.display().to_string(),
-            None => INSIDE.to_owned(),
-        };
-        places.into_iter().map(name).collect()
+        part.places.iter().find(|place| broken.contains(place)).map(|place| table.place(*place))
     }
 }
 
@@ -145,6 +147,18 @@ impl OwnTable {
     /// The files that are not there.
     pub(super) fn missing(&self) -> impl Iterator<Item = i64> {
         self.stored.iter().filter(|file| !file.path.exists()).map(|file| file.id)
+    }
+
+    fn place(&self, place: u32) -> String {
+        self.view.files.get(place as usize).map_or_else(|| INSIDE.to_owned(), |file| file.path.display().to_string())
+    }
+
+    /// Where rows of a round may be that cannot be read.
+    pub(super) fn hidden(&self, round: i64) -> Option<String> {
+        let broken = self.broken.borrow();
+        let may_hold =
+            |place: &&u32| self.view.files.get(**place as usize).is_none_or(|file| self.may_hold(file, round, round));
+        broken.iter().find(may_hold).map(|place| self.place(*place))
     }
 
     /// Whether a file's bounds leave room for rounds `low` to `high`.
@@ -200,12 +214,8 @@ impl OwnTable {
                     entry.rows += range.len() as u64;
                     entry.link = self.link(&rows.batch, range.start);
                 }
-                let part = entry.parts[index].get_or_insert_with(|| Part {
-                    digest: RowDigest::new(),
-                    rows: 0,
-                    places: Vec::new(),
-                });
-                part.rows += range.len() as u64;
+                let part =
+                    entry.parts[index].get_or_insert_with(|| Part { digest: RowDigest::new(), places: Vec::new() });
                 part.digest.update_rows(&rows.batch, &self.columns[..self.digested], range);
                 part.digest.settle();
                 if part.places.last() != Some(&place) {
@@ -245,12 +255,7 @@ impl OwnTable {
         report: &mut VerifyReport,
         take: &mut dyn FnMut(&Rows, u32),
     ) {
-        let damaged = |path: String, error: Error| DamagedFile {
-            table: self.title(),
-            path,
-            row_group: None,
-            detail: error.chain(),
-        };
+        let damaged = |path: String, error: Error| DamagedFile::new(&self.title(), path, None, error.chain());
         for (place, file) in (0..).zip(&self.view.files).filter(|(_, file)| self.may_hold(file, low, high)) {
             let outcome = scan_file(file, columns, snapshot.id(), &mut |rows| {
                 take(&rows, place);

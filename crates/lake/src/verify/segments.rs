@@ -267,7 +267,7 @@ impl Seen {
 
 /// A file that cannot be read or is another one.
 pub(super) fn damaged(table: &str, place: &Place, detail: String) -> DamagedFile {
-    DamagedFile { table: table.to_owned(), path: place.name(), row_group: None, detail }
+    DamagedFile::new(table, place.name(), None, detail)
 }
 
 /// What is known of the rows of one round over all places.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use comfy_table::{Table, presets};
 use indicatif::HumanBytes;
-use portolan_lake::{ChainHead, LakeReader, VerifiedChain, VerifyReport, VerifyScope};
+use portolan_lake::{ChainHead, HeadFiles, LakeReader, Mismatch, VerifiedChain, VerifyReport, VerifyScope};
 use portolan_model::{Error, ErrorKind};
 
 use super::progress::Progress;
@@ -32,7 +32,8 @@ Examples:
   portolan verify --round 120
   portolan verify --json | jq '.mismatches'
 
-Exit codes: 0 all that could be proved is proved, 8 something is damaged, 5 the lake could not be read."
+Exit codes: 0 all that could be proved is proved, 8 something is damaged, 5 the lake could not be read, or it has no such
+round or table."
 )]
 pub(crate) struct Arguments {
     /// One round alone.
@@ -70,20 +71,12 @@ pub(crate) fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
     let bar = Progress::bytes();
     let report = reader.verify(&scope, &mut |at| bar.show(at.table, at.bytes, at.bytes_total))?;
     bar.end();
-    if let Some(round) = arguments.round
-        && report.tables.iter().all(|table| table.rounds == 0)
-        && report.chain.as_ref().is_none_or(|chain| chain.rounds + chain.before == 0)
-        && report.is_sound()
-        && report.unproved.is_empty()
-    {
-        let error = Error::new(ErrorKind::NotFound, "verify lake", format!("round {round} stored no rows"))
-            .with_hint("see portolan.rounds and portolan.receipts: portolan query \"select * from portolan.rounds\"");
-        return Err(error.into());
-    }
     if arguments.json {
         super::print_line(to_json(&path, &report))?;
     } else {
-        show(&path, &report)?;
+        for line in lines(&path, &report) {
+            super::print_line(line)?;
+        }
     }
     Ok(if report.is_sound() { Exit::Success } else { Exit::Damaged })
 }
@@ -124,10 +117,11 @@ fn head(text: &str) -> Result<ChainHead, Stop> {
     Ok(content.parse().map_err(wrong)?)
 }
 
-fn show(path: &Path, report: &VerifyReport) -> Result<(), Stop> {
+/// What is shown to people, line by line.
+fn lines(path: &Path, report: &VerifyReport) -> Vec<String> {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header(["TABLE", "ROUNDS PROVED", "ROWS PROVED", "FILES READ", "BYTES READ"]);
+    table.set_header(["TABLE", "ROUNDS PROVED", "ROWS PROVED", "SOUND FILES", "BYTES IN THEM"]);
     for one in &report.tables {
         table.add_row([
             visible(&one.table),
@@ -137,88 +131,151 @@ fn show(path: &Path, report: &VerifyReport) -> Result<(), Stop> {
             one.bytes.to_string(),
         ]);
     }
-    super::print_line(format_args!("lake {}", path.display()))?;
-    super::print_line(table)?;
+    let mut lines = vec![format!("lake {}", path.display()), table.to_string()];
     for file in &report.damaged_files {
-        super::print_line(format_args!("DAMAGED {} of `{}`: {}", file.path, file.table, visible(&file.detail)))?;
+        lines.push(format!("DAMAGED {} of `{}`: {}", file.path, file.table, visible(&file.detail)));
+        if let (Some(first), Some(last)) = (file.first_round, file.last_round) {
+            let rounds = counted(file.rounds, "round");
+            lines.push(format!("  not proved because of it: {rounds} of `{}` ({})", file.table, span(first, last)));
+        }
     }
-    for one in &report.mismatches {
-        let place = if one.places.is_empty() { "nowhere".to_owned() } else { one.places.join(", ") };
-        super::print_line(format_args!("MISMATCH round {} of `{}`, {place}: {}", one.round, one.table, one.detail))?;
-        let digest = |digest: &Option<String>| digest.clone().unwrap_or_else(|| "none".into());
-        super::print_line(format_args!("  expected {} rows, {}", one.expected_rows, digest(&one.expected_sha256)))?;
-        super::print_line(format_args!("  found    {} rows, {}", one.found_rows, digest(&one.found_sha256)))?;
-    }
+    report.mismatches.iter().for_each(|one| lines.extend(mismatch(one)));
     let more = report.mismatches_total - report.mismatches.len() as u64;
     if more > 0 {
-        super::print_line(format_args!("MISMATCH in {more} more rounds, which are not named"))?;
+        lines.push(format!("{} more, not named", counted(more, "mismatch")));
     }
     for one in &report.unproved {
-        let (first, last) = (one.first_round, one.last_round);
-        super::print_line(format_args!(
-            "not proved: {} rounds of `{}` ({first} to {last}): {}",
-            one.rounds,
-            one.table,
-            visible(&one.reason)
-        ))?;
+        let (rounds, span) = (counted(one.rounds, "round"), span(one.first_round, one.last_round));
+        lines.push(format!("not proved: {rounds} of `{}` ({span}): {}", one.table, visible(&one.reason)));
     }
     for one in report.tables.iter().filter(|table| table.foreign_rows > 0) {
-        super::print_line(format_args!(
-            "not proved: {} rows of `{}` that another program has added or changed: no receipt speaks for them",
-            one.foreign_rows, one.table
-        ))?;
+        let rows = counted(one.foreign_rows, "row");
+        lines.push(format!(
+            "not proved: {rows} of `{}` that another program has added or changed: no receipt speaks for them",
+            one.table
+        ));
     }
+    lines.extend(report.left_out.iter().map(|text| format!("not verified: {}", visible(text))));
     if let Some(chain) = &report.chain {
-        show_chain(chain)?;
+        lines.extend(chain_lines(chain));
     }
     let payloads = sum(report, |table| table.payload_digests);
-    super::print_line(format_args!("payload digests: {PAYLOADS} ({payloads} receipts have one)"))?;
-    super::print_line(format_args!("item keys: {KEYS}"))?;
-    let (rounds, rows) = (sum(report, |table| table.rounds), sum(report, |table| table.rows));
-    let (files, bytes) = (sum(report, |table| table.files), sum(report, |table| table.bytes));
-    super::print_line(format_args!(
-        "proved: {rounds} receipts with {rows} rows, from {files} files of {} and the catalog",
-        HumanBytes(bytes)
-    ))?;
-    if report.is_sound() {
-        super::print_line("nothing is damaged")?;
-    } else {
-        let (mismatches, files) = (report.mismatches_total, report.damaged_files.len());
-        super::print_line(format_args!("DAMAGE: {mismatches} rounds, {files} files"))?;
-        super::print_line(
-            "  next: portolan lake fsck names what is wrong with the catalog and its files; restore them from a copy, or \
-             read the rounds again",
-        )?;
-    }
-    Ok(())
+    let have = if payloads == 1 { "has" } else { "have" };
+    lines.push(format!("payload digests: {PAYLOADS} ({} {have} one)", counted(payloads, "receipt")));
+    lines.push(format!("item keys: {KEYS}"));
+    lines.push(format!(
+        "proved: {} with {}, from {} of {} and the catalog",
+        counted(sum(report, |table| table.rounds), "receipt"),
+        counted(sum(report, |table| table.rows), "row"),
+        counted(sum(report, |table| table.files), "sound file"),
+        HumanBytes(sum(report, |table| table.bytes))
+    ));
+    lines.extend(verdict(report));
+    lines
 }
 
-fn show_chain(chain: &VerifiedChain) -> Result<(), Stop> {
-    super::print_line(format_args!(
-        "chain: {} rounds proved, and {} files of {} with what is known of them",
-        chain.rounds,
-        chain.files,
+fn mismatch(one: &Mismatch) -> Vec<String> {
+    let place = if one.places.is_empty() { String::new() } else { format!(", {}", one.places.join(", ")) };
+    let mut lines = vec![format!("MISMATCH round {} of `{}`{place}: {}", one.round, one.table, one.detail)];
+    // What was not compared is not shown.
+    let side = |rows: Option<u64>, sha256: Option<&String>| {
+        let parts: Vec<String> = rows.map(|rows| counted(rows, "row")).into_iter().chain(sha256.cloned()).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    };
+    let expected = side(one.expected_rows, one.expected_sha256.as_ref());
+    let found = side(one.found_rows, one.found_sha256.as_ref());
+    lines.extend(expected.map(|text| format!("  expected {text}")));
+    lines.extend(found.map(|text| format!("  found    {text}")));
+    lines
+}
+
+fn chain_lines(chain: &VerifiedChain) -> Vec<String> {
+    let mut lines = vec![format!(
+        "chain: {} proved with what is known of them, from {} of {} and the catalog",
+        counted(chain.rounds, "round"),
+        counted(chain.files, "sound file"),
         HumanBytes(chain.bytes)
-    ))?;
+    )];
     if chain.before > 0 {
-        super::print_line(format_args!(
-            "not proved: what is known of {} rounds that an earlier version stored, before the chain begins",
-            chain.before
-        ))?;
+        lines.push(format!(
+            "not proved: what is known of {} that an earlier version stored, before the chain begins",
+            counted(chain.before, "round")
+        ));
     }
     if chain.heads > 0 {
-        let files = match chain.files_held {
-            true => "it vouches for the digests of the files too",
-            false => {
-                "files have come since: their digests are the lake's own word, --full proves their rows by the chain"
+        let (are, it) = if chain.heads == 1 { ("is", "it knows") } else { ("are", "one of them knows") };
+        let files = match chain.files_by_head {
+            HeadFiles::Held => format!("; the digests of the files are those that {it}"),
+            HeadFiles::NoFiles => "; the lake has no files, now as then".to_owned(),
+            HeadFiles::Changed => {
+                "; files were added or removed since: no head knows their digests, --full proves their \
+                                   rows by the chain"
+                    .to_owned()
             }
+            // A finding says so already.
+            HeadFiles::Mismatch | HeadFiles::NoHead => String::new(),
         };
-        super::print_line(format_args!("heads kept outside: {} are in the chain; {files}", chain.heads))?;
+        lines.push(format!("heads kept outside: {} {are} in the chain{files}", chain.heads));
     }
-    if let Some(head) = &chain.head {
-        super::print_line(format_args!("head: {head}"))?;
+    lines.extend(chain.head.as_ref().map(|head| format!("head: {head}")));
+    lines
+}
+
+/// What is damaged in all, and what to do next.
+fn verdict(report: &VerifyReport) -> Vec<String> {
+    if report.is_sound() {
+        return vec!["nothing is damaged".to_owned()];
     }
-    Ok(())
+    let files = report.damaged_files.iter().filter(|file| file.is_file()).count() as u64;
+    let is_catalog_damaged = report.damaged_files.len() as u64 > files;
+    let mut parts = Vec::new();
+    if files > 0 {
+        parts.push(counted(files, "damaged file"));
+    }
+    if is_catalog_damaged {
+        parts.push("rows inside the catalog that cannot be read".to_owned());
+    }
+    if report.mismatches_total > 0 {
+        parts.push(counted(report.mismatches_total, "mismatch"));
+    }
+    let mut lines = vec![format!("DAMAGE: {}", parts.join(", "))];
+    if files > 0 {
+        lines.push(
+            "  next: restore each DAMAGED file from a backup (its content never changes once it is written), then verify \
+             again; without one its content is lost: rows of a source have to be read from the source again"
+                .to_owned(),
+        );
+    }
+    if is_catalog_damaged || report.mismatches_total > 0 {
+        lines.push(
+            "  next: find a backup of the lake that `portolan verify --lake FOLDER` calls sound, and compare or restore \
+             what is named above"
+                .to_owned(),
+        );
+    }
+    // What is wrong inside a row group has no structure that could be looked at.
+    if report.damaged_files.iter().any(|file| file.row_group.is_none()) {
+        lines.push(
+            "  next: portolan lake fsck tells whether the catalog agrees with the sizes and footers of the files"
+                .to_owned(),
+        );
+    }
+    lines
+}
+
+/// So many of something: `1 round`, `2 rounds`.
+fn counted(number: u64, what: &str) -> String {
+    let ending = match number {
+        1 => "",
+        _ if what.ends_with("ch") => "es",
+        _ => "s",
+    };
+    format!("{number} {what}{ending}")
+}
+
+/// Rounds from one to another.
+fn span(first: i64, last: i64) -> String {
+    if first == last { first.to_string() } else { format!("{first} to {last}") }
 }
 
 fn sum(report: &VerifyReport, number: fn(&portolan_lake::VerifiedTable) -> u64) -> u64 {
@@ -253,6 +310,7 @@ fn to_json(path: &Path, report: &VerifyReport) -> serde_json::Value {
         .map(|one| {
             serde_json::json!({
                 "table": one.table, "path": one.path, "row_group": one.row_group, "detail": one.detail,
+                "rounds": one.rounds, "first_round": one.first_round, "last_round": one.last_round,
             })
         })
         .collect();
@@ -269,7 +327,8 @@ fn to_json(path: &Path, report: &VerifyReport) -> serde_json::Value {
     let chain = report.chain.as_ref().map(|chain| {
         serde_json::json!({
             "rounds": chain.rounds, "rounds_before": chain.before, "files": chain.files, "bytes": chain.bytes,
-            "heads": chain.heads, "files_held": chain.files_held,
+            "heads": chain.heads, "files_by_head": chain.files_by_head.as_str(),
+            "files_held": matches!(chain.files_by_head, HeadFiles::Held | HeadFiles::NoFiles),
             "head": chain.head.as_ref().map(ToString::to_string),
         })
     });
@@ -286,7 +345,125 @@ fn to_json(path: &Path, report: &VerifyReport) -> serde_json::Value {
         "mismatches": mismatches,
         "mismatches_total": report.mismatches_total,
         "unproved": unproved,
+        "left_out": report.left_out,
         "payload_digests": PAYLOADS,
         "item_keys": KEYS,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use portolan_lake::{DamagedFile, Unproved, VerifiedTable};
+
+    use super::*;
+
+    fn shown(report: &VerifyReport) -> String {
+        lines(Path::new("lake"), report).join("\n") + "\n"
+    }
+
+    fn sound() -> VerifyReport {
+        let table = |rounds, files| VerifiedTable {
+            table: "orders".to_owned(),
+            rounds,
+            rows: rounds * 2,
+            files,
+            payload_digests: rounds,
+            ..VerifiedTable::default()
+        };
+        let chain = VerifiedChain { rounds: 1, files: 1, ..VerifiedChain::default() };
+        VerifyReport { tables: vec![table(1, 1)], chain: Some(chain), ..VerifyReport::default() }
+    }
+
+    fn damaged(path: &str, row_group: Option<usize>, rounds: Option<(i64, i64)>) -> DamagedFile {
+        let (first_round, last_round) = rounds.unzip();
+        let rounds = rounds.map_or(0, |(first, last)| first.abs_diff(last) + 1);
+        let (table, detail) = ("orders".to_owned(), "it is not as it was written".to_owned());
+        DamagedFile { table, path: path.to_owned(), row_group, detail, rounds, first_round, last_round }
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        let mut report = sound();
+        report.unproved = vec![Unproved {
+            table: "orders".to_owned(),
+            rounds: 1,
+            first_round: 3,
+            last_round: 3,
+            reason: "a later round has replaced its rows".to_owned(),
+        }];
+        report.tables[0].foreign_rows = 1;
+        let text = shown(&report);
+        for part in [
+            "not proved: 1 round of `orders` (3): a later",
+            "not proved: 1 row of `orders`",
+            "chain: 1 round proved with what is known of them, from 1 sound file of",
+            "(1 receipt has one)",
+            "proved: 1 receipt with 2 rows, from 1 sound file of",
+            "nothing is damaged",
+        ] {
+            assert!(text.contains(part), "{part:?}: {text}");
+        }
+        assert_eq!((counted(2, "mismatch"), counted(0, "file")), ("2 mismatches".to_owned(), "0 files".to_owned()));
+    }
+
+    #[test]
+    fn a_damaged_file_is_counted_as_one_with_the_rounds_that_it_held() {
+        let mut report = sound();
+        report.damaged_files = vec![damaged("/a.parquet", Some(0), Some((1, 19)))];
+        let text = shown(&report);
+        assert!(text.contains("\n  not proved because of it: 19 rounds of `orders` (1 to 19)\n"), "{text}");
+        assert!(text.contains("DAMAGE: 1 damaged file\n  next: restore each DAMAGED file from a backup"), "{text}");
+        assert!(!text.contains("fsck"), "a flipped byte is nothing that it sees: {text}");
+        // Rows inside the catalog are no file.
+        report.damaged_files.push(damaged("inside the catalog", None, Some((20, 20))));
+        report.left_out = vec!["the positions".to_owned()];
+        report.mismatches_total = 1;
+        report.mismatches = vec![Mismatch { round: 4, ..Mismatch::default() }];
+        let text = shown(&report);
+        assert!(text.contains("(20)\n") && text.contains("not verified: the positions\n"), "{text}");
+        assert!(
+            text.contains("DAMAGE: 1 damaged file, rows inside the catalog that cannot be read, 1 mismatch\n"),
+            "{text}"
+        );
+        assert!(text.contains("verify --lake FOLDER") && text.contains("lake fsck"), "{text}");
+        let json = to_json(Path::new("lake"), &report);
+        assert_eq!(json["damaged_files"][0]["rounds"], 19);
+        assert_eq!(json["left_out"][0], "the positions");
+        assert_eq!(json["mismatches"][0]["expected_rows"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn a_finding_shows_what_was_compared_and_nothing_else() {
+        let digest = |text: &str| Some(text.to_owned());
+        let mut one =
+            Mismatch { round: 4, table: "orders".to_owned(), detail: "wrong".to_owned(), ..Mismatch::default() };
+        assert_eq!(mismatch(&one), ["MISMATCH round 4 of `orders`: wrong"]);
+        (one.expected_sha256, one.found_sha256, one.places) = (digest("aa"), digest("bb"), vec!["inside".to_owned()]);
+        let lines = ["MISMATCH round 4 of `orders`, inside: wrong", "  expected aa", "  found    bb"];
+        assert_eq!(mismatch(&one), lines);
+        (one.expected_rows, one.found_rows, one.found_sha256) = (Some(1), Some(2), None);
+        assert_eq!(mismatch(&one)[1..], ["  expected 1 row, aa", "  found    2 rows"]);
+    }
+
+    #[test]
+    fn a_head_is_said_to_know_the_files_only_where_it_does() {
+        let with = |heads, files_by_head| {
+            let chain = VerifiedChain { heads, files_by_head, ..VerifiedChain::default() };
+            chain_lines(&chain).into_iter().find(|line| line.starts_with("heads")).unwrap_or_default()
+        };
+        assert_eq!(with(0, HeadFiles::NoHead), "");
+        assert_eq!(with(1, HeadFiles::Mismatch), "heads kept outside: 1 is in the chain");
+        assert_eq!(
+            with(1, HeadFiles::NoFiles),
+            "heads kept outside: 1 is in the chain; the lake has no files, now as then"
+        );
+        assert!(with(2, HeadFiles::Held).contains("2 are in the chain; the digests of the files are those that one"));
+        assert!(with(1, HeadFiles::Changed).contains("files were added or removed since"));
+        let of = |files_by_head| {
+            let chain = Some(VerifiedChain { files_by_head, ..VerifiedChain::default() });
+            to_json(Path::new("lake"), &VerifyReport { chain, ..VerifyReport::default() })["chain"]["files_held"]
+                .clone()
+        };
+        assert_eq!((of(HeadFiles::NoFiles), of(HeadFiles::Mismatch)), (true.into(), false.into()));
+    }
 }
