@@ -117,7 +117,7 @@ fn a_lake_is_proved_maintained_and_checked_by_hand() {
     // The rounds whose rows it held are named with the file, and are no findings of their own.
     let file = &report["damaged_files"][0];
     assert!(file["path"].as_str().unwrap().contains(&name), "{report}");
-    assert!(file["rounds"].as_u64().unwrap() > 0 && file["first_round"] == json!(1), "{report}");
+    assert!(file["rounds"].as_u64().unwrap() > 0 && file["first_round"].as_u64().unwrap() > 0, "{report}");
     assert_eq!(report["mismatches"], json!([]), "{report}");
 }
 
