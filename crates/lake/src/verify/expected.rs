@@ -75,8 +75,8 @@ pub(super) struct Receipts {
     pub(super) doubled: Vec<i64>,
     /// Rounds that have been verified before.
     pub(super) verified: HashSet<i64>,
-    /// Where the list of rounds cannot be read, and why.
-    pub(super) unreadable: Vec<DamagedFile>,
+    /// Files of the list of rounds that cannot be read, with their ids.
+    pub(super) unreadable: Vec<(i64, DamagedFile)>,
 }
 
 impl Receipts {
@@ -157,7 +157,7 @@ fn scan_readable(
     snapshot: &Snapshot,
     table: &TableView,
     columns: &[Column],
-    unreadable: &mut Vec<DamagedFile>,
+    unreadable: &mut Vec<(i64, DamagedFile)>,
     take: &mut dyn FnMut(Rows),
 ) -> Result<()> {
     table.readable()?;
@@ -168,7 +168,8 @@ fn scan_readable(
     let title = format!("{}.{}", table.schema, table.name);
     for file in &table.files {
         if let Err(error) = scan_file(file, columns, snapshot.id(), &mut take) {
-            unreadable.push(DamagedFile::new(&title, file.path.display().to_string(), None, error.chain()));
+            let path = file.path.display().to_string();
+            unreadable.push((file.id, DamagedFile::new(&title, path, None, error.chain())));
         }
     }
     let inlined = TableView { files: Vec::new(), ..table.clone() };

@@ -51,7 +51,21 @@ pub(super) fn table(
     progress: &mut dyn FnMut(VerifyProgress<'_>),
 ) -> Result<Vec<i64>> {
     let mut receipts = expected::receipts(snapshot, name, scope)?;
-    std::mem::take(&mut receipts.unreadable).into_iter().for_each(|file| report.damaged(file));
+    // Maintenance may have removed them meanwhile: they are among those that the caller asks about.
+    let (mut missing, unreadable): (Vec<i64>, Vec<_>) = std::mem::take(&mut receipts.unreadable).into_iter().unzip();
+    unreadable.into_iter().for_each(|file| report.damaged(file));
+    missing.extend(with_receipts(snapshot, name, scope, &receipts, report, progress)?);
+    Ok(missing)
+}
+
+fn with_receipts(
+    snapshot: &Snapshot,
+    name: &str,
+    scope: &VerifyScope,
+    receipts: &Receipts,
+    report: &mut VerifyReport,
+    progress: &mut dyn FnMut(VerifyProgress<'_>),
+) -> Result<Vec<i64>> {
     let verified =
         VerifiedTable { table: name.to_owned(), payload_digests: receipts.payload_digests, ..VerifiedTable::default() };
     let known = match super::look_up(snapshot, name) {
@@ -100,7 +114,7 @@ pub(super) fn table(
         mark,
         bytes_total,
         places,
-        sorter: Sorter { receipts: &receipts, scope },
+        sorter: Sorter { receipts, scope },
         found: HashMap::new(),
         broken: HashMap::new(),
         verified,
