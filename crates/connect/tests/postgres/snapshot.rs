@@ -4,8 +4,9 @@
 use async_trait::async_trait;
 use portolan_model::source::{Meeting, Phase};
 use portolan_model::{ErrorKind, Retry};
+use portolan_testkit::servers::Postgres;
 
-use crate::harness::{fresh, open, server};
+use crate::harness::{fresh, open, open_at, server};
 use crate::relational::snapshot::{Met, Others, snapshot};
 
 /// A leader who says a word, where there is one.
@@ -128,4 +129,16 @@ async fn a_table_that_becomes_a_foreign_one_is_refused_from_then_on() {
         let error = snapshot(source, &mut Met::alone()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration, "{error:?}");
     }
+}
+
+/// Rows that the primary was changing were seen to be missing there, once in some thousand rounds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_is_refused() {
+    let primary = Postgres::start().unwrap();
+    primary.sql("CREATE TABLE t (id BIGINT PRIMARY KEY)").unwrap();
+    let standby = primary.standby().unwrap();
+    let mut source = open_at(standby.port(), "table = \"t\"");
+    let error = snapshot(&mut source, &mut Met::alone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration, "{error:?}");
+    assert!(error.message().contains("standby") && error.hint().unwrap().contains("primary"), "{error:?}");
 }

@@ -2,7 +2,7 @@
 //!
 //! Each begins a transaction and exports its snapshot; all take over that of the first one (`pg_export_snapshot`, `SET TRANSACTION
 //! SNAPSHOT`; PostgreSQL documentation, 9.28.5 "Snapshot Synchronization Functions"). No lock, and no right beside that to
-//! read. A standby exports snapshots, too, from version 10 on.
+//! read. A standby exports snapshots, too; rows that its primary was changing were seen to be missing from reads there, so it is refused.
 //!
 //! Promise: a read that has a snapshot's name reads that snapshot; the one who gave it waits until all have taken it over.
 
@@ -21,8 +21,15 @@ const EXPORT: &str = "SELECT concat_ws(' ', pg_export_snapshot(), txid_current_s
 /// Whether all that `relation` reads belongs to the snapshots of this database.
 ///
 /// # Errors
-/// `Configuration` if it reads a foreign table, whose server has snapshots of its own; what the server says.
+/// `Configuration` if it reads a foreign table, whose server has snapshots of its own, or the server is a standby; what the
+/// server says.
 pub(super) async fn check(connection: &mut Connection, relation: &Relation) -> Result<()> {
+    let standby = connection.query("SELECT pg_is_in_recovery()").await?;
+    if standby.first().and_then(|row| row.first()?.as_deref()) == Some("t") {
+        let message = "the server is a standby: a snapshot there may lack rows that its primary is changing";
+        return Err(Error::new(ErrorKind::Configuration, "open snapshot", message)
+            .with_hint("read the primary, or give the round consistency = \"released\""));
+    }
     let plan = connection.query(&format!("EXPLAIN (COSTS OFF) {}", relation.whole())).await?;
     let mut steps = plan.iter().flatten().flatten().map(|step| step.trim_start().trim_start_matches("->").trim_start());
     match steps.find_map(|step| step.strip_prefix("Async ").unwrap_or(step).strip_prefix("Foreign Scan")) {
