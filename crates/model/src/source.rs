@@ -370,6 +370,9 @@ pub trait Output: Send {
         Meeting { words: vec![Some(word)], own: 0 }
     }
 
+    /// Waits until every other read of its group has ended, or its end is near: for a read whose transaction must outlast them.
+    async fn others_ended(&mut self) {}
+
     /// How long the read of a source that is sent to may wait where nothing has come yet: no time in rounds, of which the next
     /// one follows; part of the deadline where none does.
     fn rows_wait(&self) -> Duration {

@@ -55,6 +55,8 @@ impl Observer for Silent {
 enum Bank {
     MariaDb(MariaDb),
     Postgres(Postgres),
+    /// Money moves on the first, and the second is read.
+    Standby(Box<[Postgres; 2]>),
 }
 
 impl Bank {
@@ -80,6 +82,7 @@ impl Bank {
         let session = match self {
             Self::MariaDb(server) => server.session(),
             Self::Postgres(server) => server.session(),
+            Self::Standby(servers) => servers[0].session(),
         };
         session.unwrap()
     }
@@ -88,6 +91,7 @@ impl Bank {
         let (protocol, port) = match self {
             Self::MariaDb(server) => ("mysql", server.port()),
             Self::Postgres(server) => ("postgres", server.port()),
+            Self::Standby(servers) => ("postgres", servers[1].port()),
         };
         let sources: Vec<String> = (0..TABLES)
             .map(|table| {
@@ -311,4 +315,14 @@ fn on_postgres_every_total_is_right() {
     let bank = Bank::Postgres(Postgres::start().unwrap()).with_accounts();
     proof(&bank, "PostgreSQL", "", 150);
     control(&bank, "PostgreSQL");
+}
+
+#[test]
+fn on_a_standby_of_postgres_every_total_is_right() {
+    if !is_asked("postgres") {
+        return;
+    }
+    let server = Postgres::start().unwrap();
+    let standby = server.standby().unwrap();
+    proof(&Bank::Standby(Box::new([server, standby])).with_accounts(), "PostgreSQL, a standby", "", 100);
 }

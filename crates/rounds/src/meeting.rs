@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 pub(crate) struct Meetings {
     groups: Vec<Group>,
     allowed: Duration,
+    /// Until then a read that has its rows may wait for the others.
+    end: tokio::time::Instant,
 }
 
 struct Group {
@@ -47,15 +49,18 @@ enum Place {
 }
 
 impl Meetings {
-    /// The meetings of reads that belong to these groups, in which nobody waits longer than `allowed`.
-    pub(crate) fn new(groups: &[Option<SnapshotGroup>], allowed: Duration) -> Self {
+    /// The meetings of reads that belong to these groups, in which nobody waits longer than `allowed`; all must have ended
+    /// within `deadline` from now.
+    pub(crate) fn new(groups: &[Option<SnapshotGroup>], allowed: Duration, deadline: Duration) -> Self {
         let mut members: BTreeMap<&SnapshotGroup, Vec<usize>> = BTreeMap::new();
         for (index, group) in groups.iter().enumerate() {
             if let Some(group) = group {
                 members.entry(group).or_default().push(index);
             }
         }
-        Self { groups: members.into_values().map(Group::new).collect(), allowed }
+        // Time is left to end in: who waits in vain is not cut off together with the one it has waited for.
+        let end = tokio::time::Instant::now() + deadline.saturating_sub(deadline / 8);
+        Self { groups: members.into_values().map(Group::new).collect(), allowed, end }
     }
 
     /// Whether the read `index` belongs to a group.
@@ -95,6 +100,23 @@ impl Meetings {
                 () = &mut patience => group.leave_behind(number),
             }
         }
+    }
+
+    /// Ready once every other read of the group of `index` has ended or been left out, or little time is left.
+    pub(crate) async fn others_ended(&self, index: usize) {
+        let Some((group, own)) = self.place(index) else { return };
+        let ended = async {
+            loop {
+                let moved = group.moved.notified();
+                let is_over =
+                    |(place, state): (usize, &Place)| place == own || matches!(state, Place::Gone | Place::Late);
+                if group.state().places.iter().enumerate().all(is_over) {
+                    return;
+                }
+                moved.await;
+            }
+        };
+        let _ = tokio::time::timeout_at(self.end, ended).await;
     }
 
     /// Ready once the read `index` has missed a meeting.
@@ -196,9 +218,10 @@ mod tests {
     use super::*;
 
     const ALLOWED: Duration = Duration::from_secs(1);
+    const DEADLINE: Duration = Duration::from_secs(8);
 
     fn meetings(members: usize) -> Meetings {
-        Meetings::new(&vec![Some(SnapshotGroup::new("p", "h", 1, None)); members], ALLOWED)
+        Meetings::new(&vec![Some(SnapshotGroup::new("p", "h", 1, None)); members], ALLOWED, DEADLINE)
     }
 
     fn words(meeting: &Meeting) -> Vec<&str> {
@@ -261,10 +284,41 @@ mod tests {
         assert_eq!((words(&a), words(&b)), (vec!["second", "b"], vec!["second", "b"]));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_the_others_waits_until_all_have_ended() {
+        let all = meetings(3);
+        let begun = tokio::time::Instant::now();
+        let ends = async {
+            tokio::time::sleep(ALLOWED * 2).await;
+            all.leave(1);
+            tokio::time::sleep(ALLOWED * 2).await;
+            all.leave(2);
+        };
+        let waits = async {
+            all.others_ended(0).await;
+            begun.elapsed()
+        };
+        // Longer than a meeting may take: it is none.
+        assert_eq!(tokio::join!(waits, ends).0, ALLOWED * 4);
+        // Who has been left out is not waited for.
+        let all = meetings(2);
+        all.meet(0, "a".into()).await;
+        all.others_ended(0).await;
+        assert_eq!(begun.elapsed(), ALLOWED * 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_the_others_has_time_left_to_end_in() {
+        let all = meetings(2);
+        let begun = tokio::time::Instant::now();
+        all.others_ended(0).await;
+        assert_eq!(begun.elapsed(), DEADLINE * 7 / 8);
+    }
+
     #[tokio::test]
     async fn servers_do_not_wait_for_each_other() {
         let group = |port| Some(SnapshotGroup::new("p", "h", port, None));
-        let all = Meetings::new(&[group(1), None, group(2), group(1)], ALLOWED);
+        let all = Meetings::new(&[group(1), None, group(2), group(1)], ALLOWED, DEADLINE);
         assert_eq!([0, 1, 2, 3].map(|index| all.has(index)), [true, false, true, true]);
         assert_eq!(words(&all.meet(2, "c".into()).await), ["c"]);
         let (a, d) = tokio::join!(all.meet(0, "a".into()), all.meet(3, "d".into()));

@@ -257,6 +257,12 @@ impl Output for Recorder<'_> {
         }
     }
 
+    async fn others_ended(&mut self) {
+        if let Some((meetings, index)) = self.meetings {
+            meetings.others_ended(index).await;
+        }
+    }
+
     fn rows_wait(&self) -> Duration {
         self.rows_wait
     }

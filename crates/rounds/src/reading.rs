@@ -121,7 +121,7 @@ pub async fn read_all(
         gate: patience.ready_within.map(|allowed| (Gate::new(slots.len()), allowed)),
         meetings: patience.ready_within.filter(|_| patience.is_snapshot).map(|allowed| {
             let groups: Vec<_> = slots.iter().map(|slot| slot.snapshot_group.clone()).collect();
-            Meetings::new(&groups, allowed)
+            Meetings::new(&groups, allowed, patience.deadline)
         }),
     };
     let mut begun: Vec<Begun> = receivers

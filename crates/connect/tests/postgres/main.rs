@@ -11,4 +11,5 @@ mod changes;
 mod engine;
 mod login;
 mod snapshot;
+mod standby;
 mod types;

@@ -12,6 +12,9 @@ use crate::harness::Recorder;
 #[async_trait]
 pub(crate) trait Others: Send {
     async fn meet(&mut self, word: String) -> Meeting;
+
+    /// The read waits until the others have ended.
+    async fn ended(&mut self) {}
 }
 
 /// Records what a read says, and has it meet `others`.
@@ -37,11 +40,17 @@ impl<O: Others> Output for Met<O> {
     fn count_bytes(&mut self, bytes: u64) {
         self.recorder.count_bytes(bytes);
     }
+    fn is_enough(&self) -> bool {
+        self.recorder.is_enough()
+    }
     fn is_snapshot(&self) -> bool {
         true
     }
     async fn meet(&mut self, word: String) -> Meeting {
         self.others.meet(word).await
+    }
+    async fn others_ended(&mut self) {
+        self.others.ended().await;
     }
     async fn batch(&mut self, batch: RecordBatch) -> Result<()> {
         self.recorder.batch(batch).await

@@ -77,6 +77,14 @@ impl Subject {
                 K::Timeout,
                 Some("its own statement_timeout, or somebody who ended the query (pg_cancel_backend)".into()),
             ),
+            "40001" => (
+                K::Server,
+                Some(
+                    "a standby ends what keeps it from following its primary: there, hot_standby_feedback = on or a longer \
+                     max_standby_streaming_delay"
+                        .into(),
+                ),
+            ),
             "55P03" => {
                 (K::Timeout, Some("another transaction holds a lock: SELECT * FROM pg_locks WHERE NOT granted".into()))
             }

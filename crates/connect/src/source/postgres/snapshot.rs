@@ -2,9 +2,16 @@
 //!
 //! Each begins a transaction and exports its snapshot; all take over that of the first one (`pg_export_snapshot`, `SET TRANSACTION
 //! SNAPSHOT`; PostgreSQL documentation, 9.28.5 "Snapshot Synchronization Functions"). No lock, and no right beside that to
-//! read. A standby exports snapshots, too; rows that its primary was changing were seen to be missing from reads there, so it is refused.
+//! read.
 //!
-//! Promise: a read that has a snapshot's name reads that snapshot; the one who gave it waits until all have taken it over.
+//! On a primary a snapshot that was taken over stands by itself. On a standby it does not: before replay removes rows, it waits for
+//! the transactions that can see them, of which it makes the list once (`ResolveRecoveryConflictWithSnapshot`). A snapshot that is
+//! taken over while replay waits is in no list: once the transaction that it was taken from ends, its rows go, and its
+//! reader finds neither them nor those that came for them. There the first one keeps its transaction open until all others
+//! have ended, and each of these looks, after its last row, whether that transaction is still there: replay has then
+//! not gone past it, for it waits until the server no longer lists its virtual transaction (`VirtualXactLock`, which `pg_locks` shows).
+//!
+//! Promise: a read that has a snapshot's name has read that snapshot, whole.
 
 use portolan_model::source::{Meeting, Output, Phase};
 use portolan_model::{Error, ErrorKind, Result, Retry};
@@ -13,23 +20,41 @@ use super::connection::Connection;
 use super::statement::Relation;
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
-/// Its transaction numbers are the same on every version, `pg_current_snapshot` came with 13. When the server was started, to
-/// the microsecond, tells it from others: two may give their snapshots the same name.
-const EXPORT: &str = "SELECT concat_ws(' ', pg_export_snapshot(), txid_current_snapshot()), \
-     extract(epoch FROM pg_postmaster_start_time())";
+/// When the server was started, to the microsecond.
+const STARTED: &str = "extract(epoch FROM pg_postmaster_start_time())";
+
+/// What a read says to the others, see [`Word`].
+fn export() -> String {
+    // Transaction numbers are the same on every version, `pg_current_snapshot` came with 13.
+    format!(
+        "SELECT concat_ws(' ', pg_export_snapshot(), txid_current_snapshot()), {STARTED}, \
+         CASE WHEN pg_is_in_recovery() THEN coalesce((SELECT virtualxid FROM pg_catalog.pg_locks \
+         WHERE locktype = 'virtualxid' AND pid = pg_backend_pid() AND granted LIMIT 1), 'unknown') ELSE '' END"
+    )
+}
+
+/// A snapshot that a connection reads until its transaction ends.
+pub(super) struct Snapshot {
+    /// What it is called.
+    pub(super) name: String,
+    hold: Hold,
+}
+
+/// The transaction that must outlast every read of a snapshot.
+enum Hold {
+    /// None: on a primary.
+    None,
+    /// That of the connection itself.
+    Own,
+    /// That of another one: a virtual transaction of a server.
+    Other { transaction: String, server: String },
+}
 
 /// Whether all that `relation` reads belongs to the snapshots of this database.
 ///
 /// # Errors
-/// `Configuration` if it reads a foreign table, whose server has snapshots of its own, or the server is a standby; what the
-/// server says.
+/// `Configuration` if it reads a foreign table, whose server has snapshots of its own; what the server says.
 pub(super) async fn check(connection: &mut Connection, relation: &Relation) -> Result<()> {
-    let standby = connection.query("SELECT pg_is_in_recovery()").await?;
-    if standby.first().and_then(|row| row.first()?.as_deref()) == Some("t") {
-        let message = "the server is a standby: a snapshot there may lack rows that its primary is changing";
-        return Err(Error::new(ErrorKind::Configuration, "open snapshot", message)
-            .with_hint("read the primary, or give the round consistency = \"released\""));
-    }
     let plan = connection.query(&format!("EXPLAIN (COSTS OFF) {}", relation.whole())).await?;
     let mut steps = plan.iter().flatten().flatten().map(|step| step.trim_start().trim_start_matches("->").trim_start());
     match steps.find_map(|step| step.strip_prefix("Async ").unwrap_or(step).strip_prefix("Foreign Scan")) {
@@ -42,25 +67,29 @@ pub(super) async fn check(connection: &mut Connection, relation: &Relation) -> R
     }
 }
 
-/// Opens the snapshot that all sources of this database agree on; its name. The connection reads from it until its transaction
-/// ends.
+/// Opens the snapshot that all sources of this database agree on. The connection reads from it until its transaction ends.
 ///
 /// # Errors
 /// `Configuration` if the address leads to several servers; what the server says.
-pub(super) async fn open(connection: &mut Connection, output: &mut dyn Output) -> Result<String> {
+pub(super) async fn open(connection: &mut Connection, output: &mut dyn Output) -> Result<Snapshot> {
     connection.query(BEGIN).await?;
-    connection.release_query(EXPORT, output).await?;
+    connection.release_query(&export(), output).await?;
     let rows = connection.query_answer().await?;
     output.mark(Phase::FirstByte);
     let own: Vec<String> = rows.into_iter().flatten().flatten().collect();
     let meeting = output.meet(own.join("\n")).await;
     check_server(&meeting)?;
     let leader = meeting.leader();
-    let name = parts(meeting.word(leader).unwrap_or_default()).0.to_owned();
+    let word = Word::of(meeting.word(leader).unwrap_or_default());
+    let hold = match word.transaction {
+        "" => Hold::None,
+        _ if meeting.own == leader => Hold::Own,
+        transaction => Hold::Other { transaction: transaction.to_owned(), server: word.server.to_owned() },
+    };
     if meeting.own != leader {
         // By now the leader's snapshot stands, not before.
         output.mark(Phase::FirstByte);
-        let id = name.split(' ').next().unwrap_or_default().replace('\'', "''");
+        let id = word.name.split(' ').next().unwrap_or_default().replace('\'', "''");
         let taken = connection.query(&format!("ROLLBACK; {BEGIN}; SET TRANSACTION SNAPSHOT '{id}'")).await;
         taken.map_err(|error| match error.kind() {
             // The one who gave it has ended meanwhile.
@@ -72,17 +101,73 @@ pub(super) async fn open(connection: &mut Connection, output: &mut dyn Output) -
         })?;
     }
     output.meet(String::new()).await;
-    Ok(name)
+    Ok(Snapshot { name: word.name.to_owned(), hold })
 }
 
-/// A snapshot's name and its server, of what a read says.
-fn parts(word: &str) -> (&str, &str) {
-    word.split_once('\n').unwrap_or((word, ""))
+impl Snapshot {
+    /// The rows have been read: waits for those who read under this transaction, or looks whether that of the other one
+    /// is still there, over a connection that can be asked.
+    ///
+    /// # Errors
+    /// `Server` if it is not, for rows may be missing; what the server says.
+    pub(super) async fn end(&self, connection: &mut Connection, output: &mut dyn Output) -> Result<()> {
+        match &self.hold {
+            Hold::None => Ok(()),
+            Hold::Own => {
+                output.others_ended().await;
+                Ok(())
+            }
+            Hold::Other { transaction, server } => check_hold(connection, transaction, server).await,
+        }
+    }
+
+    /// Whether [`Self::end`] asks the server.
+    pub(super) fn asks(&self) -> bool {
+        matches!(self.hold, Hold::Other { .. })
+    }
+}
+
+async fn check_hold(connection: &mut Connection, transaction: &str, server: &str) -> Result<()> {
+    let (quoted, server) = (transaction.replace('\'', "''"), server.replace('\'', "''"));
+    let asked = format!(
+        "SELECT concat({STARTED}) = '{server}' AND EXISTS (SELECT FROM pg_catalog.pg_locks \
+         WHERE locktype = 'virtualxid' AND virtualxid = '{quoted}' AND mode = 'ExclusiveLock' AND granted)"
+    );
+    let rows = connection.query(&asked).await?;
+    if rows.first().and_then(|row| row.first()?.as_deref()) == Some("t") {
+        return Ok(());
+    }
+    let message = format!(
+        "the transaction {transaction} that keeps the snapshot on this standby ended before all of it was read: rows that the \
+         primary has changed since may be missing"
+    );
+    Err(Error::new(ErrorKind::Server, "close snapshot", message).with_retry(Retry::Transient).with_hint(
+        "its source has failed or was too long for the standby: raise `max_standby_streaming_delay` there, read less at once, or \
+         read the primary",
+    ))
+}
+
+/// What a read says to the others.
+struct Word<'w> {
+    /// The snapshot's name.
+    name: &'w str,
+    /// The server that it has reached, by its start: two may give their snapshots the same name.
+    server: &'w str,
+    /// The transaction that must outlast every read of the snapshot; empty where there need be none.
+    transaction: &'w str,
+}
+
+impl<'w> Word<'w> {
+    fn of(text: &'w str) -> Self {
+        let mut parts = text.split('\n');
+        let mut part = || parts.next().unwrap_or_default();
+        Self { name: part(), server: part(), transaction: part() }
+    }
 }
 
 /// All who meet must have reached the same server.
 fn check_server(meeting: &Meeting) -> Result<()> {
-    let mut servers = meeting.words.iter().flatten().map(|word| parts(word).1);
+    let mut servers = meeting.words.iter().flatten().map(|word| Word::of(word).server);
     let first = servers.next();
     match servers.find(|server| Some(*server) != first) {
         None => Ok(()),

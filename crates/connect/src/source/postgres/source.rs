@@ -15,7 +15,7 @@ use super::connection::{Connection, Step};
 use super::cursor::{CursorKind, NoPlace};
 use super::decode::RowDecoder;
 use super::error::Endpoint;
-use super::snapshot;
+use super::snapshot::{self, Snapshot};
 use super::statement::{Range, Relation};
 use super::wire::Column;
 use super::wire::messages::malformed;
@@ -301,18 +301,41 @@ impl PostgresSource {
         };
         let mut rows = CopyRows { connection: &mut ready.connection, decoder, cursor };
         let Progress { position, is_cut } = plan.read(&mut rows, output, own).await?;
-        if !is_cut && output.is_snapshot() {
-            ready.connection.query("COMMIT").await.map_err(own)?;
+        if let Some(snapshot) = &snapshot {
+            self.end_snapshot(ready, snapshot, is_cut, output).await.map_err(own)?;
         }
+        let snapshot = snapshot.map(|snapshot| snapshot.name);
         let end = ReadEnd { position, more: is_cut || extent.more, snapshot, ..ReadEnd::default() };
         Ok(Reading { end, is_cut })
     }
 
     /// Opens the snapshot that all sources of this database read in their round.
-    async fn open_snapshot(&self, ready: &mut Ready, output: &mut dyn Output) -> Result<String> {
+    async fn open_snapshot(&self, ready: &mut Ready, output: &mut dyn Output) -> Result<Snapshot> {
         // Each time anew: a partition or a view may lead to a foreign table by now.
         snapshot::check(&mut ready.connection, &self.settings.relation).await?;
         snapshot::open(&mut ready.connection, output).await
+    }
+
+    /// Ends the snapshot of a read that has its rows.
+    async fn end_snapshot(
+        &self,
+        ready: &mut Ready,
+        snapshot: &Snapshot,
+        is_cut: bool,
+        output: &mut dyn Output,
+    ) -> Result<()> {
+        if !is_cut {
+            snapshot.end(&mut ready.connection, output).await?;
+            return ready.connection.query("COMMIT").await.map(drop);
+        }
+        // Its own connection is full of rows that nobody reads, and keeps its transaction until it is dropped.
+        if snapshot.asks() {
+            let mut other = Connection::open(&self.endpoint).await?;
+            let ended = snapshot.end(&mut other, output).await;
+            other.close().await;
+            return ended;
+        }
+        snapshot.end(&mut ready.connection, output).await
     }
 
     /// The fields of what was read must still be called as they were: no lock has kept them, and no description tells them.
