@@ -399,3 +399,31 @@ async fn nobody_who_is_waited_for_is_waited_for_by_the_lock() {
     });
     assert!(!end.await.unwrap().snapshot.unwrap().contains("lock"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_emptied_or_made_anew_since_the_snapshot_fails_the_read() {
+    for (of, statements) in [
+        ("", "TRUNCATE {}; INSERT INTO {} VALUES (9, 1)"),
+        ("", "ALTER TABLE {} TRUNCATE PARTITION p1"),
+        ("", "ALTER TABLE {} ADD PRIMARY KEY (id, part), ALGORITHM = COPY"),
+        ("", "DROP TABLE {}; CREATE TABLE {} (id BIGINT NOT NULL, part INT NOT NULL)"),
+        ("_view", "TRUNCATE TABLE {}"),
+    ] {
+        let (own, name) = (server(), fresh("layout"));
+        own.sql(&format!(
+            "CREATE TABLE {name} (id BIGINT NOT NULL, part INT NOT NULL) PARTITION BY LIST (part) \
+             (PARTITION p1 VALUES IN (1), PARTITION p2 VALUES IN (2)); \
+             INSERT INTO {name} VALUES (1, 1), (2, 1), (3, 2); CREATE VIEW {name}_view AS SELECT * FROM {name}"
+        ))
+        .unwrap();
+        let mut source = open(&format!("table = \"{name}{of}\""));
+        let mut between = Some(statements.replace("{}", &name));
+        let mut output = Met::new(move |_, _| {
+            between.take().map(|statements| own.sql(&statements).unwrap());
+            None
+        });
+        let error = snapshot(&mut source, &mut output).await.unwrap_err();
+        assert_eq!((error.kind(), error.retry()), (ErrorKind::Server, Retry::Transient), "{statements}: {error:?}");
+        assert!(error.message().contains("1412"), "{statements}: {error:?}");
+    }
+}

@@ -144,11 +144,16 @@ impl Others for Leading<'_> {
     }
 
     async fn ended(&mut self) {
+        let begun = Instant::now();
         if self.is_changed {
-            self.servers.await_replay(|| self.servers.change());
+            self.servers.change();
+            while self.servers.held() > 0 && begun.elapsed() < PATIENCE {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        } else {
+            // Time for a transaction that is given up to be gone.
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        // Time for a transaction that is given up to be gone.
-        tokio::time::sleep(Duration::from_millis(200)).await;
         self.held = Some(self.servers.held());
     }
 }

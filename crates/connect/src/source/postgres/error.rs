@@ -77,7 +77,8 @@ impl Subject {
                 K::Timeout,
                 Some("its own statement_timeout, or somebody who ended the query (pg_cancel_backend)".into()),
             ),
-            "40001" => (
+            // Of a transaction that only reads, and so has nothing to serialize.
+            "40001" if error.routine.contains("Interrupt") => (
                 K::Server,
                 Some(
                     "a standby ends what keeps it from following its primary: there, hot_standby_feedback = on or a longer \
@@ -143,12 +144,15 @@ mod tests {
             ("57P01", "", ErrorKind::Disconnected, Retry::Transient),
             ("57014", "", ErrorKind::Timeout, Retry::Transient),
             ("40001", "", ErrorKind::Server, Retry::Transient),
+            ("40001", "ProcessInterrupts", ErrorKind::Server, Retry::Transient),
             ("22012", "", ErrorKind::Server, Retry::Permanent),
             ("0A000", "RevalidateCachedQuery", ErrorKind::Data, Retry::Transient),
             ("", "", ErrorKind::Server, Retry::Permanent),
         ] {
             assert_eq!((map(code, routine).kind(), map(code, routine).retry()), (kind, retry), "{code}");
         }
+        assert!(map("40001", "").hint().is_none());
+        assert!(map("40001", "ProcessRecoveryConflictInterrupt").hint().unwrap().contains("standby"));
         assert!(map("42501", "").hint().unwrap().contains("GRANT SELECT ON \"s\".\"t\" TO \"o\"\"x\""));
     }
 }

@@ -11,6 +11,7 @@ mod cursor;
 mod decode;
 mod error;
 mod handshake;
+mod layout;
 mod numeric;
 mod settings;
 mod snapshot;

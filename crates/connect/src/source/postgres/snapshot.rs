@@ -17,7 +17,6 @@ use portolan_model::source::{Meeting, Output, Phase};
 use portolan_model::{Error, ErrorKind, Result, Retry};
 
 use super::connection::Connection;
-use super::statement::Relation;
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 /// When the server was started, to the microsecond.
@@ -50,67 +49,53 @@ enum Hold {
     Other { transaction: String, server: String },
 }
 
-/// Whether all that `relation` reads belongs to the snapshots of this database.
-///
-/// # Errors
-/// `Configuration` if it reads a foreign table, whose server has snapshots of its own; what the server says.
-pub(super) async fn check(connection: &mut Connection, relation: &Relation) -> Result<()> {
-    let plan = connection.query(&format!("EXPLAIN (COSTS OFF) {}", relation.whole())).await?;
-    let mut steps = plan.iter().flatten().flatten().map(|step| step.trim_start().trim_start_matches("->").trim_start());
-    match steps.find_map(|step| step.strip_prefix("Async ").unwrap_or(step).strip_prefix("Foreign Scan")) {
-        None => Ok(()),
-        Some(rest) => {
-            let message = format!("a foreign table belongs to no snapshot of this server: foreign scan{rest}");
-            Err(Error::new(ErrorKind::Configuration, "open snapshot", message)
-                .with_hint("read it at its own server, or in a round of its own"))
-        }
-    }
-}
-
-/// Opens the snapshot that all sources of this database agree on. The connection reads from it until its transaction ends.
-///
-/// # Errors
-/// `Configuration` if the address leads to several servers; what the server says.
-pub(super) async fn open(connection: &mut Connection, output: &mut dyn Output) -> Result<Snapshot> {
-    connection.query(BEGIN).await?;
-    connection.release_query(&export(), output).await?;
-    let rows = connection.query_answer().await?;
-    output.mark(Phase::FirstByte);
-    let own: Vec<String> = rows.into_iter().flatten().flatten().collect();
-    let meeting = output.meet(own.join("\n")).await;
-    check_server(&meeting)?;
-    let leader = meeting.leader();
-    let word = Word::of(meeting.word(leader).unwrap_or_default());
-    let hold = match word.transaction {
-        "" => Hold::None,
-        _ if meeting.own == leader => Hold::Own,
-        transaction => Hold::Other { transaction: transaction.to_owned(), server: word.server.to_owned() },
-    };
-    if meeting.own != leader {
-        // By now the leader's snapshot stands, not before.
-        output.mark(Phase::FirstByte);
-        let id = word.name.split(' ').next().unwrap_or_default().replace('\'', "''");
-        let taken = connection.query(&format!("ROLLBACK; {BEGIN}; SET TRANSACTION SNAPSHOT '{id}'")).await;
-        taken.map_err(|error| match error.kind() {
-            // The one who gave it has ended meanwhile.
-            ErrorKind::Server | ErrorKind::NotFound | ErrorKind::Configuration => {
-                let message = format!("snapshot {id} cannot be taken over: {}", error.message());
-                Error::new(ErrorKind::Server, "open snapshot", message).with_retry(Retry::Transient)
-            }
-            _ => error,
-        })?;
-    }
-    output.meet(String::new()).await;
-    Ok(Snapshot { name: word.name.to_owned(), hold })
-}
-
 impl Snapshot {
+    /// Opens the snapshot that all sources of this database agree on. The connection reads from it until its transaction ends.
+    ///
+    /// # Errors
+    /// `Configuration` if the address leads to several servers; what the server says.
+    pub(super) async fn open(connection: &mut Connection, output: &mut dyn Output) -> Result<Self> {
+        connection.query(BEGIN).await?;
+        connection.release_query(&export(), output).await?;
+        let rows = connection.query_answer().await?;
+        output.mark(Phase::FirstByte);
+        let own: Vec<String> = rows.into_iter().flatten().flatten().collect();
+        let meeting = output.meet(own.join("\n")).await;
+        check_server(&meeting)?;
+        let leader = meeting.leader();
+        let word = Word::of(meeting.word(leader).unwrap_or_default());
+        let hold = match word.transaction {
+            "" => Hold::None,
+            _ if meeting.own == leader => Hold::Own,
+            transaction => Hold::Other { transaction: transaction.to_owned(), server: word.server.to_owned() },
+        };
+        if meeting.own != leader {
+            // By now the leader's snapshot stands, not before.
+            output.mark(Phase::FirstByte);
+            let id = word.name.split(' ').next().unwrap_or_default().replace('\'', "''");
+            let taken = connection.query(&format!("ROLLBACK; {BEGIN}; SET TRANSACTION SNAPSHOT '{id}'")).await;
+            taken.map_err(|error| match error.kind() {
+                // The one who gave it has ended meanwhile.
+                ErrorKind::Server | ErrorKind::NotFound | ErrorKind::Configuration => {
+                    let message = format!("snapshot {id} cannot be taken over: {}", error.message());
+                    let hint =
+                        error.hint().unwrap_or("the source that has given it has failed: its own error says why");
+                    Error::new(ErrorKind::Server, "open snapshot", message).with_retry(Retry::Transient).with_hint(hint)
+                }
+                _ => error,
+            })?;
+        }
+        output.meet(String::new()).await;
+        Ok(Self { name: word.name.to_owned(), hold })
+    }
+
     /// The rows have been read: waits for those who read under this transaction, or looks whether that of the other one
     /// is still there, over a connection that can be asked.
     ///
     /// # Errors
-    /// `Server` if it is not, for rows may be missing; what the server says.
-    pub(super) async fn end(&self, connection: &mut Connection, output: &mut dyn Output) -> Result<()> {
+    /// `Server` if it is not, for rows may be missing; `Configuration` if the connection has reached another server; what the
+    /// server says.
+    pub(super) async fn hold(&self, connection: &mut Connection, output: &mut dyn Output) -> Result<()> {
         match &self.hold {
             Hold::None => Ok(()),
             Hold::Own => {
@@ -120,31 +105,29 @@ impl Snapshot {
             Hold::Other { transaction, server } => check_hold(connection, transaction, server).await,
         }
     }
-
-    /// Whether [`Self::end`] asks the server.
-    pub(super) fn asks(&self) -> bool {
-        matches!(self.hold, Hold::Other { .. })
-    }
 }
 
 async fn check_hold(connection: &mut Connection, transaction: &str, server: &str) -> Result<()> {
-    let (quoted, server) = (transaction.replace('\'', "''"), server.replace('\'', "''"));
+    let quoted = transaction.replace('\'', "''");
     let asked = format!(
-        "SELECT concat({STARTED}) = '{server}' AND EXISTS (SELECT FROM pg_catalog.pg_locks \
+        "SELECT {STARTED}, EXISTS (SELECT FROM pg_catalog.pg_locks \
          WHERE locktype = 'virtualxid' AND virtualxid = '{quoted}' AND mode = 'ExclusiveLock' AND granted)"
     );
-    let rows = connection.query(&asked).await?;
-    if rows.first().and_then(|row| row.first()?.as_deref()) == Some("t") {
-        return Ok(());
+    let answer: Vec<String> = connection.query(&asked).await?.into_iter().flatten().flatten().collect();
+    match answer.as_slice() {
+        [reached, _] if reached != server => Err(several_servers(server, reached)),
+        [_, is_there] if is_there == "t" => Ok(()),
+        _ => {
+            let message = format!(
+                "the transaction {transaction} that keeps the snapshot on this standby ended before all of it was read: rows \
+                 that the primary has changed since may be missing"
+            );
+            Err(Error::new(ErrorKind::Server, "close snapshot", message).with_retry(Retry::Transient).with_hint(
+                "its source has failed, or it was too long for the standby: hot_standby_feedback = on or a longer \
+                 max_standby_streaming_delay there, no idle_in_transaction_session_timeout for its account, less to read at once",
+            ))
+        }
     }
-    let message = format!(
-        "the transaction {transaction} that keeps the snapshot on this standby ended before all of it was read: rows that the \
-         primary has changed since may be missing"
-    );
-    Err(Error::new(ErrorKind::Server, "close snapshot", message).with_retry(Retry::Transient).with_hint(
-        "its source has failed or was too long for the standby: raise `max_standby_streaming_delay` there, read less at once, or \
-         read the primary",
-    ))
 }
 
 /// What a read says to the others.
@@ -168,18 +151,16 @@ impl<'w> Word<'w> {
 /// All who meet must have reached the same server.
 fn check_server(meeting: &Meeting) -> Result<()> {
     let mut servers = meeting.words.iter().flatten().map(|word| Word::of(word).server);
-    let first = servers.next();
-    match servers.find(|server| Some(*server) != first) {
-        None => Ok(()),
-        Some(other) => {
-            let message = format!(
-                "the address leads to several servers, which have no snapshot in common: one was started at {}, another \
-                 at {other} (seconds since 1970)",
-                first.unwrap_or_default()
-            );
-            Err(Error::new(ErrorKind::Configuration, "open snapshot", message).with_hint(
-                "write the address of one server as `host`, not a name or balancer that hands connections out to several",
-            ))
-        }
-    }
+    let first = servers.next().unwrap_or_default();
+    servers.find(|server| *server != first).map_or(Ok(()), |other| Err(several_servers(first, other)))
+}
+
+fn several_servers(one: &str, other: &str) -> Error {
+    let message = format!(
+        "the address leads to several servers, which have no snapshot in common: one was started at {one}, another at {other} \
+         (seconds since 1970)"
+    );
+    Error::new(ErrorKind::Configuration, "open snapshot", message).with_hint(
+        "write the address of one server as `host`, not a name or balancer that hands connections out to several",
+    )
 }

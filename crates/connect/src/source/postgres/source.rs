@@ -15,7 +15,8 @@ use super::connection::{Connection, Step};
 use super::cursor::{CursorKind, NoPlace};
 use super::decode::RowDecoder;
 use super::error::Endpoint;
-use super::snapshot::{self, Snapshot};
+use super::layout::Layout;
+use super::snapshot::Snapshot;
 use super::statement::{Range, Relation};
 use super::wire::Column;
 use super::wire::messages::malformed;
@@ -304,38 +305,41 @@ impl PostgresSource {
         if let Some(snapshot) = &snapshot {
             self.end_snapshot(ready, snapshot, is_cut, output).await.map_err(own)?;
         }
-        let snapshot = snapshot.map(|snapshot| snapshot.name);
+        let snapshot = snapshot.map(|(_, snapshot)| snapshot.name);
         let end = ReadEnd { position, more: is_cut || extent.more, snapshot, ..ReadEnd::default() };
         Ok(Reading { end, is_cut })
     }
 
-    /// Opens the snapshot that all sources of this database read in their round.
-    async fn open_snapshot(&self, ready: &mut Ready, output: &mut dyn Output) -> Result<Snapshot> {
+    /// Opens the snapshot that all sources of this database read in their round; what it is read from is noted before.
+    async fn open_snapshot(&self, ready: &mut Ready, output: &mut dyn Output) -> Result<(Layout, Snapshot)> {
         // Each time anew: a partition or a view may lead to a foreign table by now.
-        snapshot::check(&mut ready.connection, &self.settings.relation).await?;
-        snapshot::open(&mut ready.connection, output).await
+        let layout = Layout::of(&mut ready.connection, &self.settings.relation).await?;
+        Ok((layout, Snapshot::open(&mut ready.connection, output).await?))
     }
 
-    /// Ends the snapshot of a read that has its rows.
+    /// Ends the snapshot of a read that has its rows, if they are those of the snapshot.
     async fn end_snapshot(
         &self,
         ready: &mut Ready,
-        snapshot: &Snapshot,
+        (layout, snapshot): &(Layout, Snapshot),
         is_cut: bool,
         output: &mut dyn Output,
     ) -> Result<()> {
+        let relation = &self.settings.relation;
         if !is_cut {
-            snapshot.end(&mut ready.connection, output).await?;
-            return ready.connection.query("COMMIT").await.map(drop);
+            snapshot.hold(&mut ready.connection, output).await?;
+            ready.connection.query("COMMIT").await?;
+            return layout.check(&mut ready.connection, relation).await;
         }
         // Its own connection is full of rows that nobody reads, and keeps its transaction until it is dropped.
-        if snapshot.asks() {
-            let mut other = Connection::open(&self.endpoint).await?;
-            let ended = snapshot.end(&mut other, output).await;
-            other.close().await;
-            return ended;
-        }
-        snapshot.end(&mut ready.connection, output).await
+        let mut other = Connection::open(&self.endpoint).await?;
+        let ended = async {
+            snapshot.hold(&mut other, output).await?;
+            layout.check(&mut other, relation).await
+        };
+        let ended = ended.await;
+        other.close().await;
+        ended
     }
 
     /// The fields of what was read must still be called as they were: no lock has kept them, and no description tells them.
