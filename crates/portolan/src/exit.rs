@@ -28,7 +28,7 @@ pub(crate) enum Exit {
     Unsupported = 7,
     /// The lake was read, and something in it is damaged.
     Damaged = 8,
-    /// A check rejected the round: nothing of it is stored.
+    /// The round was rejected, by a check or for a promise that it does not keep: nothing of it is stored.
     Rejected = 9,
     /// Ctrl-C, asked a second time.
     Interrupted = 130,

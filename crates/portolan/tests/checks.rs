@@ -180,6 +180,37 @@ fn the_configuration_is_planned_where_the_lake_has_the_tables() {
     assert_eq!(result[0]["outcome"], "error");
 }
 
+/// Every kind of check, over tables that are there, as the guide has them.
+#[test]
+fn what_can_hold_is_planned_without_a_finding() {
+    let of_orders = [
+        "sql = \"select count(*) >= (select count(*) from before.orders) from after.orders\"",
+        "rows = \"select _row from orders where amount < 0\"",
+        "unique = [\"id\"]",
+        "unique = [\"id\"]\nin = \"lake\"",
+        "not_null = [\"id\", \"customer\"]",
+        "range = { column = \"amount\", min = 0, max = 10 }",
+        "range = { column = \"day\", min = \"2026-01-01\" }",
+        "row_count = { equals = \"customers\" }",
+        "sum = { column = \"amount\", equals = { source = \"customers\", column = \"total\" } }",
+        "foreign_key = { columns = [\"customer\"], references = { source = \"customers\", columns = [\"id\"] } }",
+        "freshness = { column = \"day\", max_age = \"1h\" }",
+    ];
+    let checks = of_orders
+        .iter()
+        .enumerate()
+        .map(|(number, kind)| format!("[[check]]\nname = \"number {number}\"\nsource = \"orders\"\n{kind}\n"));
+    let api = Api::start().unwrap();
+    api.append("orders", [json!({"id": 1, "customer": 7, "amount": 5, "day": "2026-02-03"})]);
+    api.append("customers", [json!({"id": 7, "total": 5})]);
+    let typed = "etag = false\ncolumns = { day = \"date\" }";
+    let bench = Bench::new(&configuration(&api, &checks.collect::<String>()).replace("etag = false", typed));
+    bench.text(&["fetch", "--save"]);
+    assert_eq!(bench.number("select count(*) as n from portolan.checks where outcome = 'error'"), 0);
+    let text = bench.text(&["check"]);
+    assert!(text.contains("11 checks, nothing wrong"), "{text}");
+}
+
 #[test]
 fn what_is_no_answer_is_planned_too() {
     let check = |name: &str, more: &str| format!("[[check]]\nname = \"{name}\"\nsource = \"orders\"\n{more}\n");
@@ -188,13 +219,22 @@ fn what_is_no_answer_is_planned_too() {
         check("no truth", "sql = \"select 1 from orders\""),
         check("no rows", "rows = \"select id from orders\""),
         check("no instant", "freshness = { column = \"amount\", max_age = \"1h\" }"),
+        check("no bound", "range = { column = \"amount\", min = \"10\" }"),
     ];
     let (_api, bench) = world(&format!("{}{AMOUNTS}", wrong.concat()));
     bench.text(&["fetch", "--save"]);
     let output = bench.run(&["check"]);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2));
-    for part in ["check `misspelt`", "check `no truth`", "check `no rows`", "check `no instant`", "timestamptz"] {
+    for part in [
+        "check `misspelt`",
+        "check `no truth`",
+        "check `no rows`",
+        "check `no instant`",
+        "timestamptz",
+        "check `no bound`",
+        "once it is stored",
+    ] {
         assert!(told.contains(part), "{part}: {told}");
     }
     assert!(!told.contains("check `no debts`"), "{told}");

@@ -57,8 +57,20 @@ fn released_rounds_say_what_they_reached() {
     collector.stop(Signal::TERM, PATIENCE).unwrap();
     // Told when it begins and when it is over, not each time.
     let log = bench.log();
-    let told = ["WARN the round is skew_exceeded, not released: ", "INFO the round is kept, as it promises"];
-    assert!(told.iter().all(|part| log.matches(part).count() == 1), "{log}");
+    // On a busy machine it may begin more than once.
+    let begins = |from: &str, to: &str| {
+        bench.number(&format!(
+            "select count(*) as n from (select reached, lag(reached) over (order by round) as before from portolan.rounds) \
+             where before = '{from}' and reached = '{to}'"
+        ))
+    };
+    let told = [
+        ("WARN the round is skew_exceeded, not released: ", begins("released", "skew_exceeded")),
+        ("INFO the round is kept, as it promises", begins("skew_exceeded", "released")),
+    ];
+    for (part, times) in told {
+        assert!(times > 0 && log.matches(part).count() as i64 == times, "{part}: {times} times: {log}");
+    }
     assert!(count("reason like '%over max_skew of 250ms, in 3 attempts'") > 0);
     assert_eq!(count("reached = 'released' and (reason is not null or skew_bound_us > 250000)"), 0);
     // Nobody was released before all were ready.

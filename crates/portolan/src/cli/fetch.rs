@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use portolan_lake::{Lake, LakeReader};
 use portolan_model::config::{
-    CheckSpec, Configuration, Consistency, ConsistencySpec, DurationText, RoundSpec, SourceSpec,
+    CheckSpec, Configuration, Consistency, ConsistencySpec, DurationText, OnFailure, RoundSpec, SourceSpec,
 };
 use portolan_model::round::{RoundConsistency, RoundVerdict};
 use portolan_model::{Error, ErrorKind, RoundName, SourceName};
@@ -204,12 +204,14 @@ async fn save(
         slot.required = false;
     }
     let name = RoundName::new("fetch").map_err(|problem| anyhow::anyhow!(problem))?;
+    let promised = promise(configuration, specs);
+    let rejects = promised.on_failure == OnFailure::Reject;
     let spec = RoundSpec {
         name,
         sources: specs.iter().map(|spec| spec.name.clone()).collect(),
         every: Duration::from_secs(1),
         deadline: arguments.deadline.0,
-        consistency: promise(configuration, specs),
+        consistency: promised,
         checks: checks(configuration, specs),
     };
     let shared = Shared {
@@ -241,7 +243,7 @@ async fn save(
         is_rejected = record.verdict == RoundVerdict::Rejected;
         let RoundConsistency { promised, reached, reason, .. } = &record.consistency;
         if let (false, Some(reason)) = (reached.keeps(*promised), reason) {
-            let word = if is_rejected { "reject" } else { "warn" };
+            let word = if rejects { "reject" } else { "warn" };
             let (promised, reached) = (promised.as_str(), reached.as_str());
             tell(format_args!("{word}: the round is {reached}, not {promised}: {}\n", output::visible(reason)));
         }
@@ -269,11 +271,13 @@ fn promise(configuration: &Configuration, specs: &[&SourceSpec]) -> ConsistencyS
     if let Some(round) = configuration.rounds.iter().find(has_all) {
         return round.consistency.clone();
     }
-    let promises = |round: &&RoundSpec| round.consistency.mode != Consistency::None;
+    let is_read = |name: &SourceName| specs.iter().any(|spec| spec.name == *name);
+    let promises =
+        |round: &&RoundSpec| round.consistency.mode != Consistency::None && round.sources.iter().any(is_read);
     let promising: Vec<&str> = configuration.rounds.iter().filter(promises).map(|round| round.name.as_str()).collect();
     if !promising.is_empty() {
         tell(format_args!(
-            "warning: sources of several rounds are read together, and what these promise ({}) is not asked for\n  \
+            "warning: no one round has all these sources, and what the rounds of some promise ({}) is not asked for\n  \
              next: name the sources of one round alone\n",
             promising.join(", ")
         ));

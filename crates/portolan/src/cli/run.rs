@@ -134,7 +134,7 @@ impl Log {
         let before = said.get(&record.name);
         match state {
             Some(state) if before != Some(&state) => {
-                let next = format!("portolan rounds show {round}; it is said again when it changes");
+                let next = format!("portolan rounds show {round}; nothing more is said of it until it is over");
                 let reason = reason.as_deref().unwrap_or_default();
                 tracing::warn!(%round, name = %record.name, next, "the round is {state}: {reason}");
                 said.insert(record.name.clone(), state);

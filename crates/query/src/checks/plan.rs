@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use portolan_lake::{At, LakeReader};
+use portolan_lake::{At, LakeReader, TableView};
 use portolan_model::config::{CheckKind, CheckSpec, Configuration, Diagnostic, OnCheckFailure};
 use portolan_model::{Error, ErrorKind, Result};
 
 use super::answer::fits;
-use super::question::{AFTER, BEFORE, Mention, Part, Question};
+use super::question::{AFTER, BEFORE, KEPT, Mention, Part, Question};
 use crate::engine::{Engine, EngineOptions};
 use crate::lake::{LakeTable, ROW_NUMBER, Stored};
 use crate::names::MAIN;
@@ -78,6 +78,21 @@ fn diagnostic(check: &CheckSpec, error: &Error) -> Diagnostic {
     }
 }
 
+/// What a question that can be planned would still not do: compare a column with bounds of another type.
+fn types(check: &CheckSpec, question: &Question, views: &[Arc<TableView>]) -> Option<Error> {
+    let named = |mention: &Mention| views.iter().find(|view| view.name == mention.source);
+    let found =
+        question.columns.iter().find_map(|(mention, _)| Question::type_problem(&check.kind, &named(mention)?.arrow));
+    found.map(|problem| Error::new(ErrorKind::Data, "plan check", problem))
+}
+
+/// Only what is stored is known.
+fn as_of_now(error: Error) -> Error {
+    let now = "columns are as the lake has them now: what the next round brings is known once it is stored";
+    let hint = error.hint().map_or_else(|| now.to_owned(), |hint| format!("{hint}; {now}"));
+    error.with_hint(hint)
+}
+
 impl super::LakeChecker {
     /// What is wrong with checks as the columns of the lake in `folder` are now; a query that names a table that the lake does
     /// not have yet is left out.
@@ -89,7 +104,7 @@ impl super::LakeChecker {
         let views: Vec<_> = snapshot.tables()?.into_iter().filter(|table| table.schema == MAIN).map(Arc::new).collect();
         let engine = Engine::new(EngineOptions { partitions: 1, ..EngineOptions::default() })?;
         for view in &views {
-            for schema in [MAIN, BEFORE, AFTER] {
+            for schema in [MAIN, BEFORE, AFTER, KEPT] {
                 let stored = Stored { snapshot: Arc::clone(&snapshot), view: Arc::clone(view) };
                 let table = LakeTable::of(view.arrow.clone(), Some(stored), None);
                 engine.attach_table(schema, &view.name, if schema == MAIN { table.numbered() } else { table });
@@ -104,7 +119,8 @@ impl super::LakeChecker {
             }
             // Planned, and dropped before a row is read.
             let planned = engine.sql(&question.sql).await.and_then(|stream| fits(&stream.schema, &question.answer));
-            found.extend(planned.err().map(|error| diagnostic(check, &error)));
+            let problem = planned.err().or_else(|| types(check, &question, &views));
+            found.extend(problem.map(|error| diagnostic(check, &as_of_now(error))));
         }
         Ok(found)
     }
