@@ -57,12 +57,35 @@ enum Bank {
     Postgres(Postgres),
     /// Money moves on the first, and the second is read.
     Standby(Box<[Postgres; 2]>),
+    /// The same.
+    Replica(Box<[MariaDb; 2]>),
 }
 
 impl Bank {
     fn mariadb(arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         Self::MariaDb(MariaDb::start_with(MariaDbOptions { arguments }).unwrap()).with_accounts()
+    }
+
+    /// A replica that applies in parallel what its primary has committed, with further arguments.
+    fn replica(arguments: &[&str]) -> Self {
+        let options = |arguments: &[&str]| MariaDbOptions {
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+        };
+        let server =
+            MariaDb::start_with(options(&["--log-bin=log", "--server-id=1", "--innodb-flush-log-at-trx-commit=0"]))
+                .unwrap();
+        let own = ["--server-id=2", "--innodb-flush-log-at-trx-commit=0", "--slave-parallel-threads=4"];
+        let replica = server.replica(options(&[&own, arguments].concat())).unwrap();
+        let bank = Self::Replica(Box::new([server, replica])).with_accounts();
+        let Self::Replica(servers) = &bank else { unreachable!() };
+        let begun = Instant::now();
+        let last = format!("SELECT COUNT(*) FROM accounts_{}", TABLES - 1);
+        while servers[1].sql(&last).map_or(true, |count| count.trim() != ACCOUNTS.to_string()) {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", servers[1].sql("SHOW SLAVE STATUS"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bank
     }
 
     fn with_accounts(self) -> Self {
@@ -83,6 +106,7 @@ impl Bank {
             Self::MariaDb(server) => server.session(),
             Self::Postgres(server) => server.session(),
             Self::Standby(servers) => servers[0].session(),
+            Self::Replica(servers) => servers[0].session(),
         };
         session.unwrap()
     }
@@ -92,6 +116,7 @@ impl Bank {
             Self::MariaDb(server) => ("mysql", server.port()),
             Self::Postgres(server) => ("postgres", server.port()),
             Self::Standby(servers) => ("postgres", servers[1].port()),
+            Self::Replica(servers) => ("mysql", servers[1].port()),
         };
         let sources: Vec<String> = (0..TABLES)
             .map(|table| {
@@ -328,4 +353,23 @@ fn on_a_standby_of_postgres_every_total_is_right() {
     // A copy of what is there: the accounts stand when it is ready.
     let standby = server.standby().unwrap();
     proof(&Bank::Standby(Box::new([server, standby])), "PostgreSQL, a standby", "", 100);
+}
+
+#[test]
+fn on_a_replica_of_mariadb_every_total_is_right() {
+    if !is_asked("mariadb") {
+        return;
+    }
+    // What it takes over goes to its own log, and is counted there.
+    let outcome =
+        proof(&Bank::replica(&["--log-bin=log", "--log-slave-updates"]), "MariaDB, a replica, by the log", "", 100);
+    assert!(outcome.locks().len() < outcome.seen.len(), "no round did without the lock");
+    // Or does not, and only the lock is left.
+    for (arguments, what) in [
+        (&["--log-bin=log"][..], "MariaDB, a replica with a log of its own alone"),
+        (&[], "MariaDB, a replica without a log"),
+    ] {
+        let outcome = proof(&Bank::replica(arguments), what, "", 50);
+        assert_eq!(outcome.locks().len(), outcome.seen.len());
+    }
 }

@@ -55,6 +55,22 @@ impl MariaDb {
         Ok(Self { process, port, tls, options, folder })
     }
 
+    /// A replica of its own, which takes over what is committed here from now on; this one must have a binary log, and both a
+    /// `--server-id`.
+    pub fn replica(&self, options: MariaDbOptions) -> Result<Self> {
+        let replica = Self::start_with(options)?;
+        let status = self.sql("SHOW MASTER STATUS")?;
+        let [file, position, ..] = status.split('\t').collect::<Vec<_>>()[..] else {
+            bail!("no binary log: {status:?}")
+        };
+        replica.sql(&format!(
+            "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {}, MASTER_USER = 'root', MASTER_LOG_FILE = '{file}', \
+             MASTER_LOG_POS = {position}, MASTER_USE_GTID = no; START SLAVE",
+            self.port
+        ))?;
+        Ok(replica)
+    }
+
     /// The TCP port it listens on, at 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
