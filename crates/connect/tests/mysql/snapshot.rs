@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use portolan_model::source::{Meeting, Phase};
 use portolan_model::{ErrorKind, Retry};
-use portolan_testkit::servers::MariaDb;
+use portolan_testkit::servers::{MariaDb, MariaDbOptions};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
@@ -425,5 +425,36 @@ async fn a_table_that_was_emptied_or_made_anew_since_the_snapshot_fails_the_read
         let error = snapshot(&mut source, &mut output).await.unwrap_err();
         assert_eq!((error.kind(), error.retry()), (ErrorKind::Server, Retry::Transient), "{statements}: {error:?}");
         assert!(error.message().contains("1412"), "{statements}: {error:?}");
+    }
+}
+
+/// A lock beside the threads of a replica has ended the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_applies_with_several_threads_is_never_locked() {
+    let primary = with_arguments(&["--log-bin=log", "--server-id=1"]);
+    let options = |arguments: &[&str]| MariaDbOptions {
+        arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+    };
+    for (arguments, has_log, is_locked) in [
+        (&["--server-id=2", "--slave-parallel-threads=2"][..], false, false),
+        (&["--server-id=2", "--slave-parallel-threads=2", "--log-bin=log", "--log-slave-updates"], true, false),
+        (&["--server-id=2"], false, true),
+    ] {
+        let replica = primary.replica(options(arguments)).unwrap();
+        let name = table(&replica, "InnoDB");
+        let mut source = open_at(replica.port(), &format!("table = \"{name}\""));
+        // The other one never has the same.
+        let mut output = Met::new(move |_, _| Some(if has_log { "moved".to_owned() } else { String::new() }));
+        let end = snapshot(&mut source, &mut output).await;
+        match end {
+            Ok(end) => assert_eq!(end.snapshot.is_some(), is_locked, "{arguments:?}: {end:?}"),
+            Err(error) => {
+                assert!(!has_log && !is_locked, "{error:?}");
+                assert_eq!(error.kind(), ErrorKind::Configuration, "{error:?}");
+                assert!(error.hint().unwrap().contains("log_slave_updates"), "{error:?}");
+            }
+        }
+        let locks = replica.sql("SHOW GLOBAL STATUS LIKE 'Com_backup'").unwrap();
+        assert_eq!(locks.trim() != "Com_backup\t0", is_locked, "{locks}");
     }
 }

@@ -37,6 +37,7 @@ const LOCKED: &str = "locked";
 const REFUSED: &str = "refused ";
 const BUSY: &str = "busy ";
 const ELSEWHERE: &str = "elsewhere ";
+const UNSAFE: &str = "unsafe ";
 /// Asks for the number of logged transactions.
 const COUNT: &str = "SHOW STATUS LIKE 'Binlog_commits'";
 /// What stands before it in what a source says.
@@ -53,6 +54,9 @@ pub(super) struct Footing {
     has_log: bool,
     /// The lock that holds commits alone back.
     has_stages: bool,
+    /// A replica that applies with several threads: no lock is taken there. `BACKUP STAGE BLOCK_COMMIT` beside them ends the server
+    /// itself (seen of 10.11.14, after some hundred locks: signal 11 in `wait_for_commit::wait_for_prior_commit2`).
+    is_parallel: bool,
     /// The connection that takes the lock.
     pub(super) spare: Option<Connection>,
 }
@@ -65,33 +69,45 @@ pub(super) async fn footing(connection: &mut Connection, relation: &Relation, wa
     check_engines(connection, relation).await?;
     let version = version(&connection.session.server);
     let has_stages = version.is_some_and(|version| version >= [10, 4, 1]);
-    let has_log = version.is_some() && !wants_lock && can_count(connection).await?;
-    Ok(Footing { has_log, has_stages, spare: None })
+    let replication = if version.is_some() { Replication::of(connection).await? } else { Replication::default() };
+    let has_log = replication.logs_all && !wants_lock;
+    Ok(Footing { has_log, has_stages, is_parallel: replication.is_parallel, spare: None })
 }
 
-/// Whether this server of MariaDB counts all its transactions by its log.
-async fn can_count(connection: &mut Connection) -> Result<bool> {
-    let rows = connection
-        .query(
-            "SELECT VARIABLE_NAME, VARIABLE_VALUE FROM information_schema.GLOBAL_VARIABLES WHERE VARIABLE_NAME IN \
-             ('log_bin', 'log_slave_updates', 'gtid_slave_pos', 'wsrep_on', 'binlog_do_db', 'binlog_ignore_db', \
-              'binlog_optimize_thread_scheduling') \
-             UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS \
-             WHERE VARIABLE_NAME = 'Slaves_running'",
-        )
-        .await?;
-    let value = |name: &str| {
-        let row = rows.iter().find(|row| matches!(row.first(), Some(Some(own)) if own.eq_ignore_ascii_case(name)));
-        row.and_then(|row| row.get(1)?.as_deref()).unwrap_or_default()
-    };
-    // A replica or a member of a cluster whose changes do not go to its own log has commits that the log does not know.
-    let is_replica = !value("gtid_slave_pos").is_empty() || !matches!(value("slaves_running"), "" | "0");
-    let is_fed = is_replica || value("wsrep_on") == "ON";
-    let logs_all = value("log_slave_updates") == "ON" || !is_fed;
-    // Then a group of commits is made visible one by one, and its place in the log at once.
-    let is_unordered = value("binlog_optimize_thread_scheduling") == "OFF";
-    let has_filter = ["binlog_do_db", "binlog_ignore_db"].iter().any(|name| !value(name).is_empty());
-    Ok(value("log_bin") == "ON" && logs_all && !is_unordered && !has_filter)
+/// What a server of MariaDB has to do with replication and its log.
+#[derive(Default)]
+struct Replication {
+    /// It counts all its transactions by its log.
+    logs_all: bool,
+    /// It applies with several threads what another server has committed.
+    is_parallel: bool,
+}
+
+impl Replication {
+    async fn of(connection: &mut Connection) -> Result<Self> {
+        let rows = connection
+            .query(
+                "SELECT VARIABLE_NAME, VARIABLE_VALUE FROM information_schema.GLOBAL_VARIABLES WHERE VARIABLE_NAME IN \
+                 ('log_bin', 'log_slave_updates', 'gtid_slave_pos', 'wsrep_on', 'binlog_do_db', 'binlog_ignore_db', \
+                  'binlog_optimize_thread_scheduling', 'slave_parallel_threads') \
+                 UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS \
+                 WHERE VARIABLE_NAME = 'Slaves_running'",
+            )
+            .await?;
+        let value = |name: &str| {
+            let row = rows.iter().find(|row| matches!(row.first(), Some(Some(own)) if own.eq_ignore_ascii_case(name)));
+            row.and_then(|row| row.get(1)?.as_deref()).unwrap_or_default()
+        };
+        // A replica or a member of a cluster whose changes do not go to its own log has commits that the log does not know.
+        let is_replica = !value("gtid_slave_pos").is_empty() || !matches!(value("slaves_running"), "" | "0");
+        let is_fed = is_replica || value("wsrep_on") == "ON";
+        let logs_all = value("log_slave_updates") == "ON" || !is_fed;
+        // Then a group of commits is made visible one by one, and its place in the log at once.
+        let is_unordered = value("binlog_optimize_thread_scheduling") == "OFF";
+        let has_filter = ["binlog_do_db", "binlog_ignore_db"].iter().any(|name| !value(name).is_empty());
+        let logs_all = value("log_bin") == "ON" && logs_all && !is_unordered && !has_filter;
+        Ok(Self { logs_all, is_parallel: is_replica && !matches!(value("slave_parallel_threads"), "" | "0") })
+    }
 }
 
 /// Opens the snapshot that all sources of this server agree on; its name, or `None` where they could not. The connection
@@ -190,7 +206,12 @@ async fn locked(
 ) -> Result<Option<String>> {
     let leader = before.leader();
     let mut lock = None;
-    let word = if before.own == leader {
+    let said = |word: &str, error: &Error| format!("{word}{}\n{}", error.message(), error.hint().unwrap_or_default());
+    let word = if before.own != leader {
+        String::new()
+    } else if footing.is_parallel {
+        said(UNSAFE, &parallel())
+    } else {
         match Lock::take(connection, footing, lock_wait, endings).await {
             Ok(taken) => {
                 lock = Some(taken);
@@ -202,11 +223,9 @@ async fn locked(
                     ErrorKind::Configuration => ELSEWHERE,
                     _ => BUSY,
                 };
-                format!("{word}{}\n{}", error.message(), error.hint().unwrap_or_default())
+                said(word, &error)
             }
         }
-    } else {
-        String::new()
     };
     let meeting = output.meet(word).await;
     match meeting.word(leader) {
@@ -244,6 +263,8 @@ fn refusal(word: &str) -> Error {
     let (kind, text) = if let Some(text) = word.strip_prefix(REFUSED) {
         (ErrorKind::Permission, text)
     } else if let Some(text) = word.strip_prefix(ELSEWHERE) {
+        (ErrorKind::Configuration, text)
+    } else if let Some(text) = word.strip_prefix(UNSAFE) {
         (ErrorKind::Configuration, text)
     } else {
         (ErrorKind::Busy, word.strip_prefix(BUSY).unwrap_or(word))
@@ -380,6 +401,15 @@ async fn explained(error: Error, reader: &mut Connection, allowed: Duration) -> 
     }
 }
 
+/// Why no lock is taken on a replica that applies with several threads.
+fn parallel() -> Error {
+    let message = "this replica applies with several threads (slave_parallel_threads), where the lock for a common snapshot can end \
+                   the server";
+    Error::new(ErrorKind::Configuration, "open snapshot", message).with_hint(
+        "let its binary log tell snapshots apart (log_bin, log_slave_updates), set slave_parallel_threads = 0, or read the primary",
+    )
+}
+
 /// MariaDB's version; `None` of another server.
 fn version(server: &str) -> Option<[u32; 3]> {
     let (number, _) = server.split_once("-MariaDB").or_else(|| server.split_once("MariaDB").map(|_| (server, "")))?;
@@ -470,6 +500,7 @@ mod tests {
         );
         assert_eq!(refusal("busy later\n").kind(), ErrorKind::Busy);
         assert_eq!(refusal("elsewhere two\n").kind(), ErrorKind::Configuration);
+        assert_eq!((refusal("unsafe no\n").kind(), refusal("unsafe no\n").message()), (ErrorKind::Configuration, "no"));
     }
 
     #[test]
