@@ -79,7 +79,7 @@ pub(super) async fn footing(connection: &mut Connection, relation: &Relation, wa
 struct Replication {
     /// It counts all its transactions by its log.
     logs_all: bool,
-    /// It applies with several threads what another server has committed.
+    /// It applies at present, with several threads, what another server has committed.
     is_parallel: bool,
 }
 
@@ -99,14 +99,15 @@ impl Replication {
             row.and_then(|row| row.get(1)?.as_deref()).unwrap_or_default()
         };
         // A replica or a member of a cluster whose changes do not go to its own log has commits that the log does not know.
-        let is_replica = !value("gtid_slave_pos").is_empty() || !matches!(value("slaves_running"), "" | "0");
+        let is_running = !matches!(value("slaves_running"), "" | "0");
+        let is_replica = is_running || !value("gtid_slave_pos").is_empty();
         let is_fed = is_replica || value("wsrep_on") == "ON";
         let logs_all = value("log_slave_updates") == "ON" || !is_fed;
         // Then a group of commits is made visible one by one, and its place in the log at once.
         let is_unordered = value("binlog_optimize_thread_scheduling") == "OFF";
         let has_filter = ["binlog_do_db", "binlog_ignore_db"].iter().any(|name| !value(name).is_empty());
         let logs_all = value("log_bin") == "ON" && logs_all && !is_unordered && !has_filter;
-        Ok(Self { logs_all, is_parallel: is_replica && !matches!(value("slave_parallel_threads"), "" | "0") })
+        Ok(Self { logs_all, is_parallel: is_running && !matches!(value("slave_parallel_threads"), "" | "0") })
     }
 }
 
