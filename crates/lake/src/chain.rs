@@ -115,13 +115,19 @@ pub(crate) fn last(connection: &Connection) -> Result<Option<Link>> {
 
 /// The digest of the files that are current: of their ids, lengths and row-group digests, in order of their ids.
 pub(crate) fn files_sha256(connection: &Connection) -> Result<String> {
+    files_sha256_at(connection, i64::MAX, i64::MAX)
+}
+
+/// The digest of the files that were current at `snapshot`, when `next_file` was the next id, as far as the catalog still
+/// names them.
+pub(crate) fn files_sha256_at(connection: &Connection, snapshot: i64, next_file: i64) -> Result<String> {
     let error = |error| sqlite(OPERATION, error);
     let sql = "SELECT g.data_file_id, g.part, g.bytes, g.sha256 FROM portolan_row_group g \
-               JOIN ducklake_data_file f USING (data_file_id) WHERE f.end_snapshot IS NULL \
-               ORDER BY g.data_file_id, g.part";
+               JOIN ducklake_data_file f USING (data_file_id) WHERE f.data_file_id < ?2 \
+               AND (f.end_snapshot IS NULL OR f.end_snapshot > ?1) ORDER BY g.data_file_id, g.part";
     let mut hash = Sha256::new_with_prefix(FILES);
     let mut statement = connection.prepare(sql).map_err(error)?;
-    let mut rows = statement.query([]).map_err(error)?;
+    let mut rows = statement.query([snapshot, next_file]).map_err(error)?;
     while let Some(row) = rows.next().map_err(error)? {
         for place in 0..3 {
             hash.update(row.get::<_, i64>(place).map_err(error)?.to_le_bytes());

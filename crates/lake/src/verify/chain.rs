@@ -3,13 +3,15 @@
 //!
 //! Promise: memory is bounded by a window of rounds, beside sixteen bytes for each round that there is.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod heads;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use portolan_model::Result;
 
 use super::rows::{OwnTable, Round, stray};
-use super::{HeadFiles, Mismatch, VerifiedChain, VerifyProgress, VerifyReport, VerifyScope, bytes};
-use crate::chain::{self, link_sha256};
+use super::{Mismatch, OPERATION, VerifiedChain, VerifyProgress, VerifyReport, VerifyScope, bytes};
+use crate::chain::{self, Link as End, link_sha256};
 use crate::reader::Snapshot;
 use crate::scan::INSIDE;
 use crate::{error::sqlite, system};
@@ -27,6 +29,12 @@ struct Prover<'a> {
     /// Every round by the snapshot that it made: the order of the chain.
     order: Vec<(i64, i64)>,
     known: HashSet<i64>,
+    /// Where the catalog says that the chain ends.
+    end: Option<End>,
+    /// Rounds whose own row cannot be read, as far as other rows name them, with the snapshots that they made.
+    lost: BTreeMap<i64, Option<i64>>,
+    /// The first snapshot whose round cannot be read, and where its row may be.
+    lost_from: Option<(i64, String)>,
     verified: VerifiedChain,
     /// The digest in the last round's row.
     end_sha256: Option<String>,
@@ -64,6 +72,9 @@ pub(super) fn prove(
         tables,
         order: Vec::new(),
         known: HashSet::new(),
+        end: snapshot.with(chain::last)?,
+        lost: BTreeMap::new(),
+        lost_from: None,
         verified: VerifiedChain::default(),
         end_sha256: None,
         held: BTreeSet::new(),
@@ -88,6 +99,7 @@ impl Prover<'_> {
         self.order = rounds.rounds(self.snapshot, report);
         self.order.sort_unstable();
         self.known = self.order.iter().map(|(_, round)| *round).collect();
+        self.find_lost(report)?;
         let last = self.order.len().checked_sub(1);
         // Rounds asked for, those that a head names, and the last one; and the one before each, for its digest.
         let named: HashSet<i64> = self.heads().map(|head| head.round).collect();
@@ -117,6 +129,7 @@ impl Prover<'_> {
                 report.mismatch(stray(&self.tables[index], round));
             }
         }
+        self.note_lost(report);
         self.heads_held(report)?;
         self.catalog(report)
     }
@@ -129,6 +142,40 @@ impl Prover<'_> {
         self.scope.holds(round) && self.scope.verified.as_ref().is_none_or(|head| head.snapshot < snapshot)
     }
 
+    /// Finds the rounds whose own row cannot be read: rows of other tables name them, the catalog and the heads do.
+    fn find_lost(&mut self, report: &mut VerifyReport) -> Result<()> {
+        let (rounds, others): (Vec<_>, Vec<_>) = self.tables.iter().partition(|table| table.is_rounds());
+        if !rounds.iter().any(|table| table.is_cut()) {
+            return Ok(());
+        }
+        let mut named: BTreeMap<i64, Option<i64>> = self.heads().map(|head| (head.round, None)).collect();
+        for table in others {
+            let rows = table.rounds(self.snapshot, report);
+            named.extend(rows.into_iter().map(|(snapshot, round)| (round, Some(snapshot))));
+        }
+        named.extend(self.listed()?.into_iter().map(|(round, snapshot)| (round, Some(snapshot))));
+        named.extend(self.end.iter().map(|end| (end.round, Some(end.snapshot))));
+        named.retain(|round, _| !self.known.contains(round) && self.hidden(*round).is_some());
+        let from = named.iter().filter_map(|(round, snapshot)| Some(((*snapshot)?, *round))).min();
+        self.lost_from = from.and_then(|(snapshot, round)| Some((snapshot, self.hidden(round)?)));
+        self.lost = named;
+        Ok(())
+    }
+
+    /// Notes the rounds whose own row cannot be read with the file that may hold it.
+    fn note_lost(&self, report: &mut VerifyReport) {
+        // Where a round was verified before, and at which snapshot it was made is not known, it is not asked for.
+        let is_new = |snapshot: Option<i64>| {
+            let verified = self.scope.verified.as_ref();
+            verified.is_none_or(|head| snapshot.is_some_and(|snapshot| head.snapshot < snapshot))
+        };
+        for (round, _) in self.lost.iter().filter(|(round, at)| self.scope.holds(**round) && is_new(**at)) {
+            if let Some(path) = self.hidden(*round) {
+                report.hide(&rounds_title(), &path, *round);
+            }
+        }
+    }
+
     /// Where a round's own row may be that cannot be read.
     fn hidden(&self, round: i64) -> Option<String> {
         self.tables.iter().find(|table| table.is_rounds())?.hidden(round)
@@ -139,41 +186,37 @@ impl Prover<'_> {
         let (snapshot, round) = self.order[place];
         let before = place.checked_sub(1).map(|place| self.order[place].1).filter(|before| *before != round);
         let previous = before.and_then(|before| Some((before, rounds.get(&before)?.link.clone()?)));
+        // Its number may be read where the rest of its row is not.
+        let unread_before = before.filter(|before| rounds.get(before).is_none_or(|entry| entry.rows == 0));
         let Some(entry) = rounds.get_mut(&round) else { return };
         let places = entry.places(&self.tables, system::ROUNDS, round);
-        let broken =
-            |detail: String| Mismatch { places: places.clone(), detail, ..Mismatch::of(round, rounds_title()) };
+        let is_asked = self.asks_for(snapshot, round);
         let Some(link) = entry.link.clone() else {
-            if let Some(path) = self.hidden(round).filter(|_| entry.rows == 0) {
-                if self.asks_for(snapshot, round) {
-                    report.hide(&rounds_title(), &path, round);
-                }
-            } else if self.asks_for(snapshot, round) && previous.is_none() {
-                self.verified.before += 1;
-            } else if previous.is_some() {
-                report.mismatch(broken("the round has no link, and the one before it has".to_owned()));
-            }
+            let is_read = entry.rows > 0;
+            self.check_unlinked((snapshot, round), is_read, unread_before, previous.is_some(), places, report);
             return;
         };
+        let of_round =
+            |detail: String| Mismatch { places: places.clone(), detail, ..Mismatch::of(round, rounds_title()) };
         if place + 1 == self.order.len() {
             self.end_sha256 = Some(link.chain.clone());
         }
         let counted = report.mismatches_total;
-        let mut is_readable = true;
+        // Damaged files that keep it from being proved, each once.
+        let mut hidden: BTreeSet<(String, String)> = BTreeSet::new();
         if entry.rows != 1 {
-            report.mismatch(broken(format!("{} rows say that they are the round", entry.rows)));
+            report.mismatch(of_round(format!("{} rows say that they are the round", entry.rows)));
         }
         if link.snapshot != Some(snapshot) {
             let said = link.snapshot.unwrap_or_default();
             let detail = format!("its row says that it made snapshot {said}, and was stored at {snapshot}");
-            report.mismatch(broken(detail));
+            report.mismatch(of_round(detail));
         }
         for (table, stored, found) in entry.differences(&self.tables) {
             let title = format!("{}.{table}", system::SCHEMA);
-            if let Some(path) = entry.hidden(&self.tables, &table, round)
-                && report.hide(&title, &path, round)
+            if let Some(path) = entry.hidden(&self.tables, &table, round).filter(|path| report.is_damaged(&title, path))
             {
-                is_readable = false;
+                hidden.insert((title, path));
                 continue;
             }
             report.mismatch(Mismatch {
@@ -197,21 +240,28 @@ impl Prover<'_> {
                 let stored = [link.chain.clone()].into_iter().chain(link.computed.clone());
                 stored.map(|digest| Some((named, digest))).collect()
             }
-            // The one before it cannot be read.
-            (Some(named), None) if self.hidden(named).is_some() => {
-                is_readable = false;
+            // The one before it cannot be read, and with it the link cannot be computed. What stands before it in the list
+            // of those that can be read is an earlier one.
+            (Some(named), _)
+                if (unread_before == Some(named) || !self.known.contains(&named))
+                    && let Some(path) = self.hidden(named) =>
+            {
+                if !self.known.contains(&named) {
+                    self.lost.entry(named).or_default();
+                }
+                hidden.insert((rounds_title(), path));
                 Vec::new()
             }
             (Some(named), _) if !self.known.contains(&named) => {
                 let detail = format!("the round is not there, and round {round} names it as the one before it");
-                report.mismatch(self.broken(named, detail));
+                report.mismatch(self.finding(named, detail));
                 Vec::new()
             }
             (named, before) => {
                 let text = |round: Option<i64>| round.map_or("none".to_owned(), |round| format!("round {round}"));
                 let before = text(before.as_ref().map(|(round, _)| *round));
                 let detail = format!("it names {} as the one before it, and that is {before}", text(named));
-                report.mismatch(broken(detail));
+                report.mismatch(of_round(detail));
                 Vec::new()
             }
         };
@@ -223,7 +273,7 @@ impl Prover<'_> {
             })
             .collect();
         if !computed.is_empty() && !computed.contains(&link.chain) {
-            let mut mismatch = broken(
+            let mut mismatch = of_round(
                 "its link is not the digest of its number, snapshot, manifest and predecessor: one of them was changed"
                     .to_owned(),
             );
@@ -234,7 +284,10 @@ impl Prover<'_> {
         if let Some(link) = &mut entry.link {
             link.computed = computed.first().cloned();
         }
-        if self.asks_for(snapshot, round) && is_readable && report.mismatches_total == counted {
+        for (title, path) in hidden.iter().filter(|_| is_asked) {
+            report.hide(title, path, round);
+        }
+        if is_asked && hidden.is_empty() && report.mismatches_total == counted {
             self.verified.rounds += 1;
         }
         let held = self.heads().enumerate().filter(|(_, head)| head.round == round && head.chain_sha256 == link.chain);
@@ -245,87 +298,65 @@ impl Prover<'_> {
         }
     }
 
-    fn broken(&self, round: i64, detail: String) -> Mismatch {
+    /// Looks at a round without a link: `before` is the one before it, if that cannot be read.
+    fn check_unlinked(
+        &mut self,
+        (snapshot, round): (i64, i64),
+        is_read: bool,
+        before: Option<i64>,
+        follows_link: bool,
+        places: Vec<String>,
+        report: &mut VerifyReport,
+    ) {
+        let is_asked = self.asks_for(snapshot, round);
+        if let Some(path) = before.and_then(|before| self.hidden(before))
+            && self.lost_from.as_ref().is_none_or(|(from, _)| snapshot < *from)
+        {
+            self.lost_from = Some((snapshot, path));
+        }
+        let own = self.hidden(round).filter(|_| !is_read);
+        let is_end = self.end.as_ref().is_some_and(|end| end.round == round);
+        let behind = self.lost_from.as_ref().filter(|(from, _)| *from <= snapshot).map(|(_, path)| path.clone());
+        let finding = |detail: &str| Mismatch {
+            places: places.clone(),
+            detail: detail.to_owned(),
+            ..Mismatch::of(round, rounds_title())
+        };
+        if let Some(path) = own {
+            if is_asked {
+                report.hide(&rounds_title(), &path, round);
+            }
+        } else if follows_link {
+            report.mismatch(finding("the round has no link, and the one before it has"));
+        } else if is_end {
+            report.mismatch(finding("the round has no link, and the catalog says that the chain ends with it"));
+        } else if let Some(path) = behind {
+            // Whether the chain had begun before it cannot be told.
+            if is_asked {
+                report.hide(&rounds_title(), &path, round);
+            }
+        } else if is_asked {
+            self.verified.before += 1;
+        }
+    }
+
+    fn finding(&self, round: i64, detail: String) -> Mismatch {
         Mismatch { places: vec![INSIDE.to_owned()], detail, ..Mismatch::of(round, rounds_title()) }
     }
 
-    /// Holds the heads that were kept outside against the chain.
-    fn heads_held(&mut self, report: &mut VerifyReport) -> Result<()> {
-        let now = self.snapshot.with(|connection| chain::head(connection, self.snapshot.id()))?;
-        let mut files = HeadFiles::NoHead;
-        for (index, head) in self.heads().enumerate() {
-            let (found_sha256, places) = self.named.get(&head.round).cloned().unzip();
-            // What the head speaks of cannot be read.
-            if found_sha256.is_none() && self.hidden(head.round).is_some() {
-                report.left_out.push(format!(
-                    "the head of round {} that was kept outside was not held against the chain: the round's row cannot be \
-                     read",
-                    head.round
-                ));
-                continue;
-            }
-            let ends = self.order.last().map_or(0, |(_, round)| *round);
-            let mismatch = |detail: String| Mismatch {
-                expected_sha256: Some(head.chain_sha256.clone()),
-                found_sha256: found_sha256.clone(),
-                places: places.clone().unwrap_or_else(|| vec![INSIDE.to_owned()]),
-                ..self.broken(head.round, detail)
-            };
-            if !self.known.contains(&head.round) {
-                report.mismatch(mismatch(format!(
-                    "the head that was kept outside names the round, and the lake ends with round {ends}: it was cut off, \
-                     or is another one"
-                )));
-            } else if !self.held.contains(&index) {
-                report.mismatch(mismatch(
-                    "the chain up to the round is not the one of the head that was kept outside: what came before was \
-                     changed and digested anew, or this is another lake"
-                        .to_owned(),
-                ));
-            } else if head.snapshot > self.snapshot.id() {
-                let detail = format!(
-                    "the head that was kept outside was taken at snapshot {}, and the lake is at {}: it is an older copy",
-                    head.snapshot,
-                    self.snapshot.id()
-                );
-                // Its chain is right: what differs is no digest.
-                report.mismatch(Mismatch { expected_sha256: None, found_sha256: None, ..mismatch(detail) });
-            } else if let Some(now) = &now {
-                let is_same = now.files_sha256 == head.files_sha256;
-                let of_head = match now.snapshot == head.snapshot {
-                    true if !is_same || now.next_file != head.next_file => HeadFiles::Mismatch,
-                    _ if !is_same => HeadFiles::Changed,
-                    _ if now.files_sha256 == chain::no_files_sha256() => HeadFiles::NoFiles,
-                    _ => HeadFiles::Held,
-                };
-                // One head that knows the files is enough; one that denies them is a finding.
-                files = match (files, of_head) {
-                    (HeadFiles::Mismatch, _) | (_, HeadFiles::Mismatch) => HeadFiles::Mismatch,
-                    (HeadFiles::Held | HeadFiles::NoFiles, _) => files,
-                    _ => of_head,
-                };
-                if of_head == HeadFiles::Mismatch {
-                    report.mismatch(Mismatch {
-                        expected_sha256: Some(head.files_sha256.clone()),
-                        found_sha256: Some(now.files_sha256.clone()),
-                        ..mismatch(
-                            "the digests of the files are not those of the head that was kept outside, and nothing has \
-                             been stored since: a file and its digests were changed"
-                                .to_owned(),
-                        )
-                    });
-                }
-            }
-        }
-        self.verified.files_by_head = files;
-        self.verified.heads = self.held.len() as u64;
-        self.verified.head = now;
-        Ok(())
+    /// The rounds that the catalog has snapshots of, with those.
+    fn listed(&self) -> Result<Vec<(i64, i64)>> {
+        self.snapshot.with(|connection| {
+            let error = |error| sqlite(OPERATION, error);
+            let mut statement = connection.prepare("SELECT round, snapshot_id FROM portolan_round").map_err(error)?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+            rows.and_then(Iterator::collect).map_err(error)
+        })
     }
 
     /// What the catalog says of rounds beside their rows.
     fn catalog(&mut self, report: &mut VerifyReport) -> Result<()> {
-        let last = self.snapshot.with(chain::last)?;
+        let last = self.end.clone();
         let end = self.order.last().map(|(snapshot, round)| (*round, *snapshot));
         if let Some(link) = &last
             && end != Some((link.round, link.snapshot))
@@ -340,14 +371,14 @@ impl Prover<'_> {
             report.mismatch(Mismatch {
                 expected_sha256: Some(link.chain_sha256.clone()),
                 found_sha256: self.end_sha256.clone(),
-                ..self.broken(link.round, detail)
+                ..self.finding(link.round, detail)
             });
         }
         if last.is_none() && self.end_sha256.is_some() {
             let round = end.map_or(0, |(round, _)| round);
             report.mismatch(Mismatch {
                 found_sha256: self.end_sha256.clone(),
-                ..self.broken(round, "the catalog does not know where the chain ends".to_owned())
+                ..self.finding(round, "the catalog does not know where the chain ends".to_owned())
             });
         }
         if let Some(link) = last.filter(|link| Some((link.round, link.snapshot)) == end)
@@ -357,20 +388,14 @@ impl Prover<'_> {
             report.mismatch(Mismatch {
                 expected_sha256: Some(link.chain_sha256),
                 found_sha256: Some(found),
-                ..self.broken(link.round, detail)
+                ..self.finding(link.round, detail)
             });
         }
         let snapshots: HashMap<i64, i64> = self.order.iter().map(|(snapshot, round)| (*round, *snapshot)).collect();
-        let listed: Vec<(i64, i64)> = self.snapshot.with(|connection| {
-            let error = |error| sqlite(super::OPERATION, error);
-            let mut statement = connection.prepare("SELECT round, snapshot_id FROM portolan_round").map_err(error)?;
-            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
-            rows.and_then(Iterator::collect).map_err(error)
-        })?;
-        for (round, snapshot) in listed.into_iter().filter(|(round, _)| self.scope.holds(*round)) {
+        for (round, snapshot) in self.listed()?.into_iter().filter(|(round, _)| self.scope.holds(*round)) {
             if snapshots.get(&round).is_some_and(|known| *known != snapshot) {
                 let detail = format!("the catalog says that it made snapshot {snapshot}, its row says otherwise");
-                report.mismatch(self.broken(round, detail));
+                report.mismatch(self.finding(round, detail));
             }
         }
         Ok(())

@@ -11,11 +11,14 @@ use rusqlite::Connection;
 
 use super::{DamagedFile, OPERATION, VerifyScope};
 use crate::error::{corrupt, sqlite};
-use crate::reader::{Snapshot, TableView};
-use crate::scan::{Rows, scan_file};
+use crate::reader::{Snapshot, TableView, parse_time};
+use crate::scan::{INSIDE, Rows, scan_file};
 use crate::spec::has_table;
 use crate::system;
 use crate::types::Column;
+
+/// Files of the lake's own tables that cannot be read, with their ids; rows inside the catalog have none.
+pub(super) type Unreadable = Vec<(Option<i64>, DamagedFile)>;
 
 /// What one receipt says.
 #[derive(Clone, Copy, Debug)]
@@ -75,8 +78,8 @@ pub(super) struct Receipts {
     pub(super) doubled: Vec<i64>,
     /// Rounds that have been verified before.
     pub(super) verified: HashSet<i64>,
-    /// Files of the list of rounds that cannot be read, with their ids.
-    pub(super) unreadable: Vec<(i64, DamagedFile)>,
+    /// What cannot be read of the list of rounds.
+    pub(super) unreadable: Unreadable,
 }
 
 impl Receipts {
@@ -152,12 +155,12 @@ pub(super) fn receipts(snapshot: &Snapshot, source: &str, scope: &VerifyScope) -
     Ok(receipts)
 }
 
-/// Hands the rows of one of the lake's own tables to `take`; files that cannot be read are left out and go to `unreadable`.
-fn scan_readable(
+/// Hands the rows of one of the lake's own tables to `take`; what cannot be read is left out and goes to `unreadable`.
+pub(super) fn scan_readable(
     snapshot: &Snapshot,
     table: &TableView,
     columns: &[Column],
-    unreadable: &mut Vec<(i64, DamagedFile)>,
+    unreadable: &mut Unreadable,
     take: &mut dyn FnMut(Rows),
 ) -> Result<()> {
     table.readable()?;
@@ -169,11 +172,14 @@ fn scan_readable(
     for file in &table.files {
         if let Err(error) = scan_file(file, columns, snapshot.id(), &mut take) {
             let path = file.path.display().to_string();
-            unreadable.push((file.id, DamagedFile::new(&title, path, None, error.chain())));
+            unreadable.push((Some(file.id), DamagedFile::new(&title, path, None, error.chain())));
         }
     }
     let inlined = TableView { files: Vec::new(), ..table.clone() };
-    snapshot.scan(&inlined, columns, &mut take)
+    if let Err(error) = snapshot.scan(&inlined, columns, &mut take) {
+        unreadable.push((None, DamagedFile::new(&title, INSIDE.to_owned(), None, error.chain())));
+    }
+    Ok(())
 }
 
 /// Whether receipts say how rows were written. A lake that no present version has written to has no such column; one
@@ -215,28 +221,28 @@ pub(super) fn expired(connection: &Connection, table: i64) -> Result<HashMap<i64
     rows.and_then(Iterator::collect).map_err(error)
 }
 
-/// Every source that has a receipt.
-pub(super) fn sources(snapshot: &Snapshot) -> Result<BTreeSet<String>> {
+/// Every source that has a receipt that can be read.
+pub(super) fn sources(snapshot: &Snapshot, unreadable: &mut Unreadable) -> Result<BTreeSet<String>> {
     let table = system_table(snapshot, system::RECEIPTS)?;
     let columns = columns(&table, &["source"])?;
     let mut names = BTreeSet::new();
-    snapshot.scan(&table, &columns, &mut |rows| {
+    scan_readable(snapshot, &table, &columns, unreadable, &mut |rows| {
         for name in rows.batch.column(0).as_string::<i32>().iter().flatten() {
             if !names.contains(name) {
                 names.insert(name.to_owned());
             }
         }
-        Ok(true)
     })?;
     Ok(names)
 }
 
-/// The first round that began at `since` or later; beyond every round if there is none.
-pub(super) fn first_round_since(snapshot: &Snapshot, since: Timestamp) -> Result<i64> {
+/// The first round that began at `since` or later, or may have: where that cannot be read, the first one that may be there.
+/// Beyond every round if there is none.
+pub(super) fn first_round_since(snapshot: &Snapshot, since: Timestamp, unreadable: &mut Unreadable) -> Result<i64> {
     let table = system_table(snapshot, system::ROUNDS)?;
     let columns = columns(&table, &["round", "started_at"])?;
     let mut first = i64::MAX;
-    snapshot.scan(&table, &columns, &mut |rows| {
+    scan_readable(snapshot, &table, &columns, unreadable, &mut |rows| {
         let rounds = rows.batch.column(0).as_primitive::<Int64Type>();
         let starts = rows.batch.column(1).as_primitive::<TimestampMicrosecondType>();
         for row in 0..rows.batch.num_rows() {
@@ -244,8 +250,16 @@ pub(super) fn first_round_since(snapshot: &Snapshot, since: Timestamp) -> Result
                 first = first.min(rounds.value(row));
             }
         }
-        Ok(true)
     })?;
+    for (id, _) in unreadable.iter() {
+        let file = table.files.iter().find(|file| Some(file.id) == *id);
+        let bounds = |place: usize| file.and_then(|file| file.statistics.get(&columns[place].id));
+        let last_start = bounds(1).and_then(|known| parse_time(known.max.as_ref()?).ok());
+        if last_start.is_none_or(|last| last >= since) {
+            let lowest = bounds(0).and_then(|known| known.min.as_ref()?.parse().ok());
+            first = first.min(lowest.unwrap_or(i64::MIN));
+        }
+    }
     Ok(first)
 }
 

@@ -1,12 +1,13 @@
 //! Tells rounds of which no row is stored: replaced and expired, or lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use portolan_model::Result;
 use portolan_model::catalog::WriteMode;
 
 use super::expected::{self, Digest, Expected};
 use super::prove::{Found, Prover, unproved};
+use super::segments::Layout;
 use super::{Known, OPERATION, VerifyReport, VerifyScope};
 use crate::digest::RowDigest;
 use crate::error::sqlite;
@@ -70,12 +71,34 @@ impl Prover<'_> {
         Ok(holds)
     }
 
+    /// Adds the damaged places that can be read and hold rows that no receipt explains: what else they held before their
+    /// bytes were changed cannot be told. One whose rows are all where they belong hides none.
+    pub(super) fn suspect_misfits(&mut self, layouts: &[Layout], report: &VerifyReport) {
+        let receipts = self.sorter.receipts;
+        let has_more = |round: &i64, rows: u64| receipts.of(*round).is_some_and(|expected| expected.rows < rows);
+        let misfits = |layout: &Layout| {
+            let mut rows: BTreeMap<i64, u64> = BTreeMap::new();
+            layout.segments.iter().for_each(|segment| *rows.entry(segment.round).or_default() += segment.rows);
+            layout.foreign > 0
+                || !layout.unreceipted.is_empty()
+                || rows.iter().any(|(round, rows)| has_more(round, *rows))
+        };
+        for (index, place) in self.places.iter().enumerate() {
+            if report.is_damaged(self.name, &place.name()) && misfits(&layouts[index]) {
+                self.suspects.insert(index);
+            }
+        }
+    }
+
     /// Notes a round whose rows are not all there with the damaged files that may hold them: the one whose reading broke
     /// off at it, or those whose bounds leave room for it. False if there is none.
     pub(super) fn hide(&self, round: i64, report: &mut VerifyReport) -> bool {
-        let suspects: BTreeSet<String> = match self.broken.get(&round) {
+        let suspects: BTreeSet<String> = match self.unread.get(&round) {
             Some(index) => [self.places[*index].name()].into(),
-            None => self.places.iter().filter(|place| self.may_hold(place, round)).map(Place::name).collect(),
+            None => {
+                let places = self.suspects.iter().map(|index| &self.places[*index]);
+                places.filter(|place| self.may_hold(place, round)).map(Place::name).collect()
+            }
         };
         // Each of them takes note.
         suspects.iter().filter(|path| report.hide(self.name, path, round)).count() > 0

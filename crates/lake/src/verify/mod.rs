@@ -27,6 +27,7 @@ use jiff::Timestamp;
 use portolan_model::{Error, ErrorKind, Result};
 use rusqlite::OptionalExtension;
 
+use self::expected::Unreadable;
 use crate::chain::ChainHead;
 use crate::error::sqlite;
 use crate::reader::{At, LakeReader, Snapshot};
@@ -73,8 +74,8 @@ impl LakeReader {
     /// Verifies what is stored. A collector may run meanwhile; what it stores after its table was begun is left out.
     ///
     /// # Errors
-    /// `NotFound` for a table that neither exists nor has receipts and for rounds that are not there, `Corrupt` where the receipts themselves cannot be
-    /// read; what is damaged beyond that is in the report.
+    /// `NotFound` for a table that neither exists nor has receipts and for rounds that are not there, `Corrupt` where the
+    /// catalog itself cannot be read; what is damaged beyond that is in the report.
     pub fn verify(&self, scope: &VerifyScope, progress: &mut dyn FnMut(VerifyProgress<'_>)) -> Result<VerifyReport> {
         let mut report = VerifyReport::default();
         match self.verify_into(scope, &mut report, progress) {
@@ -98,25 +99,46 @@ impl LakeReader {
         progress: &mut dyn FnMut(VerifyProgress<'_>),
     ) -> Result<()> {
         let (asked, mut scope) = (scope, scope.clone());
+        let mut unreadable = Vec::new();
         if let Some(since) = scope.since {
-            let first = self.steady(|snapshot| expected::first_round_since(snapshot, since))?;
+            let first;
+            (first, unreadable) =
+                self.readable(|snapshot, unreadable| expected::first_round_since(snapshot, since, unreadable))?;
             scope.first_round = scope.first_round.max(Some(first));
         }
-        if scope.table.is_none() {
-            self.verify_chain(&scope, report, progress)?;
+        let outcome = match scope.table {
+            None => self.verify_chain(&scope, report, progress),
+            Some(_) => Ok(()),
+        };
+        // What the chain says of the same file is nearer to the cause.
+        for file in unreadable {
+            report.left_out.push(format!(
+                "when the rounds in {} began cannot be read: whichever may have begun since were verified, earlier ones \
+                 among them",
+                file.path
+            ));
+            report.damaged(file);
         }
-        let mut names = self.steady(|snapshot| {
-            let mut names = expected::sources(snapshot)?;
+        outcome?;
+        let (mut names, unreadable) = self.readable(|snapshot, unreadable| {
+            let mut names = expected::sources(snapshot, unreadable)?;
             let tables = snapshot.tables()?.into_iter().filter(|table| table.schema == "main");
             names.extend(tables.map(|table| table.name));
             Ok(names)
         })?;
+        let are_all_known = unreadable.is_empty();
+        unreadable.into_iter().for_each(|file| report.damaged(file));
         if let Some(name) = &scope.table {
-            if !names.contains(name) {
+            if !names.contains(name) && are_all_known {
                 let known: Vec<&str> = names.iter().map(String::as_str).collect();
                 let message = format!("there is no table `{name}`");
                 return Err(Error::new(ErrorKind::NotFound, OPERATION, message)
                     .with_hint(format!("tables with receipts: {}", known.join(", "))));
+            }
+            if !names.contains(name) {
+                report
+                    .left_out
+                    .push(format!("there is no table `{name}`, and receipts that may name it cannot be read"));
             }
             names.retain(|known| known == name);
         }
@@ -135,16 +157,13 @@ impl LakeReader {
         for attempt in 1.. {
             let (found, missing) = self.steady(|snapshot| {
                 let mut found = VerifyReport::default();
-                let missing = chain::prove(snapshot, scope, &mut found, progress)?;
-                if missing.is_empty() {
-                    match positions::prove(snapshot, &mut found) {
-                        // What has been found is the reason.
-                        Err(error) if !found.is_sound() => found.left_out.push(format!(
-                            "the positions from which sources go on were not held against their receipts: {}",
-                            error.chain()
-                        )),
-                        outcome => outcome?,
+                let mut missing = chain::prove(snapshot, scope, &mut found, progress)?;
+                match positions::prove(snapshot, &mut found) {
+                    // What has been found is the reason.
+                    Err(error) if !found.is_sound() => {
+                        found.left_out.push(format!("{}: {}", positions::LEFT_OUT, error.chain()));
                     }
+                    unreadable => missing.extend(unreadable?),
                 }
                 Ok((found, missing))
             })?;
@@ -190,6 +209,26 @@ impl LakeReader {
         }
     }
 
+    /// Does `action` with the latest state, and hands on what cannot be read; again, if maintenance has moved it meanwhile.
+    fn readable<T>(
+        &self,
+        mut action: impl FnMut(&Snapshot, &mut Unreadable) -> Result<T>,
+    ) -> Result<(T, Vec<DamagedFile>)> {
+        let mut attempt = 1;
+        loop {
+            let (found, unreadable) = self.steady(|snapshot| {
+                let mut unreadable = Unreadable::new();
+                Ok((action(snapshot, &mut unreadable)?, unreadable))
+            })?;
+            let files: Vec<i64> = unreadable.iter().filter_map(|(id, _)| *id).collect();
+            if attempt < ATTEMPTS && self.was_moved(&files)? {
+                attempt += 1;
+                continue;
+            }
+            return Ok((found, unreadable.into_iter().map(|(_, file)| file).collect()));
+        }
+    }
+
     fn verify_table(
         &self,
         name: &str,
@@ -198,7 +237,7 @@ impl LakeReader {
         progress: &mut dyn FnMut(VerifyProgress<'_>),
     ) -> Result<()> {
         for attempt in 1.. {
-            let (mut found, missing) = self.steady(|snapshot| {
+            let (found, missing) = self.steady(|snapshot| {
                 let mut found = VerifyReport::default();
                 let missing = prove::table(snapshot, name, scope, &mut found, progress)?;
                 Ok((found, missing))
@@ -206,12 +245,7 @@ impl LakeReader {
             if attempt < ATTEMPTS && !missing.is_empty() && self.was_moved(&missing)? {
                 continue;
             }
-            report.tables.append(&mut found.tables);
-            report.unproved.append(&mut found.unproved);
-            report.left_out.append(&mut found.left_out);
-            report.mismatches_total += found.mismatches_total - found.mismatches.len() as u64;
-            found.mismatches.into_iter().for_each(|mismatch| report.mismatch(mismatch));
-            found.damaged_files.into_iter().for_each(|file| report.damaged(file));
+            report.absorb(found);
             break;
         }
         Ok(())

@@ -7,12 +7,15 @@ use arrow::datatypes::Int64Type;
 use portolan_model::Result;
 use portolan_model::round::{ReceiptVerdict, RoundVerdict};
 
-use super::expected::{columns, system_table};
+use super::expected::{Unreadable, columns, scan_readable, system_table};
 use super::{Mismatch, OPERATION, VerifyReport};
 use crate::error::sqlite;
 use crate::reader::{Snapshot, TableView};
 use crate::scan::INSIDE;
 use crate::system;
+
+/// What is said where they were not.
+pub(super) const LEFT_OUT: &str = "the positions from which sources go on were not held against their receipts";
 
 /// A position as the catalog has it.
 struct Stored {
@@ -22,8 +25,8 @@ struct Stored {
     latest: Option<(i64, i64, String)>,
 }
 
-/// Reports each position that is not the one of its source's latest receipt.
-pub(super) fn prove(snapshot: &Snapshot, report: &mut VerifyReport) -> Result<()> {
+/// Reports each position that is not the one of its source's latest receipt. Returns the files that cannot be read.
+pub(super) fn prove(snapshot: &Snapshot, report: &mut VerifyReport) -> Result<Vec<i64>> {
     let mut stored: HashMap<String, Stored> = snapshot.with(|connection| {
         let error = |error| sqlite(OPERATION, error);
         let sql = "SELECT source, position, round FROM portolan_position";
@@ -32,11 +35,12 @@ pub(super) fn prove(snapshot: &Snapshot, report: &mut VerifyReport) -> Result<()
             .query_map([], |row| Ok((row.get(0)?, Stored { position: row.get(1)?, round: row.get(2)?, latest: None })));
         rows.and_then(Iterator::collect).map_err(error)
     })?;
-    let Some(first) = stored.values().map(|one| one.round).min() else { return Ok(()) };
-    let rejected = rejected(snapshot, first)?;
+    let Some(first) = stored.values().map(|one| one.round).min() else { return Ok(Vec::new()) };
+    let mut unreadable = Unreadable::new();
+    let rejected = rejected(snapshot, first, &mut unreadable)?;
     let receipts = since(system_table(snapshot, system::RECEIPTS)?, first)?;
     let names = ["round", "source", "verdict", "position_after"];
-    snapshot.scan(&receipts, &columns(&receipts, &names)?, &mut |rows| {
+    scan_readable(snapshot, &receipts, &columns(&receipts, &names)?, &mut unreadable, &mut |rows| {
         let rounds = rows.batch.column(0).as_primitive::<Int64Type>();
         let texts: Vec<_> = (1..4).map(|place| rows.batch.column(place).as_string::<i32>()).collect();
         for row in 0..rows.batch.num_rows() {
@@ -52,8 +56,15 @@ pub(super) fn prove(snapshot: &Snapshot, report: &mut VerifyReport) -> Result<()
                 known.latest = Some((snapshot, rounds.value(row), position.to_owned()));
             }
         }
-        Ok(true)
     })?;
+    if !unreadable.is_empty() {
+        // The latest receipt may be there, or that its round was rejected.
+        let places: Vec<&str> = unreadable.iter().map(|(_, file)| file.path.as_str()).collect();
+        report.left_out.push(format!("{LEFT_OUT}: {} cannot be read", places.join(", ")));
+        let ids = unreadable.iter().filter_map(|(id, _)| *id).collect();
+        unreadable.into_iter().for_each(|(_, file)| report.damaged(file));
+        return Ok(ids);
+    }
     let mut wrong: Vec<_> = stored
         .into_iter()
         .filter(|(_, one)| {
@@ -72,14 +83,14 @@ pub(super) fn prove(snapshot: &Snapshot, report: &mut VerifyReport) -> Result<()
             ..Mismatch::of(one.round, "portolan_position".to_owned())
         });
     }
-    Ok(())
+    Ok(Vec::new())
 }
 
 /// The rounds from `first` on that were rejected: their receipts moved no position.
-fn rejected(snapshot: &Snapshot, first: i64) -> Result<HashSet<i64>> {
+fn rejected(snapshot: &Snapshot, first: i64, unreadable: &mut Unreadable) -> Result<HashSet<i64>> {
     let table = since(system_table(snapshot, system::ROUNDS)?, first)?;
     let mut rejected = HashSet::new();
-    snapshot.scan(&table, &columns(&table, &["round", "verdict"])?, &mut |rows| {
+    scan_readable(snapshot, &table, &columns(&table, &["round", "verdict"])?, unreadable, &mut |rows| {
         let rounds = rows.batch.column(0).as_primitive::<Int64Type>();
         let verdicts = rows.batch.column(1).as_string::<i32>();
         rejected.extend(
@@ -88,7 +99,6 @@ fn rejected(snapshot: &Snapshot, first: i64) -> Result<HashSet<i64>> {
                 .filter(|row| verdicts.value(*row) == RoundVerdict::Rejected.as_str())
                 .map(|row| rounds.value(row)),
         );
-        Ok(true)
     })?;
     Ok(rejected)
 }

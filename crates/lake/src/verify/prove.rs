@@ -37,7 +37,9 @@ pub(super) struct Prover<'a> {
     pub(super) sorter: Sorter<'a>,
     pub(super) found: HashMap<i64, Found>,
     /// Rounds with rows in a place that cannot be read to its end, by the place.
-    pub(super) broken: HashMap<i64, usize>,
+    pub(super) unread: HashMap<i64, usize>,
+    /// Damaged places that may hold rows that were not found.
+    pub(super) suspects: BTreeSet<usize>,
     verified: VerifiedTable,
     bytes_total: u64,
 }
@@ -52,8 +54,9 @@ pub(super) fn table(
 ) -> Result<Vec<i64>> {
     let mut receipts = expected::receipts(snapshot, name, scope)?;
     // Maintenance may have removed them meanwhile: they are among those that the caller asks about.
-    let (mut missing, unreadable): (Vec<i64>, Vec<_>) = std::mem::take(&mut receipts.unreadable).into_iter().unzip();
-    unreadable.into_iter().for_each(|file| report.damaged(file));
+    let unreadable = std::mem::take(&mut receipts.unreadable);
+    let mut missing: Vec<i64> = unreadable.iter().filter_map(|(id, _)| *id).collect();
+    unreadable.into_iter().for_each(|(_, file)| report.damaged(file));
     missing.extend(with_receipts(snapshot, name, scope, &receipts, report, progress)?);
     Ok(missing)
 }
@@ -116,7 +119,8 @@ fn with_receipts(
         places,
         sorter: Sorter { receipts, scope },
         found: HashMap::new(),
-        broken: HashMap::new(),
+        unread: HashMap::new(),
+        suspects: BTreeSet::new(),
         verified,
     };
     prover.run(report, progress)
@@ -141,15 +145,17 @@ impl Prover<'_> {
             };
             if let Some(error) = &layout.error {
                 report.damaged(damaged(self.name, place, error.chain()));
-                self.broken.extend(layout.segments.iter().map(|segment| (segment.round, index)));
+                self.suspects.insert(index);
+                self.unread.extend(layout.segments.iter().map(|segment| (segment.round, index)));
                 layout.segments.clear();
             }
             if let Some(damage) = layout.damage.take() {
                 report.damaged(damaged(self.name, place, damage));
+                self.suspects.insert(index);
             }
             self.verified.foreign_rows += layout.foreign;
-            for (round, rows) in std::mem::take(&mut layout.unreceipted) {
-                let entry = unreceipted.entry(round).or_default();
+            for (round, rows) in &layout.unreceipted {
+                let entry = unreceipted.entry(*round).or_default();
                 entry.0 += rows;
                 entry.1.insert(index);
             }
@@ -166,14 +172,15 @@ impl Prover<'_> {
         }
         let mut unordered = Vec::new();
         for (round, plan) in plans.iter().filter(|(_, plan)| !plan.ordered) {
-            let is_known = self.broken.contains_key(round) || self.found.contains_key(round);
-            if !is_known && !self.digest_unordered(*round, plan, &layouts)? {
+            let is_known = self.unread.contains_key(round) || self.found.contains_key(round);
+            if !is_known && !self.digest_unordered(*round, plan, &layouts, report)? {
                 unordered.extend(self.sorter.receipts.of(*round).copied());
             }
         }
         let reason = "another program has stored its rows in another order, and they are too many to be put in order";
         unproved(report, self.name, &unordered, reason);
         let unordered: BTreeSet<i64> = unordered.iter().map(|expected| expected.round).collect();
+        self.suspect_misfits(&layouts, report);
         self.compare(&layouts, &plans, &unordered, report)?;
         for (round, (rows, places)) in unreceipted {
             report.mismatch(Mismatch {
@@ -266,12 +273,20 @@ impl Prover<'_> {
                     }
                     Ok(true)
                 });
-                self.found.extend(found);
+                for (round, found) in found {
+                    // All of its rows have been read, those before the end of a place that breaks off among them.
+                    if self.unread.get(&round).is_some_and(|place| layouts[*place].error.is_none()) {
+                        self.unread.remove(&round);
+                    }
+                    self.found.insert(round, found);
+                }
                 if let Err(error) = outcome {
                     report.damaged(damaged(self.name, place, error.chain()));
-                    for segment in &layouts[*index].segments {
+                    self.suspects.insert(*index);
+                    // Rounds of another pass are read again then, and may be found before what cannot be read.
+                    for segment in layouts[*index].segments.iter().filter(|segment| wanted(&segment.round).is_some()) {
                         if !self.found.contains_key(&segment.round) {
-                            self.broken.insert(segment.round, *index);
+                            self.unread.insert(segment.round, *index);
                         }
                     }
                 }
@@ -304,8 +319,8 @@ impl Prover<'_> {
                 continue;
             }
             let found = self.found.get(&expected.round);
-            let broken = self.broken.get(&expected.round).copied();
-            let found = if broken.is_some() { None } else { Some(found.unwrap_or(&nothing)) };
+            let is_unread = self.unread.contains_key(&expected.round);
+            let found = if is_unread { None } else { Some(found.unwrap_or(&nothing)) };
             let right = match (expected.digest, found) {
                 (Digest::None, Some(found)) => found.rows == 0,
                 (Digest::Sha256(_), Some(found)) => {
@@ -341,7 +356,7 @@ impl Prover<'_> {
             }
             let places =
                 if report.mismatches.len() < NAMED_MAX { self.places_of(expected.round, layouts) } else { Vec::new() };
-            let mut mismatch = self.mismatch(expected, found, places, broken.is_some());
+            let mut mismatch = self.mismatch(expected, found, places, is_unread);
             if let Some(problem) = beside {
                 problem.clone_into(&mut mismatch.detail);
             }
@@ -372,10 +387,10 @@ impl Prover<'_> {
         expected: &Expected,
         found: Option<&Found>,
         places: Vec<String>,
-        broken: bool,
+        is_unread: bool,
     ) -> Mismatch {
         let found_rows = found.map_or(0, |found| found.rows);
-        let detail = if broken {
+        let detail = if is_unread {
             "where its rows lie cannot be read".to_owned()
         } else if expected.digest == Digest::Unreadable {
             "the receipt has no digest that can be compared: it was changed".to_owned()
@@ -402,7 +417,7 @@ impl Prover<'_> {
         let holds = |layout: &Layout| layout.segments.iter().any(|segment| segment.round == round);
         let mut places: BTreeSet<usize> =
             layouts.iter().enumerate().filter(|(_, layout)| holds(layout)).map(|(place, _)| place).collect();
-        places.extend(self.broken.get(&round));
+        places.extend(self.unread.get(&round));
         if places.is_empty() {
             // Where it may have been: what cannot be read, or is another file, and whose bounds leave room for it.
             let suspect = |index: &usize| layouts[*index].error.is_some() && self.may_hold(&self.places[*index], round);

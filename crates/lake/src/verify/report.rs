@@ -1,5 +1,7 @@
 //! What a verification has found.
 
+use std::collections::HashMap;
+
 use super::NAMED_MAX;
 use crate::chain::ChainHead;
 use crate::scan::INSIDE;
@@ -13,20 +15,26 @@ pub struct VerifyReport {
     pub mismatches: Vec<Mismatch>,
     /// All of them.
     pub mismatches_total: u64,
-    /// Files that are damaged or are not those the catalog means.
+    /// Files that are damaged or are not those the catalog means, the first of
+    /// [`damaged_files_total`](Self::damaged_files_total).
     pub damaged_files: Vec<DamagedFile>,
+    /// All of them.
+    pub damaged_files_total: u64,
     /// What could be neither proved nor disproved, although nothing is damaged there.
     pub unproved: Vec<Unproved>,
     /// The chain over the rounds; `None` if one table alone was asked for.
     pub chain: Option<VerifiedChain>,
     /// What was not looked at because of the damage that was found, and why, for people.
     pub left_out: Vec<String>,
+    /// Every damaged file, by table and path, with its place among those that are named: there are no more than files in the
+    /// catalog, and a file that is not named is damaged all the same.
+    damaged: HashMap<String, HashMap<String, Option<usize>>>,
 }
 
 impl VerifyReport {
     /// Whether nothing is damaged, as far as could be proved.
     pub fn is_sound(&self) -> bool {
-        self.mismatches_total == 0 && self.damaged_files.is_empty()
+        self.mismatches_total == 0 && self.damaged_files_total == 0
     }
 
     pub(super) fn mismatch(&mut self, mismatch: Mismatch) {
@@ -38,27 +46,51 @@ impl VerifyReport {
 
     pub(super) fn damaged(&mut self, file: DamagedFile) {
         // What was found of a file first is nearest to the cause.
-        let is_named = |known: &DamagedFile| known.path == file.path && known.table == file.table;
-        if self.damaged_files.len() < NAMED_MAX && !self.damaged_files.iter().any(is_named) {
+        if self.is_damaged(&file.table, &file.path) {
+            return;
+        }
+        // Rows inside the catalog are one place a table, and no file: they are named whatever else is.
+        let is_named = self.damaged_files.len() < NAMED_MAX || !file.is_file();
+        let place = is_named.then_some(self.damaged_files.len());
+        self.damaged.entry(file.table.clone()).or_default().insert(file.path.clone(), place);
+        self.damaged_files_total += 1;
+        if is_named {
             self.damaged_files.push(file);
         }
     }
 
     /// Whether a file of `table` was found damaged.
     pub(super) fn is_damaged(&self, table: &str, path: &str) -> bool {
-        self.damaged_files.iter().any(|file| file.path == path && file.table == table)
+        self.damaged.get(table).is_some_and(|files| files.contains_key(path))
     }
 
     /// Notes a round that cannot be proved because a file is damaged: its finding is that of the file. False where the
-    /// file is not among those that are named.
+    /// file is not damaged.
     pub(super) fn hide(&mut self, table: &str, path: &str, round: i64) -> bool {
-        let Some(file) = self.damaged_files.iter_mut().find(|file| file.path == path && file.table == table) else {
-            return false;
-        };
-        file.rounds += 1;
-        file.first_round = Some(file.first_round.map_or(round, |first| first.min(round)));
-        file.last_round = Some(file.last_round.map_or(round, |last| last.max(round)));
+        let Some(place) = self.damaged.get(table).and_then(|files| files.get(path)) else { return false };
+        if let Some(file) = place.and_then(|place| self.damaged_files.get_mut(place)) {
+            file.rounds += 1;
+            file.first_round = Some(file.first_round.map_or(round, |first| first.min(round)));
+            file.last_round = Some(file.last_round.map_or(round, |last| last.max(round)));
+        }
         true
+    }
+
+    /// Takes in what was found of one table.
+    pub(super) fn absorb(&mut self, found: Self) {
+        let Self { tables, mismatches, mismatches_total, damaged_files, unproved, left_out, damaged, .. } = found;
+        self.tables.extend(tables);
+        self.unproved.extend(unproved);
+        self.left_out.extend(left_out);
+        self.mismatches_total += mismatches_total - mismatches.len() as u64;
+        mismatches.into_iter().for_each(|mismatch| self.mismatch(mismatch));
+        damaged_files.into_iter().for_each(|file| self.damaged(file));
+        for (table, files) in damaged {
+            for path in files.into_keys().filter(|path| !self.is_damaged(&table, path)).collect::<Vec<_>>() {
+                self.damaged.entry(table.clone()).or_default().insert(path, None);
+                self.damaged_files_total += 1;
+            }
+        }
     }
 }
 
@@ -91,9 +123,10 @@ pub enum HeadFiles {
     Held,
     /// There are no files, now as then.
     NoFiles,
-    /// Files were added or removed since it was taken.
+    /// They are not those that it knows: files were added or removed since it was taken, or changed. Which of these is not
+    /// told.
     Changed,
-    /// They were changed although nothing was stored since: that is a finding.
+    /// Files that it knows were changed, although none was merged or has expired since: that is a finding.
     Mismatch,
 }
 
@@ -167,7 +200,7 @@ pub struct DamagedFile {
     pub row_group: Option<usize>,
     /// What is wrong, for people.
     pub detail: String,
-    /// Rounds that cannot be proved because of it: rows of theirs that it holds cannot be read.
+    /// Rounds that cannot be proved because of it: rows of theirs, or of the rounds before them, that it holds cannot be read.
     pub rounds: u64,
     /// The first of them.
     pub first_round: Option<i64>,
@@ -199,4 +232,32 @@ pub struct Unproved {
     pub last_round: i64,
     /// Why, for people.
     pub reason: String,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn file(number: usize) -> DamagedFile {
+        DamagedFile::new("orders", format!("/{number}.parquet"), None, "wrong".to_owned())
+    }
+
+    #[test]
+    fn files_that_are_not_named_are_damaged_all_the_same() {
+        let mut found = VerifyReport::default();
+        (0..NAMED_MAX + 500).for_each(|number| found.damaged(file(number)));
+        found.damaged(file(3));
+        found.damaged(DamagedFile::new("orders", INSIDE.to_owned(), None, "wrong".to_owned()));
+        assert!(found.hide("orders", "/7.parquet", 4) && found.hide("orders", "/1200.parquet", 5));
+        assert!(!found.hide("orders", "/1500.parquet", 6) && !found.hide("items", "/7.parquet", 6));
+        let mut report = VerifyReport::default();
+        report.damaged(file(0));
+        report.absorb(found);
+        assert_eq!((report.damaged_files.len(), report.damaged_files_total), (NAMED_MAX + 1, NAMED_MAX as u64 + 501));
+        assert!(report.is_damaged("orders", "/1200.parquet") && !report.is_damaged("items", "/1200.parquet"));
+        let noted: Vec<_> = report.damaged_files.iter().filter(|file| file.rounds > 0).collect();
+        assert!(noted.len() == 1 && noted[0].path == "/7.parquet", "{noted:?}");
+        assert!(!report.damaged_files.last().unwrap().is_file() && !report.is_sound());
+    }
 }

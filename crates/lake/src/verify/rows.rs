@@ -31,8 +31,8 @@ pub(super) struct OwnTable {
     digested: usize,
     /// Where the number of the round stands among them.
     mark: usize,
-    /// Files that cannot be read.
-    broken: RefCell<BTreeSet<u32>>,
+    /// Places that cannot be read, or not to their end.
+    unreadable: RefCell<BTreeSet<u32>>,
 }
 
 /// What a round's row says of its place in the chain.
@@ -104,8 +104,8 @@ impl Round {
     pub(super) fn hidden(&self, tables: &[OwnTable], table: &str, round: i64) -> Option<String> {
         let (index, table) = tables.iter().enumerate().find(|(_, own)| own.name == table)?;
         let Some(part) = &self.parts[index] else { return table.hidden(round) };
-        let broken = table.broken.borrow();
-        part.places.iter().find(|place| broken.contains(place)).map(|place| table.place(*place))
+        let unreadable = table.unreadable.borrow();
+        part.places.iter().find(|place| unreadable.contains(place)).map(|place| table.place(*place))
     }
 }
 
@@ -126,7 +126,7 @@ impl OwnTable {
         let digested = columns.len();
         columns.extend(sealed);
         let Some(mark) = columns.iter().position(|column| column.name == "round") else { return Ok(None) };
-        Ok(Some(Self { name, view, stored, columns, digested, mark, broken: RefCell::default() }))
+        Ok(Some(Self { name, view, stored, columns, digested, mark, unreadable: RefCell::default() }))
     }
 
     pub(super) fn is_rounds(&self) -> bool {
@@ -153,12 +153,17 @@ impl OwnTable {
         self.view.files.get(place as usize).map_or_else(|| INSIDE.to_owned(), |file| file.path.display().to_string())
     }
 
+    /// Whether some of it cannot be read.
+    pub(super) fn is_cut(&self) -> bool {
+        !self.unreadable.borrow().is_empty()
+    }
+
     /// Where rows of a round may be that cannot be read.
     pub(super) fn hidden(&self, round: i64) -> Option<String> {
-        let broken = self.broken.borrow();
+        let unreadable = self.unreadable.borrow();
         let may_hold =
             |place: &&u32| self.view.files.get(**place as usize).is_none_or(|file| self.may_hold(file, round, round));
-        broken.iter().find(may_hold).map(|place| self.place(*place))
+        unreadable.iter().find(may_hold).map(|place| self.place(*place))
     }
 
     /// Whether a file's bounds leave room for rounds `low` to `high`.
@@ -166,7 +171,7 @@ impl OwnTable {
         file.may_hold(self.columns[self.mark].id, low, high)
     }
 
-    /// The snapshot and number of each round that has a row, each round once.
+    /// The snapshot and number of each round that has a row that can be read, each round once.
     pub(super) fn rounds(&self, snapshot: &Snapshot, report: &mut VerifyReport) -> Vec<(i64, i64)> {
         let mut found: HashMap<i64, i64> = HashMap::new();
         let columns = std::slice::from_ref(&self.columns[self.mark]);
@@ -262,7 +267,7 @@ impl OwnTable {
                 Ok(true)
             });
             if let Err(error) = outcome {
-                self.broken.borrow_mut().insert(place);
+                self.unreadable.borrow_mut().insert(place);
                 report.damaged(damaged(file.path.display().to_string(), error));
             }
         }
@@ -278,7 +283,7 @@ impl OwnTable {
         };
         let mut inlined = inlined;
         if let Err(error) = inlined() {
-            self.broken.borrow_mut().insert(INLINED);
+            self.unreadable.borrow_mut().insert(INLINED);
             report.damaged(damaged(INSIDE.to_owned(), error));
         }
     }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use arrow::record_batch::RecordBatch;
 use portolan_model::Result;
 
-use super::OPERATION;
 use super::prove::{Found, Prover};
-use super::segments::{Belongs, Layout, Plan};
+use super::segments::{Belongs, Layout, Plan, damaged};
+use super::{OPERATION, VerifyReport};
 use crate::digest::RowDigest;
 use crate::error::sqlite;
 use crate::reader::{InlinedTable, quoted};
@@ -34,7 +34,13 @@ impl Copy {
 
 impl Prover<'_> {
     /// Digests a round from all its places; false if its rows are too many.
-    pub(super) fn digest_unordered(&mut self, round: i64, plan: &Plan, layouts: &[Layout]) -> Result<bool> {
+    pub(super) fn digest_unordered(
+        &mut self,
+        round: i64,
+        plan: &Plan,
+        layouts: &[Layout],
+        report: &mut VerifyReport,
+    ) -> Result<bool> {
         if plan.rows > ROWS_MAX {
             return Ok(false);
         }
@@ -65,8 +71,10 @@ impl Prover<'_> {
                 }
                 Ok(true)
             });
-            if outcome.is_err() {
-                self.broken.insert(round, index);
+            if let Err(error) = outcome {
+                report.damaged(damaged(self.name, place, error.chain()));
+                self.suspects.insert(index);
+                self.unread.insert(round, index);
                 return Ok(true);
             }
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arrow::array::{
     ArrayRef, Float64Array, Int32Array, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder,
 };
-use portolan_lake::{Lake, LakeReader, LakeSettings, VerifyReport, VerifyScope};
+use portolan_lake::{ChainHead, Lake, LakeReader, LakeSettings, VerifyReport, VerifyScope};
 use portolan_model::Position;
 use portolan_model::catalog::{Catalog, TableSpec, WriteMode};
 use portolan_model::round::{Receipt, ReceiptVerdict, RoundVerdict};
@@ -107,8 +107,14 @@ pub async fn round(lake: &Lake, random: &mut StdRng, step: i32, large: bool) {
 
 /// Verifies; asserts that nothing is wrong.
 pub fn is_sound(folder: &Path, full: bool, what: &str) -> VerifyReport {
+    is_sound_by(folder, &[], full, what)
+}
+
+/// Verifies by heads that were kept before; asserts that nothing is wrong.
+fn is_sound_by(folder: &Path, heads: &[ChainHead], full: bool, what: &str) -> VerifyReport {
     let reader = LakeReader::open(folder).unwrap();
-    let report = reader.verify(&VerifyScope { full, ..VerifyScope::default() }, &mut |_| {}).unwrap();
+    let scope = VerifyScope { full, heads: heads.to_vec(), ..VerifyScope::default() };
+    let report = reader.verify(&scope, &mut |_| {}).unwrap();
     assert!(report.is_sound(), "false alarm after {what}: {report:#?}");
     report
 }
@@ -120,21 +126,25 @@ pub async fn build(folder: &Path, seed: u64, large: bool) {
     let hour = Duration::from_secs(3_600);
     let mut lake = open(folder, eager(hour)).await;
     let mut step = 0;
+    let mut heads = Vec::new();
+    let keep = |heads: &mut Vec<ChainHead>| heads.push(LakeReader::open(folder).unwrap().head().unwrap());
     for part in 0..4 {
         for _ in 0..rounds / 3 {
             step += 1;
             round(&lake, &mut random, step, large && step == 3).await;
+            keep(&mut heads);
         }
         for _ in 0..3 {
             let done = lake.maintain().await.unwrap();
-            is_sound(folder, part == 2, &format!("seed {seed}, round {step}: {done}"));
+            is_sound_by(folder, &heads, part == 2, &format!("seed {seed}, round {step}: {done}"));
+            keep(&mut heads);
         }
         if part == 1 {
             lake.close().await.unwrap();
             drop(lake);
             lake = open(folder, eager(Duration::ZERO)).await;
             let done = lake.maintain().await.unwrap();
-            is_sound(folder, true, &format!("seed {seed}, expired: {done}"));
+            is_sound_by(folder, &heads, true, &format!("seed {seed}, expired: {done}"));
             lake.close().await.unwrap();
             drop(lake);
             lake = open(folder, eager(hour)).await;
@@ -146,6 +156,6 @@ pub async fn build(folder: &Path, seed: u64, large: bool) {
         let step = if step % 5 == 4 || step % 9 == 7 { step * 45 } else { step };
         round(&lake, &mut random, step, false).await;
     }
-    is_sound(folder, true, "the last rounds");
+    is_sound_by(folder, &heads, true, "the last rounds");
     lake.close().await.unwrap();
 }

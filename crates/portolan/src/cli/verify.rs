@@ -139,6 +139,10 @@ fn lines(path: &Path, report: &VerifyReport) -> Vec<String> {
             lines.push(format!("  not proved because of it: {rounds} of `{}` ({})", file.table, span(first, last)));
         }
     }
+    let more = report.damaged_files_total - report.damaged_files.len() as u64;
+    if more > 0 {
+        lines.push(format!("{} more, not named", counted(more, "damaged file")));
+    }
     report.mismatches.iter().for_each(|one| lines.extend(mismatch(one)));
     let more = report.mismatches_total - report.mismatches.len() as u64;
     if more > 0 {
@@ -203,15 +207,17 @@ fn chain_lines(chain: &VerifiedChain) -> Vec<String> {
         ));
     }
     if chain.heads > 0 {
-        let (are, it) = if chain.heads == 1 { ("is", "it knows") } else { ("are", "one of them knows") };
+        let (are, it, any) = match chain.heads {
+            1 => ("is", "it knows", "it knows"),
+            _ => ("are", "one of them knows", "any of them knows"),
+        };
         let files = match chain.files_by_head {
             HeadFiles::Held => format!("; the digests of the files are those that {it}"),
             HeadFiles::NoFiles => "; the lake has no files, now as then".to_owned(),
-            HeadFiles::Changed => {
-                "; files were added or removed since: no head knows their digests, --full proves their \
-                                   rows by the chain"
-                    .to_owned()
-            }
+            HeadFiles::Changed => format!(
+                "; the digests of the files are not those that {any}: files were added, removed or changed, which of these \
+                 cannot be told; --full proves their rows by the chain"
+            ),
             // A finding says so already.
             HeadFiles::Mismatch | HeadFiles::NoHead => String::new(),
         };
@@ -226,8 +232,9 @@ fn verdict(report: &VerifyReport) -> Vec<String> {
     if report.is_sound() {
         return vec!["nothing is damaged".to_owned()];
     }
-    let files = report.damaged_files.iter().filter(|file| file.is_file()).count() as u64;
-    let is_catalog_damaged = report.damaged_files.len() as u64 > files;
+    // Rows inside the catalog are named whatever else is.
+    let inside = report.damaged_files.iter().filter(|file| !file.is_file()).count() as u64;
+    let (files, is_catalog_damaged) = (report.damaged_files_total - inside, inside > 0);
     let mut parts = Vec::new();
     if files > 0 {
         parts.push(counted(files, "damaged file"));
@@ -342,6 +349,7 @@ fn to_json(path: &Path, report: &VerifyReport) -> serde_json::Value {
         "tables": tables,
         "chain": chain,
         "damaged_files": damaged,
+        "damaged_files_total": report.damaged_files_total,
         "mismatches": mismatches,
         "mismatches_total": report.mismatches_total,
         "unproved": unproved,
@@ -371,7 +379,9 @@ mod tests {
             ..VerifiedTable::default()
         };
         let chain = VerifiedChain { rounds: 1, files: 1, ..VerifiedChain::default() };
-        VerifyReport { tables: vec![table(1, 1)], chain: Some(chain), ..VerifyReport::default() }
+        let mut report = VerifyReport::default();
+        (report.tables, report.chain) = (vec![table(1, 1)], Some(chain));
+        report
     }
 
     fn damaged(path: &str, row_group: Option<usize>, rounds: Option<(i64, i64)>) -> DamagedFile {
@@ -409,13 +419,14 @@ mod tests {
     #[test]
     fn a_damaged_file_is_counted_as_one_with_the_rounds_that_it_held() {
         let mut report = sound();
-        report.damaged_files = vec![damaged("/a.parquet", Some(0), Some((1, 19)))];
+        (report.damaged_files, report.damaged_files_total) = (vec![damaged("/a.parquet", Some(0), Some((1, 19)))], 1);
         let text = shown(&report);
         assert!(text.contains("\n  not proved because of it: 19 rounds of `orders` (1 to 19)\n"), "{text}");
         assert!(text.contains("DAMAGE: 1 damaged file\n  next: restore each DAMAGED file from a backup"), "{text}");
         assert!(!text.contains("fsck"), "a flipped byte is nothing that it sees: {text}");
         // Rows inside the catalog are no file.
         report.damaged_files.push(damaged("inside the catalog", None, Some((20, 20))));
+        report.damaged_files_total = 2;
         report.left_out = vec!["the positions".to_owned()];
         report.mismatches_total = 1;
         report.mismatches = vec![Mismatch { round: 4, ..Mismatch::default() }];
@@ -430,6 +441,17 @@ mod tests {
         assert_eq!(json["damaged_files"][0]["rounds"], 19);
         assert_eq!(json["left_out"][0], "the positions");
         assert_eq!(json["mismatches"][0]["expected_rows"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn damaged_files_that_are_not_named_are_counted() {
+        let mut report = sound();
+        report.damaged_files = vec![damaged("/a.parquet", None, None), damaged("inside the catalog", None, None)];
+        report.damaged_files_total = 7;
+        let text = shown(&report);
+        assert!(text.contains("\n5 damaged files more, not named\n"), "{text}");
+        assert!(text.contains("DAMAGE: 6 damaged files, rows inside the catalog that cannot be read\n"), "{text}");
+        assert_eq!(to_json(Path::new("lake"), &report)["damaged_files_total"], 7);
     }
 
     #[test]
@@ -458,11 +480,13 @@ mod tests {
             "heads kept outside: 1 is in the chain; the lake has no files, now as then"
         );
         assert!(with(2, HeadFiles::Held).contains("2 are in the chain; the digests of the files are those that one"));
-        assert!(with(1, HeadFiles::Changed).contains("files were added or removed since"));
+        // That files were added or removed is not known: one may have been changed.
+        assert!(with(1, HeadFiles::Changed).contains("not those that it knows: files were added, removed or changed"));
+        assert!(with(2, HeadFiles::Changed).contains("not those that any of them knows"));
         let of = |files_by_head| {
-            let chain = Some(VerifiedChain { files_by_head, ..VerifiedChain::default() });
-            to_json(Path::new("lake"), &VerifyReport { chain, ..VerifyReport::default() })["chain"]["files_held"]
-                .clone()
+            let mut report = VerifyReport::default();
+            report.chain = Some(VerifiedChain { files_by_head, ..VerifiedChain::default() });
+            to_json(Path::new("lake"), &report)["chain"]["files_held"].clone()
         };
         assert_eq!((of(HeadFiles::NoFiles), of(HeadFiles::Mismatch)), (true.into(), false.into()));
     }
