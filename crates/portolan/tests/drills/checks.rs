@@ -88,6 +88,7 @@ fn what_a_check_withholds_is_acknowledged_and_kept() {
     add_events(&redis, 0..10);
     let mut collector = bench.start(&["run"]);
     bench.wait_for_lake("events");
+    bench.wait_until("there is a table", || bench.run(&["query", "select * from events"]).status.success());
     bench.wait_until("the even ones are stored", || bench.number("select count(*) as n from events") == 5);
     bench.wait_until("all is acknowledged", || pending(&redis) == 0);
     collector.stop(Signal::TERM, PATIENCE).unwrap();
