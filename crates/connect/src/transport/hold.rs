@@ -68,7 +68,11 @@ impl HoldPoint {
         let mut state = self.state();
         let Some(last) = state.held.len().checked_sub(1) else { return Ok(None) };
         if kind == HoldKind::LastByte {
-            self.send(&mut state, last)?;
+            // In two parts, each a packet of its own where it is small. A server acts when the latest packet of a request has
+            // come: where packets are delayed each by itself, the latest of three scatters less than that of two or than one.
+            let first = last / 2;
+            self.send(&mut state, first)?;
+            self.send(&mut state, last - first)?;
         }
         Ok(Some(Arc::clone(self) as Arc<dyn Held>))
     }
