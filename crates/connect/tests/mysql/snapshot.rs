@@ -419,7 +419,9 @@ async fn a_table_that_was_emptied_or_made_anew_since_the_snapshot_fails_the_read
         let mut source = open(&format!("table = \"{name}{of}\""));
         let mut between = Some(statements.replace("{}", &name));
         let mut output = Met::new(move |_, _| {
-            between.take().map(|statements| own.sql(&statements).unwrap());
+            if let Some(statements) = between.take() {
+                own.sql(&statements).unwrap();
+            }
             None
         });
         let error = snapshot(&mut source, &mut output).await.unwrap_err();
