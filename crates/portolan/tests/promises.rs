@@ -13,13 +13,14 @@ use portolan_testkit::proxy::{FaultProxy, Mode};
 use serde_json::json;
 use support::{Bench, PATIENCE};
 
+fn source(name: &str, port: u16) -> String {
+    format!(
+        "[[source]]\nname = \"{name}\"\nport = {port}\nprotocol = \"http\"\npath = \"/plain/{name}\"\nmode = \"replace\"\n\
+         etag = false\ntls = {{ allow_plaintext = \"test on loopback\" }}\n"
+    )
+}
+
 fn configuration(ports: [u16; 2], promise: &str) -> String {
-    let source = |name: &str, port| {
-        format!(
-            "[[source]]\nname = \"{name}\"\nport = {port}\nprotocol = \"http\"\npath = \"/plain/{name}\"\nmode = \"replace\"\n\
-             etag = false\ntls = {{ allow_plaintext = \"test on loopback\" }}\n"
-        )
-    };
     format!(
         "[server]\nhost = \"127.0.0.1\"\n{}{}[[round]]\nname = \"both\"\nsources = [\"left\", \"right\"]\nevery = \"20ms\"\n\
          deadline = \"5s\"\n{promise}\n",
@@ -144,15 +145,30 @@ fn a_round_by_hand_keeps_what_the_round_of_its_sources_promises() {
     let output = bench.run(&["fetch", "left", "--save"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     kept(r#"{"verdict": "complete", "consistency": "released", "attempts": 1}"#);
-    // Together with others nothing is promised, and that is told.
+    // Where the round marks only, the rows are stored, and it is a warning.
     let file = bench.path().join("portolan.toml");
     let text = std::fs::read_to_string(&file).unwrap();
+    let text = text.replace("on_failure = \"reject\"", "on_failure = \"mark\"");
+    std::fs::write(&file, &text).unwrap();
+    let saved = |words: &[&str]| {
+        let output = bench.run(words);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{words:?}: {told}");
+        told
+    };
+    let told = saved(&["fetch", "--save"]);
+    assert!(told.contains("warn: the round is skew_exceeded, not released: "), "{told}");
+    kept(r#"{"verdict": "complete", "consistency": "released", "attempts": 2}"#);
+    // Together with others nothing is promised, and that is told, but not of rounds of which nothing is read.
     let text = text.replace("[\"left\", \"right\"]", "[\"left\"]");
-    std::fs::write(&file, format!("{text}[[round]]\nname = \"other\"\nsources = [\"right\"]\n")).unwrap();
-    let output = bench.run(&["fetch", "--save"]);
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && told.contains("(both) is not asked for"), "{told}");
-    kept(r#"{"verdict": "complete", "consistency": "none", "attempts": 0}"#);
+    let third = source("third", api.port()).replace("/plain/third", "/plain/left");
+    let rounds = "[[round]]\nname = \"other\"\nsources = [\"right\"]\n[[round]]\nname = \"last\"\nsources = [\"third\"]\n";
+    std::fs::write(&file, format!("{text}{third}{rounds}")).unwrap();
+    for (words, warned) in [(&["fetch", "--save"][..], true), (&["fetch", "right", "third", "--save"], false)] {
+        let told = saved(words);
+        assert_eq!(told.contains("(both) is not asked for"), warned, "{words:?}: {told}");
+        kept(r#"{"verdict": "complete", "consistency": "none", "attempts": 0}"#);
+    }
 }
 
 /// A required port that is not there: every round is rejected, and who looks for the reason finds it.

@@ -24,6 +24,12 @@ use super::batch::{Ring, Send};
 /// The most bytes held: a request as long as a configuration may be, and what a protocol adds by itself.
 const HELD_BYTES_MAX: usize = 8 << 20;
 
+/// How many packets what goes before the release leaves in, where it is short. A server acts when the latest packet of a
+/// request has come: where packets are delayed each by itself, the latest of several scatters less than one. With the release
+/// they are eight, fewer than the ten that a connection may have on its way after a pause (RFC 6928), so that none waits for
+/// an acknowledgement.
+const PARTS: usize = 7;
+
 /// How much of a request is held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HoldKind {
@@ -68,11 +74,9 @@ impl HoldPoint {
         let mut state = self.state();
         let Some(last) = state.held.len().checked_sub(1) else { return Ok(None) };
         if kind == HoldKind::LastByte {
-            // In two parts, each a packet of its own where it is small. A server acts when the latest packet of a request has
-            // come: where packets are delayed each by itself, the latest of three scatters less than that of two or than one.
-            let first = last / 2;
-            self.send(&mut state, first)?;
-            self.send(&mut state, last - first)?;
+            for count in parts(last) {
+                self.send(&mut state, count)?;
+            }
         }
         Ok(Some(Arc::clone(self) as Arc<dyn Held>))
     }
@@ -163,6 +167,12 @@ impl HoldPoint {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The lengths of the parts that `length` bytes are sent in, as equal as can be, none empty.
+fn parts(length: usize) -> impl Iterator<Item = usize> {
+    let count = PARTS.min(length);
+    (0..count).map(move |part| length * (part + 1) / count - length * part / count)
 }
 
 /// Where a drill stops the process (`FAILPOINTS`, as in the lake): before what is held of one source is handed over.
@@ -288,6 +298,35 @@ mod tests {
         assert_eq!(pair.take(b"ab").unwrap().unwrap(), 2);
         pair.point.seal(HoldKind::LastByte).unwrap().unwrap().release();
         assert_eq!(pair.arrived(), b"ab");
+    }
+
+    #[test]
+    fn what_goes_before_the_release_goes_in_parts() {
+        // A socket that keeps apart what was written apart, as packets are.
+        let kind = socket2::Type::SEQPACKET;
+        let (near, far) = socket2::Socket::pair(socket2::Domain::UNIX, kind, None).unwrap();
+        far.set_nonblocking(true).unwrap();
+        let (near, mut far) = (TcpStream::from(near), TcpStream::from(far));
+        let mut arrived = || {
+            let mut bytes = [0; 64];
+            std::iter::from_fn(|| far.read(&mut bytes).ok().map(|count| bytes[..count].to_vec())).collect::<Vec<_>>()
+        };
+        let cases: [(&[u8], &[&[u8]]); 5] = [
+            (b"0123456789abcdef", &[b"01", b"23", b"45", b"67", b"89", b"ab", b"cde"]),
+            (b"01234567", &[b"0", b"1", b"2", b"3", b"4", b"5", b"6"]),
+            (b"012", &[b"0", b"1"]),
+            (b"01", &[b"0"]),
+            (b"0", &[]),
+        ];
+        for (request, expected) in cases {
+            let point = Arc::new(HoldPoint::default());
+            point.hold();
+            point.take(request, || near.try_clone()).unwrap().unwrap();
+            let held = point.seal(HoldKind::LastByte).unwrap().unwrap();
+            assert_eq!(arrived(), expected, "of {request:?}");
+            held.release();
+            assert_eq!(arrived(), [&request[request.len() - 1..]], "of {request:?}");
+        }
     }
 
     #[test]

@@ -154,46 +154,64 @@ impl LakeReader {
         report: &mut VerifyReport,
         progress: &mut dyn FnMut(VerifyProgress<'_>),
     ) -> Result<()> {
-        for attempt in 1.. {
-            let (found, missing) = self.steady(|snapshot| {
-                let mut found = VerifyReport::default();
-                let mut missing = chain::prove(snapshot, scope, &mut found, progress)?;
-                match positions::prove(snapshot, &mut found) {
-                    // What has been found is the reason.
-                    Err(error) if !found.is_sound() => {
-                        found.left_out.push(format!("{}: {}", positions::LEFT_OUT, error.chain()));
-                    }
-                    unreadable => missing.extend(unreadable?),
+        self.find(report, |snapshot, found| {
+            let mut missing = chain::prove(snapshot, scope, found, progress)?;
+            match positions::prove(snapshot, found) {
+                // What has been found is the reason.
+                Err(error) if !found.is_sound() => {
+                    found.left_out.push(format!("{}: {}", positions::LEFT_OUT, error.chain()));
                 }
-                Ok((found, missing))
-            })?;
-            if attempt < ATTEMPTS && !missing.is_empty() && self.was_moved(&missing)? {
-                continue;
+                unreadable => missing.extend(unreadable?),
             }
-            *report = found;
-            break;
-        }
-        Ok(())
+            Ok(missing)
+        })
     }
 
     /// Proves the bytes of the files of sources' tables alone.
     fn verify_files(&self, scope: &VerifyScope, report: &mut VerifyReport) -> Result<()> {
-        let snapshot = self.snapshot(At::Head)?;
-        for table in snapshot.tables()?.into_iter().filter(|table| table.schema == "main") {
-            let is_left_out = scope.table.as_ref().is_some_and(|name| *name != table.name);
-            // What another program has made of a table is not for the digests to judge.
-            let Ok(Known::Here { id, places, .. }) = look_up(&snapshot, &table.name) else { continue };
-            if is_left_out {
+        self.find(report, |snapshot, found| {
+            let mut missing = Vec::new();
+            for table in snapshot.tables()?.into_iter().filter(|table| table.schema == "main") {
+                let is_left_out = scope.table.as_ref().is_some_and(|name| *name != table.name);
+                // What another program has made of a table is not for the digests to judge.
+                let Ok(Known::Here { id, places, .. }) = look_up(snapshot, &table.name) else { continue };
+                if is_left_out {
+                    continue;
+                }
+                let digests = snapshot.with(|connection| bytes::Digests::of(connection, id))?;
+                let files = places.iter().filter_map(|place| match place {
+                    Place::File(file) => Some(file.as_ref()),
+                    Place::Inlined(_) => None,
+                });
+                let files: Vec<_> = files.collect();
+                bytes::prove(&table.name, &files, &digests, found, &mut |_| {});
+                missing.extend(files.iter().filter(|file| !file.path.exists()).map(|file| file.id));
+            }
+            Ok(missing)
+        })
+    }
+
+    /// Takes what `action` finds in the latest state into `report`; again, if files that it names as missing have been moved
+    /// by maintenance meanwhile.
+    fn find(
+        &self,
+        report: &mut VerifyReport,
+        mut action: impl FnMut(&Snapshot, &mut VerifyReport) -> Result<Vec<i64>>,
+    ) -> Result<()> {
+        let mut attempt = 1;
+        loop {
+            let (found, missing) = self.steady(|snapshot| {
+                let mut found = VerifyReport::default();
+                let missing = action(snapshot, &mut found)?;
+                Ok((found, missing))
+            })?;
+            if attempt < ATTEMPTS && self.was_moved(&missing)? {
+                attempt += 1;
                 continue;
             }
-            let digests = snapshot.with(|connection| bytes::Digests::of(connection, id))?;
-            let files = places.iter().filter_map(|place| match place {
-                Place::File(file) => Some(file.as_ref()),
-                Place::Inlined(_) => None,
-            });
-            bytes::prove(&table.name, &files.collect::<Vec<_>>(), &digests, report, &mut |_| {});
+            report.absorb(found);
+            return Ok(());
         }
-        Ok(())
     }
 
     /// Does `action` with the latest state; again with the one after, if it fails and maintenance may be why: it removes
@@ -236,19 +254,7 @@ impl LakeReader {
         report: &mut VerifyReport,
         progress: &mut dyn FnMut(VerifyProgress<'_>),
     ) -> Result<()> {
-        for attempt in 1.. {
-            let (found, missing) = self.steady(|snapshot| {
-                let mut found = VerifyReport::default();
-                let missing = prove::table(snapshot, name, scope, &mut found, progress)?;
-                Ok((found, missing))
-            })?;
-            if attempt < ATTEMPTS && !missing.is_empty() && self.was_moved(&missing)? {
-                continue;
-            }
-            report.absorb(found);
-            break;
-        }
-        Ok(())
+        self.find(report, |snapshot, found| prove::table(snapshot, name, scope, found, progress))
     }
 
     /// Whether the catalog no longer names one of these files: maintenance has moved its rows since.

@@ -76,10 +76,21 @@ impl VerifyReport {
         true
     }
 
-    /// Takes in what was found of one table.
+    /// Takes in what was found of the chain or of one table.
     pub(super) fn absorb(&mut self, found: Self) {
-        let Self { tables, mismatches, mismatches_total, damaged_files, unproved, left_out, damaged, .. } = found;
+        let Self {
+            tables,
+            mismatches,
+            mismatches_total,
+            damaged_files,
+            damaged_files_total: _,
+            unproved,
+            chain,
+            left_out,
+            damaged,
+        } = found;
         self.tables.extend(tables);
+        self.chain = self.chain.take().or(chain);
         self.unproved.extend(unproved);
         self.left_out.extend(left_out);
         self.mismatches_total += mismatches_total - mismatches.len() as u64;

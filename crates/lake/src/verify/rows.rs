@@ -271,7 +271,7 @@ impl OwnTable {
                 report.damaged(damaged(file.path.display().to_string(), error));
             }
         }
-        let inlined = || {
+        let mut inlined = || {
             for source in snapshot.with(|connection| inlined_tables(connection, self.view.id))? {
                 let filter = InlinedFilter::VisibleAt(snapshot.id());
                 snapshot.scan_inlined(self.view.id, &source, columns, filter, &mut |rows| {
@@ -281,7 +281,6 @@ impl OwnTable {
             }
             Ok(())
         };
-        let mut inlined = inlined;
         if let Err(error) = inlined() {
             self.unreadable.borrow_mut().insert(INLINED);
             report.damaged(damaged(INSIDE.to_owned(), error));
