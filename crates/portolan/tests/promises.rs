@@ -162,7 +162,8 @@ fn a_round_by_hand_keeps_what_the_round_of_its_sources_promises() {
     // Together with others nothing is promised, and that is told, but not of rounds of which nothing is read.
     let text = text.replace("[\"left\", \"right\"]", "[\"left\"]");
     let third = source("third", api.port()).replace("/plain/third", "/plain/left");
-    let rounds = "[[round]]\nname = \"other\"\nsources = [\"right\"]\n[[round]]\nname = \"last\"\nsources = [\"third\"]\n";
+    let rounds =
+        "[[round]]\nname = \"other\"\nsources = [\"right\"]\n[[round]]\nname = \"last\"\nsources = [\"third\"]\n";
     std::fs::write(&file, format!("{text}{third}{rounds}")).unwrap();
     for (words, warned) in [(&["fetch", "--save"][..], true), (&["fetch", "right", "third", "--save"], false)] {
         let told = saved(words);
