@@ -138,7 +138,9 @@ fn a_head_is_printed_and_taken_back() {
     let report = bench.json(&["verify", "--json", "--head", head.trim(), "--head", &at_file]);
     assert_eq!((&report["chain"]["rounds"], &report["chain"]["heads"]), (&json!(5), &json!(2)), "{report}");
     assert_eq!(report["chain"]["head"], head.trim());
-    assert_eq!(bench.json(&["verify", "--json", "--since", &at_file])["rows"], 0);
+    for since in [at_file.as_str(), head.trim()] {
+        assert_eq!(bench.json(&["verify", "--json", "--since", since])["rows"], 0);
+    }
     assert_eq!(bench.json(&["verify", "--json", "--full"])["rows"], 22);
 
     let digest = head.split_whitespace().nth(4).unwrap();
@@ -150,6 +152,26 @@ fn a_head_is_printed_and_taken_back() {
     let (_, errors) = ends_with(&bench, &["verify", "--head", "@nowhere.head"], 2);
     assert!(errors.contains("nowhere.head"), "{errors}");
     ends_with(&bench, &["verify", "--head", &at_file, "--table", "items"], 2);
+    // What a file or a variable gives that is not there is no head, and nothing is proved by it.
+    for words in [&["verify", "--head", ""][..], &["verify", "--head", " \n", "--full"], &["verify", "--since", "@"]] {
+        ends_with(&bench, words, 2);
+    }
+    let (_, errors) = ends_with(&bench, &["verify", "--head", ""], 2);
+    assert!(errors.contains("a head is empty") && errors.contains("next:"), "{errors}");
+    // To print it and to verify are two things.
+    let (text, told) = ends_with(&bench, &["verify", "--head"], 0);
+    assert!(text == head && told.contains("nothing was verified"), "{text} {told}");
+    for other in [
+        &["--full"][..],
+        &["--json"],
+        &["--since", "1"],
+        &["--round", "1"],
+        &["--table", "items"],
+        &["--head", &at_file],
+    ] {
+        let (_, errors) = ends_with(&bench, &[&["verify", "--head"], other].concat(), 2);
+        assert!(errors.contains("prints the head of the chain, and verifies nothing"), "{other:?}: {errors}");
+    }
 }
 
 #[test]

@@ -123,8 +123,8 @@ fn two_collects_that_agree_hold_one_state() {
 #[test]
 fn a_round_by_hand_keeps_what_the_round_of_its_sources_promises() {
     let (api, proxy) = world();
-    proxy.set(Mode::Latency(Duration::from_millis(150)));
-    let promise = "consistency = \"released\"\nmax_skew = \"50ms\"\nattempts = 2\non_failure = \"reject\"";
+    proxy.set(Mode::Latency(Duration::from_millis(900)));
+    let promise = "consistency = \"released\"\nmax_skew = \"600ms\"\nattempts = 2\non_failure = \"reject\"";
     let bench = Bench::new(&configuration([api.port(), proxy.port()], promise));
     let output = bench.run(&["fetch", "--save"]);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -193,20 +193,28 @@ impl Terms<'_> {
         let Some((gate, allowed)) = &self.gate else {
             return self.read_one(index, None, slot, begun).await;
         };
-        tokio::select! {
+        let no_snapshot_within = tokio::select! {
             biased;
-            outcome = self.read_one(index, Some(gate), slot, begun) => outcome,
-            () = gate.missed(index) => {
-                let message = format!("not ready for the release within {} ms", allowed.as_millis());
-                Err(Error::new(ErrorKind::Timeout, "prepare", message)
-                    .with_hint("the other ports of the round were: raise `ready_within`, or give the source a round of its own"))
-            }
-            allowed = self.meeting_missed(index) => {
-                let message = format!("no snapshot within {} ms of the other sources of its server", allowed.as_millis());
-                Err(Error::new(ErrorKind::Timeout, "open snapshot", message)
-                    .with_hint("is the server busy? raise `ready_within`, or give the source a round of its own"))
-            }
+            outcome = self.read_one(index, Some(gate), slot, begun) => return outcome,
+            () = gate.missed(index) => None,
+            allowed = self.meeting_missed(index) => Some(allowed),
+        };
+        if let Some(allowed) = no_snapshot_within {
+            let message = format!("no snapshot within {} ms of the other sources of its server", allowed.as_millis());
+            return Err(Error::new(ErrorKind::Timeout, "open snapshot", message)
+                .with_hint("is the server busy? raise `ready_within`, or give the source a round of its own"));
         }
+        let doing = match begun.prepared {
+            None => "it was still connecting or logging in",
+            Some(_) => "it was connected, and not yet where it could ask",
+        };
+        let (address, allowed) = (&slot.address, allowed.as_millis());
+        let message = format!("{address} was not ready for the release within {allowed} ms: {doing}");
+        Err(Error::new(ErrorKind::Timeout, "prepare", message).with_hint(if gate.has_released() {
+            "others of the round were ready: raise `ready_within`, or give the source a round of its own"
+        } else {
+            "is the server at work, and is this its protocol? if it is slow, raise `ready_within`"
+        }))
     }
 
     /// Ready once the read has missed a meeting; how long was waited for it.
@@ -245,6 +253,8 @@ impl Terms<'_> {
     }
 }
 
+const UNANSWERED: &str = "is the server at work, and is this its protocol? if it is slow, raise `deadline`";
+
 /// A read under way.
 struct Begun {
     receiver: Receiver,
@@ -257,9 +267,23 @@ impl Begun {
     fn end(self, slot: &Slot, deadline: Duration) -> Reading {
         let Self { mut receiver, prepared, measured, outcome } = self;
         let outcome = outcome.unwrap_or_else(|| {
-            let message = format!("no end within the deadline of {} ms", deadline.as_millis());
-            Err(Error::new(ErrorKind::Timeout, "read", message)
-                .with_hint("raise `deadline`, or read less at once (a cursor, max_rows)"))
+            let (address, deadline) = (&slot.address, deadline.as_millis());
+            let (operation, message, hint) = match (&prepared, measured.bytes) {
+                (None, 0) => (
+                    "prepare",
+                    format!("{address} was not connected and logged in within the deadline of {deadline} ms"),
+                    UNANSWERED,
+                ),
+                (_, 0) => {
+                    ("read", format!("{address} had answered nothing within the deadline of {deadline} ms"), UNANSWERED)
+                }
+                (_, bytes) => (
+                    "read",
+                    format!("{address} had not ended within the deadline of {deadline} ms: {bytes} bytes had come"),
+                    "raise `deadline`, or read less at once (a cursor, max_rows)",
+                ),
+            };
+            Err(Error::new(ErrorKind::Timeout, operation, message).with_hint(hint))
         });
         let outcome = outcome.map_err(|error| {
             // Rows of a read that did not end are not part of the round.

@@ -89,6 +89,11 @@ impl Gate {
         }
     }
 
+    /// Whether some source has been released.
+    pub(crate) fn has_released(&self) -> bool {
+        self.places().iter().any(|place| matches!(place, Place::Released(_)))
+    }
+
     /// Releases all if nobody is preparing any more. Returns whether it did.
     pub(crate) fn try_open(&self, clock: &dyn Clock) -> bool {
         let places = self.places();

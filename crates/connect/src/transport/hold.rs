@@ -27,7 +27,7 @@ const HELD_BYTES_MAX: usize = 8 << 20;
 /// How many packets what goes before the release leaves in, where it is short. A server acts when the latest packet of a
 /// request has come: where packets are delayed each by itself, the latest of several scatters less than one. With the release
 /// they are eight, fewer than the ten that a connection may have on its way after a pause (RFC 6928), so that none waits for
-/// an acknowledgement.
+/// an acknowledgement unless packets were lost before.
 const PARTS: usize = 7;
 
 /// How much of a request is held back.

@@ -205,7 +205,7 @@ impl LakeReader {
                 let missing = action(snapshot, &mut found)?;
                 Ok((found, missing))
             })?;
-            if attempt < ATTEMPTS && self.was_moved(&missing)? {
+            if attempt < ATTEMPTS && !missing.is_empty() && self.was_moved(&missing)? {
                 attempt += 1;
                 continue;
             }

@@ -252,7 +252,8 @@ pub struct ConsistencySpec {
     pub attempts_max: u32,
     /// What becomes of a round that does not keep it.
     pub on_failure: OnFailure,
-    /// The longest that sources wait for each other before they are released.
+    /// The longest that sources wait for each other before they are released. By default longer than a source waits for a server
+    /// that does not answer, so that its own cause is told.
     pub ready_within: Duration,
 }
 
@@ -264,7 +265,7 @@ impl Default for ConsistencySpec {
             skew_measure: SkewMeasure::Bound,
             attempts_max: 3,
             on_failure: OnFailure::Mark,
-            ready_within: Duration::from_secs(5),
+            ready_within: Duration::from_secs(6),
         }
     }
 }

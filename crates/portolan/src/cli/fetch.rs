@@ -244,8 +244,8 @@ async fn save(
         let RoundConsistency { promised, reached, reason, .. } = &record.consistency;
         if let (false, Some(reason)) = (reached.keeps(*promised), reason) {
             let word = if rejects { "reject" } else { "warn" };
-            let (promised, reached) = (promised.as_str(), reached.as_str());
-            tell(format_args!("{word}: the round is {reached}, not {promised}: {}\n", output::visible(reason)));
+            let state = super::unkept(*promised, *reached);
+            tell(format_args!("{word}: the round is {state}: {}\n", output::visible(reason)));
         }
         for check in record.checks.iter().filter(|check| check.outcome.is_failure()) {
             tell(format_args!("{}: {}\n", check.on_failure.as_str(), output::visible(&check.words())));

@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use portolan_model::config::Configuration;
+use portolan_model::config::{Configuration, Consistency};
+use portolan_model::round::ConsistencyReached;
 use portolan_model::{Error, ErrorKind};
 
 use crate::diagnostics;
@@ -77,7 +78,7 @@ enum Command {
     Rounds(rounds::Arguments),
     /// Shows what changed between two rounds at each port, or in one table.
     Diff(diff::Arguments),
-    /// Recomputes the digest of every stored round and compares it with its receipt.
+    /// Proves the chain over the rounds, the bytes of the files, and that each round's rows are those of its receipts.
     Verify(verify::Arguments),
     /// Shows what the lake takes, maintains it at once, checks its structure.
     Lake(lake::Arguments),
@@ -195,6 +196,14 @@ fn state(argument: &str, text: &str) -> Result<portolan_lake::At, Stop> {
             .with_hint("write 120, or 2026-11-22T10:00:00Z")
             .into()
     })
+}
+
+/// What a round is in the place of what it promises, for people.
+fn unkept(promised: Consistency, reached: ConsistencyReached) -> String {
+    match reached {
+        ConsistencyReached::None => format!("not {}", promised.as_str()),
+        reached => format!("{}, not {}", reached.as_str(), promised.as_str()),
+    }
 }
 
 /// What `--since` says: a round's number, or an instant.

@@ -127,7 +127,7 @@ impl Log {
         let RoundConsistency { promised, reached, reason, .. } = &record.consistency;
         let state = match (&record.verdict, reason) {
             (RoundVerdict::Rejected, _) => Some("rejected".to_owned()),
-            (_, Some(_)) => Some(format!("{}, not {}", reached.as_str(), promised.as_str())),
+            (_, Some(_)) => Some(super::unkept(*promised, *reached)),
             (_, None) => None,
         };
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,12 +8,16 @@ use portolan_lake::{ChainHead, HeadFiles, LakeReader, Mismatch, VerifiedChain, V
 use portolan_model::{Error, ErrorKind};
 
 use super::progress::Progress;
-use crate::exit::{Exit, Stop};
+use crate::exit::{Exit, Stop, tell};
 use crate::output::visible;
 
 /// What is never proved, and why.
 const PAYLOADS: &str = "not re-computable, payloads are not kept";
 const KEYS: &str = "not compared: the lake remembers digests of item keys, and only the latest of them";
+
+/// What `--head` without a value stands for. Not the empty text: that is what a file or a variable gives that is not there,
+/// and who holds a head against the lake must not take its printing for a proof.
+const PRINT: &str = "print";
 
 /// Arguments of `portolan verify`.
 #[derive(Debug, clap::Args)]
@@ -40,13 +44,14 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ROUND", conflicts_with = "since")]
     round: Option<i64>,
     /// Rounds from this one on, those that began at this instant (RFC 3339) or later, or what a head does not know yet.
-    #[arg(long, value_name = "TIME|ROUND|@FILE")]
+    #[arg(long, value_name = "TIME|ROUND|HEAD|@FILE")]
     since: Option<String>,
     /// Decode every row and compute its round's digest anew, also where the bytes of a file are proved.
     #[arg(long)]
     full: bool,
-    /// Print the head of the chain; or hold a head that was printed before against the chain (may be repeated).
-    #[arg(long, value_name = "TEXT|@FILE", num_args = 0..=1, default_missing_value = "")]
+    /// Print the head of the chain and verify nothing; or, with a value, hold a head that was printed before against the chain
+    /// (may be repeated).
+    #[arg(long, value_name = "TEXT|@FILE", num_args = 0..=1, default_missing_value = PRINT)]
     head: Vec<String>,
     /// One source's table alone.
     #[arg(long, value_name = "NAME")]
@@ -61,11 +66,13 @@ pub(crate) struct Arguments {
 
 /// Verifies the lake and shows what was found.
 pub(crate) fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
+    let is_print = is_print(&arguments)?;
     let scope = scope(&arguments)?;
     let path = super::lake_path(arguments.lake.as_deref(), config)?;
     let reader = LakeReader::open(&path)?;
-    if arguments.head.iter().any(String::is_empty) {
+    if is_print {
         super::print_line(reader.head()?)?;
+        tell(format_args!("this is where the chain ends; nothing was verified\n"));
         return Ok(Exit::Success);
     }
     let bar = Progress::bytes();
@@ -81,17 +88,31 @@ pub(crate) fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
     Ok(if report.is_sound() { Exit::Success } else { Exit::Damaged })
 }
 
+/// Whether the head is to be printed, which is all that is done then.
+fn is_print(arguments: &Arguments) -> Result<bool, Stop> {
+    let Arguments { round, since, full, head, table, json, lake: _ } = arguments;
+    if !head.iter().any(|text| text == PRINT) {
+        return Ok(false);
+    }
+    if round.is_some() || since.is_some() || *full || head.len() > 1 || table.is_some() || *json {
+        let message = "--head without a value prints the head of the chain, and verifies nothing";
+        let hint = "leave the other options out, or give a head that was printed before: --head @lake.head";
+        return Err(Error::new(ErrorKind::Configuration, "verify lake", message).with_hint(hint).into());
+    }
+    Ok(true)
+}
+
 fn scope(arguments: &Arguments) -> Result<VerifyScope, Stop> {
     let mut scope = VerifyScope { table: arguments.table.clone(), full: arguments.full, ..VerifyScope::default() };
     if let Some(round) = arguments.round {
         (scope.first_round, scope.last_round) = (Some(round), Some(round));
     }
     match &arguments.since {
-        Some(text) if text.starts_with('@') => scope.verified = Some(head(text)?),
+        Some(text) if text.starts_with('@') || text.starts_with("portolan-head") => scope.verified = Some(head(text)?),
         Some(text) => (scope.first_round, scope.since) = super::since(text)?,
         None => {}
     }
-    let heads = arguments.head.iter().filter(|text| !text.is_empty());
+    let heads = arguments.head.iter().filter(|text| *text != PRINT);
     scope.heads = heads.map(|text| head(text)).collect::<Result<_, _>>()?;
     if arguments.table.is_some() && (!scope.heads.is_empty() || scope.verified.is_some()) {
         let error =
@@ -114,6 +135,9 @@ fn head(text: &str) -> Result<ChainHead, Stop> {
         }
         None => text.to_owned(),
     };
+    if content.trim().is_empty() {
+        return Err(wrong("a head is empty: is the file or the variable there that it comes from?".to_owned()).into());
+    }
     Ok(content.parse().map_err(wrong)?)
 }
 

@@ -56,13 +56,50 @@ async fn who_is_not_ready_in_time_is_left_behind() {
         &[("a", true, vec![Step::Rows(1)]), ("b", false, vec![Step::Rows(1)])],
     );
     world.set_connects_in("b", Duration::from_secs(5));
-    runner.round().await;
+    let failures = runner.round_with(None).await.failures;
+    assert!(failures[0].chain().contains("ms: it was still connecting or logging in"), "{failures:?}");
+    assert!(failures[0].hint().unwrap().starts_with("others of the round were ready"), "{failures:?}");
     let record = &world.catalog.rounds()[0].record;
     assert_eq!(record.verdict, RoundVerdict::Partial);
     assert_eq!(record.receipts[1].error_kind, Some(ErrorKind::Timeout));
     assert!(record.receipts[1].error.as_ref().unwrap().contains("not ready for the release within 100 ms"));
     assert!((100_000..110_000).contains(&record.receipts[0].released_us.unwrap()));
     assert_eq!(world.catalog.rows("a"), 1);
+    // Where nobody was ready, nobody says that others were.
+    let world = World::new();
+    let spec = ConsistencySpec { ready_within: 100 * MS, ..released() };
+    let mut runner = world.runner_with(spec, READER, &[("a", true, vec![Step::Rows(1)])]);
+    world.set_connects_in("a", Duration::from_secs(5));
+    let failures = runner.round_with(None).await.failures;
+    assert!(failures[0].hint().unwrap().starts_with("is the server at work"), "{failures:?}");
+}
+
+/// A source that gives up a server by itself says why, also where others wait for it.
+#[tokio::test(start_paused = true)]
+async fn by_default_the_cause_comes_before_the_others_are_released() {
+    let world = World::new();
+    let mut runner =
+        world.runner_with(released(), READER, &[("a", true, vec![Step::Rows(1)]), ("b", false, vec![Step::Rows(1)])]);
+    // `connect_timeout`, by default.
+    world.set_connects_in("b", Duration::from_secs(5));
+    world.set_unreachable("b", true);
+    let failures = runner.round_with(None).await.failures;
+    assert_eq!(failures[0].kind(), ErrorKind::Unreachable, "{failures:?}");
+    assert_eq!(world.catalog.rows("a"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_end_in_time_says_how_far_it_had_got() {
+    for (connects_in, expected) in [
+        (Duration::ZERO, "had answered nothing within the deadline"),
+        (Duration::from_secs(60), "was not connected and logged in within the deadline"),
+    ] {
+        let world = World::new();
+        let mut runner = world.runner_with(ConsistencySpec::default(), READER, &[("a", true, vec![Step::Hang])]);
+        world.set_connects_in("a", connects_in);
+        let failures = runner.round_with(None).await.failures;
+        assert!(failures[0].chain().contains(expected), "{failures:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,8 +3,8 @@
 //! Each starts a transaction with a consistent snapshot, and all compare what they have:
 //!
 //! - By the log, without a lock. MariaDB starts such a snapshot under the mutex under which it makes logged transactions
-//!   visible and counts them (`LOCK_commit_ordered`, `Binlog_commits`; `ha_start_consistent_snapshot` and `trx_group_commit_leader` in
-//!   its sources). Each source asks for the count before and after its start. Where all these counts are the same, no
+//!   visible and counts them (`Binlog_commits`): our understanding of it, which the campaign over transfers holds to the test.
+//!   Each source asks for the count before and after its start. Where all these counts are the same, no
 //!   transaction became visible from the first question to the last, and all snapshots hold the same; else all start anew,
 //!   a bounded number of times. The place in the log that a snapshot ends at (`binlog_snapshot_position`) is its name and no proof: the server
 //!   answers it out of variables that all connections share, and who asks at the same time may be given another's.

@@ -115,12 +115,17 @@ impl One<'_, '_, '_> {
             |source: &str| rounds.iter().position(|round| round.sources.iter().any(|known| known.as_str() == source));
         let named = check.round.as_deref().map(|round| rounds.iter().position(|known| known.name.as_str() == round));
         let held = check.source.as_deref().map(of_source);
-        if let (Some(None), Some(round)) = (named, &check.round) {
+        // Of one that is written and cannot be read its own error is told.
+        if let (Some(None), Some(round)) = (named, &check.round)
+            && !self.reader.rounds_written.contains(round)
+        {
             let known: Vec<&str> = rounds.iter().map(|round| round.name.as_str()).collect();
             let place = self.place("round");
             self.reader.report(unknown_value("round", round, &known, place));
         }
-        if let (Some(None), Some(source)) = (held, &check.source) {
+        if let (Some(None), Some(source)) = (held, &check.source)
+            && !self.reader.sources_written.contains(source)
+        {
             let known: Vec<&str> = rounds.iter().flat_map(|round| &round.sources).map(SourceName::as_str).collect();
             let place = self.place("source");
             self.reader.report(unknown_value("source", source, &known, place));

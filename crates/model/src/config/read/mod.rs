@@ -166,7 +166,12 @@ pub fn read(text: &str, connectors: &dyn ConnectorSet) -> Result<Configuration, 
                 .of_syntax(),
         ]
     })?;
-    let mut reader = Reader { connectors, diagnostics: Vec::new() };
+    let mut reader = Reader {
+        connectors,
+        diagnostics: Vec::new(),
+        sources_written: BTreeSet::new(),
+        rounds_written: BTreeSet::new(),
+    };
     let configuration = reader.document(document.as_table());
     let mut diagnostics = reader.diagnostics;
     match configuration {
@@ -189,6 +194,9 @@ struct Rhythm {
 struct Reader<'a> {
     connectors: &'a dyn ConnectorSet,
     diagnostics: Vec<Diagnostic>,
+    /// Names of sources and rounds that are written, whether or not they can be read: what names one of them is not wrong.
+    sources_written: BTreeSet<String>,
+    rounds_written: BTreeSet<String>,
 }
 
 impl Reader<'_> {
@@ -249,6 +257,7 @@ impl Reader<'_> {
             }
         }
         let mut rounds = self.rounds(root, &names, &alone, &with_snapshot);
+        self.sources_written = names.into_keys().collect();
         self.checks(root, &mut rounds);
         Some(Configuration { lake, sources, rounds })
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use toml_edit::{Item, Table, Value};
 
-use super::{DEADLINE_DEFAULT, EVERY_DEFAULT, Reader, Rhythm, RoundTable, SHORTEST, unknown_value};
+use super::{DEADLINE_DEFAULT, EVERY_DEFAULT, Reader, Rhythm, RoundTable, SHORTEST, name_of, unknown_value};
 use crate::config::{Consistency, ConsistencySpec, Diagnostic, RoundSpec};
 use crate::name::{RoundName, SourceName, name_problem};
 
@@ -25,6 +25,7 @@ impl Reader<'_> {
         let mut taken: BTreeMap<String, String> = BTreeMap::new();
         for table in self.tables(root, "round") {
             let span = table.span();
+            self.rounds_written.extend(name_of(&table).map(|(name, _)| name));
             self.unknown_keys::<RoundTable>(&table, "round");
             let Some(round) = self.values::<RoundTable>(table.clone(), span.clone(), "a [[round]]") else { continue };
             let place = |key: &str| table.get(key).and_then(Item::span).or_else(|| span.clone());

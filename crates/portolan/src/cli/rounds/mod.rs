@@ -13,7 +13,7 @@ use comfy_table::{Table, presets};
 use portolan_lake::{LakeReader, RoundFilter, StoredCheck, StoredReceipt, StoredRound};
 
 use self::scale::{duration, size};
-use crate::exit::{Exit, Stop};
+use crate::exit::{Exit, Stop, tell};
 use crate::output::visible;
 
 /// Arguments of `portolan rounds`.
@@ -138,6 +138,9 @@ fn list(config: &Path, arguments: ListArguments) -> Result<Exit, Stop> {
         ]);
     }
     super::print_line(table)?;
+    if rounds.is_empty() {
+        tell(format_args!("no round of the lake is one of these\n"));
+    }
     for round in &rounds {
         if let Some(reason) = &round.reason {
             super::print_line(format_args!("round {}: {}", round.round, visible(reason)))?;

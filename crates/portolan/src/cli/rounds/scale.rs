@@ -25,7 +25,7 @@ impl Phase {
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Prepare => "prepare",
-            Self::Hold => "wait for the others",
+            Self::Hold => "wait for the release",
             Self::Server => "wait for the server",
             Self::Body => "body",
         }
