@@ -253,6 +253,7 @@ impl Terms<'_> {
     }
 }
 
+/// What to do where a deadline went by without an answer.
 const UNANSWERED: &str = "is the server at work, and is this its protocol? if it is slow, raise `deadline`";
 
 /// A read under way.
@@ -268,21 +269,16 @@ impl Begun {
         let Self { mut receiver, prepared, measured, outcome } = self;
         let outcome = outcome.unwrap_or_else(|| {
             let (address, deadline) = (&slot.address, deadline.as_millis());
-            let (operation, message, hint) = match (&prepared, measured.bytes) {
-                (None, 0) => (
-                    "prepare",
-                    format!("{address} was not connected and logged in within the deadline of {deadline} ms"),
-                    UNANSWERED,
-                ),
-                (_, 0) => {
-                    ("read", format!("{address} had answered nothing within the deadline of {deadline} ms"), UNANSWERED)
-                }
-                (_, bytes) => (
+            let (operation, what, hint) = match (&prepared, &measured.first_byte) {
+                (None, None) => ("prepare", "was not connected and logged in", UNANSWERED),
+                (Some(_), None) => ("read", "had answered nothing", UNANSWERED),
+                (_, Some(_)) => (
                     "read",
-                    format!("{address} had not ended within the deadline of {deadline} ms: {bytes} bytes had come"),
+                    "had begun to answer, and not ended,",
                     "raise `deadline`, or read less at once (a cursor, max_rows)",
                 ),
             };
+            let message = format!("{address} {what} within the deadline of {deadline} ms");
             Err(Error::new(ErrorKind::Timeout, operation, message).with_hint(hint))
         });
         let outcome = outcome.map_err(|error| {

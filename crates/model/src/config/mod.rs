@@ -265,10 +265,13 @@ impl Default for ConsistencySpec {
             skew_measure: SkewMeasure::Bound,
             attempts_max: 3,
             on_failure: OnFailure::Mark,
-            ready_within: Duration::from_secs(6),
+            ready_within: CONNECT_TIMEOUT_DEFAULT + Duration::from_secs(1),
         }
     }
 }
+
+/// The longest that a source waits for a server that does not answer while it connects, where nothing else is said.
+pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 
 /// What a round promises of its reads' common moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

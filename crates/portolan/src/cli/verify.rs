@@ -66,15 +66,14 @@ pub(crate) struct Arguments {
 
 /// Verifies the lake and shows what was found.
 pub(crate) fn run(config: &Path, arguments: Arguments) -> Result<Exit, Stop> {
-    let is_print = is_print(&arguments)?;
-    let scope = scope(&arguments)?;
+    let scope = if is_print(&arguments)? { None } else { Some(scope(&arguments)?) };
     let path = super::lake_path(arguments.lake.as_deref(), config)?;
     let reader = LakeReader::open(&path)?;
-    if is_print {
+    let Some(scope) = scope else {
         super::print_line(reader.head()?)?;
         tell(format_args!("this is where the chain ends; nothing was verified\n"));
         return Ok(Exit::Success);
-    }
+    };
     let bar = Progress::bytes();
     let report = reader.verify(&scope, &mut |at| bar.show(at.table, at.bytes, at.bytes_total))?;
     bar.end();
@@ -108,12 +107,11 @@ fn scope(arguments: &Arguments) -> Result<VerifyScope, Stop> {
         (scope.first_round, scope.last_round) = (Some(round), Some(round));
     }
     match &arguments.since {
-        Some(text) if text.starts_with('@') || text.starts_with("portolan-head") => scope.verified = Some(head(text)?),
+        Some(text) if text.starts_with('@') || text.parse::<ChainHead>().is_ok() => scope.verified = Some(head(text)?),
         Some(text) => (scope.first_round, scope.since) = super::since(text)?,
         None => {}
     }
-    let heads = arguments.head.iter().filter(|text| *text != PRINT);
-    scope.heads = heads.map(|text| head(text)).collect::<Result<_, _>>()?;
+    scope.heads = arguments.head.iter().map(|text| head(text)).collect::<Result<_, _>>()?;
     if arguments.table.is_some() && (!scope.heads.is_empty() || scope.verified.is_some()) {
         let error =
             Error::new(ErrorKind::Configuration, "choose rounds", "a head is of all tables, --table asks for one")

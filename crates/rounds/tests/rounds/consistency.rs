@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::{CAPABILITIES, Step, World};
 use portolan_model::ErrorKind;
-use portolan_model::config::{Consistency, ConsistencySpec, OnFailure, SkewMeasure};
+use portolan_model::config::{CONNECT_TIMEOUT_DEFAULT, Consistency, ConsistencySpec, OnFailure, SkewMeasure};
 use portolan_model::round::{ConsistencyReached, RoundConsistency, RoundVerdict};
 use portolan_model::source::Capabilities;
 
@@ -80,8 +80,7 @@ async fn by_default_the_cause_comes_before_the_others_are_released() {
     let world = World::new();
     let mut runner =
         world.runner_with(released(), READER, &[("a", true, vec![Step::Rows(1)]), ("b", false, vec![Step::Rows(1)])]);
-    // `connect_timeout`, by default.
-    world.set_connects_in("b", Duration::from_secs(5));
+    world.set_connects_in("b", CONNECT_TIMEOUT_DEFAULT);
     world.set_unreachable("b", true);
     let failures = runner.round_with(None).await.failures;
     assert_eq!(failures[0].kind(), ErrorKind::Unreachable, "{failures:?}");
@@ -90,12 +89,13 @@ async fn by_default_the_cause_comes_before_the_others_are_released() {
 
 #[tokio::test(start_paused = true)]
 async fn who_does_not_end_in_time_says_how_far_it_had_got() {
-    for (connects_in, expected) in [
-        (Duration::ZERO, "had answered nothing within the deadline"),
-        (Duration::from_secs(60), "was not connected and logged in within the deadline"),
+    for (connects_in, step, expected) in [
+        (Duration::ZERO, Step::Hang, "had answered nothing within the deadline"),
+        (Duration::ZERO, Step::Begin, "had begun to answer, and not ended, within the deadline"),
+        (Duration::from_secs(60), Step::Hang, "was not connected and logged in within the deadline"),
     ] {
         let world = World::new();
-        let mut runner = world.runner_with(ConsistencySpec::default(), READER, &[("a", true, vec![Step::Hang])]);
+        let mut runner = world.runner_with(ConsistencySpec::default(), READER, &[("a", true, vec![step])]);
         world.set_connects_in("a", connects_in);
         let failures = runner.round_with(None).await.failures;
         assert!(failures[0].chain().contains(expected), "{failures:?}");

@@ -41,6 +41,8 @@ pub(crate) enum Step {
     /// Fails and asks to be left alone.
     Wait(Duration),
     Hang,
+    /// Begins to answer, and does not end.
+    Begin,
     Panic,
     Slow(Duration, i64),
     /// A row after each pause until the round has enough; there is always more.
@@ -151,6 +153,10 @@ impl Source for ScriptedSource {
             Step::Fail(kind) => return Err(Error::new(kind, "read", "scripted")),
             Step::Wait(delay) => return Err(Error::new(ErrorKind::Busy, "read", "scripted").with_retry_after(delay)),
             Step::Hang => std::future::pending().await,
+            Step::Begin => {
+                output.mark(Phase::FirstByte);
+                std::future::pending().await
+            }
             Step::Panic => panic!("scripted"),
             Step::Slow(pause, rows) => {
                 tokio::time::sleep(pause).await;

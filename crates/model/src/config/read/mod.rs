@@ -146,7 +146,6 @@ pub(crate) struct CheckTable {
 const SHORTEST: Duration = Duration::from_millis(1);
 const EVERY_DEFAULT: Duration = Duration::from_secs(10);
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
-const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const KEY_MEMORY_DEFAULT: u64 = 100_000;
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use toml_edit::{Item, Table};
 
 use super::{
-    CONNECT_TIMEOUT_DEFAULT, IDLE_TIMEOUT_DEFAULT, KEY_MEMORY_DEFAULT, Reader, Rhythm, SHORTEST, ServerTable,
-    SourceTable, is_host, property_names, unknown_key, unknown_value,
+    IDLE_TIMEOUT_DEFAULT, KEY_MEMORY_DEFAULT, Reader, Rhythm, SHORTEST, ServerTable, SourceTable, is_host,
+    property_names, unknown_key, unknown_value,
 };
-use crate::config::{Diagnostic, EventTimeSpec, OptionTable, SourceSpec, TlsSpec};
+use crate::config::{CONNECT_TIMEOUT_DEFAULT, Diagnostic, EventTimeSpec, OptionTable, SourceSpec, TlsSpec};
 use crate::name::{SourceName, name_problem};
 
 impl Reader<'_> {
